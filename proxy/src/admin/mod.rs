@@ -1,0 +1,90 @@
+//! The operator's listener, apart from the API: `/metrics`, `/livez`, `/readyz`.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{Encoder, Registry, TextEncoder};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// For the admin API; without one it stays closed and only `/livez`, `/readyz` and `/metrics` answer.
+    pub token: Option<crate::canon::Secret>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), token: None }
+    }
+}
+
+/// What this listener tells of.
+pub struct Admin {
+    /// Every metric family.
+    pub registry: Registry,
+    /// Why new requests should go elsewhere, or nothing.
+    pub unready: Box<dyn Fn() -> Option<&'static str>>,
+}
+
+/// Serves the operator. Ends only with its runtime.
+pub async fn serve(listener: TcpListener, admin: Rc<Admin>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let admin = admin.clone();
+        tokio::task::spawn_local(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let response = answer(&admin, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "this path is for reading\n");
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match (admin.unready)() {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
+        },
+        "/metrics" => {
+            let mut page = Vec::new();
+            match TextEncoder::new().encode(&admin.registry.gather(), &mut page) {
+                Ok(()) => {
+                    let mut response = Response::new(Full::from(page));
+                    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
+                    response
+                }
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}\n")),
+            }
+        }
+        _ => text(StatusCode::NOT_FOUND, "there is /metrics, /livez and /readyz\n"),
+    }
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

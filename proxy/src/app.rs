@@ -1,0 +1,163 @@
+//! Building the house and keeping it: what is poured once, what is built from each configuration, and the order of the end.
+
+use crate::admin::{self, Admin};
+use crate::backend::Backends;
+use crate::config::{Config, Problem};
+use crate::gate::{self, Gate};
+use crate::ledger::Ledger;
+use crate::relay::{Limits, Rooms};
+use crate::route::Routes;
+use crate::server::{self, Workers};
+use arc_swap::ArcSwap;
+use prometheus::{IntGauge, Opts, Registry};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// What outlives every configuration: the books, the metrics, the signals of the end.
+pub struct Foundation {
+    registry: Registry,
+    ledger: Arc<Ledger>,
+    /// Connections end after the requests they have.
+    drain: CancellationToken,
+    /// Streams end now.
+    cut: CancellationToken,
+}
+
+impl Foundation {
+    /// Opens the books and the registry.
+    ///
+    /// # Errors
+    /// The ledger cannot be used.
+    pub fn pour(config: &Config) -> Result<Self, String> {
+        let registry = Registry::new();
+        let build = IntGauge::with_opts(Opts::new("tidegate_build_info", "Which tidegate this is.").const_label("version", env!("CARGO_PKG_VERSION")).const_label("commit", option_env!("TIDEGATE_COMMIT").unwrap_or("unknown")));
+        let build = build.map_err(|error| error.to_string())?;
+        build.set(1);
+        registry.register(Box::new(build)).map_err(|error| error.to_string())?;
+        let ledger = Ledger::open(&config.ledger, &registry, config.server.workers())?;
+        Ok(Self { registry, ledger, drain: CancellationToken::new(), cut: CancellationToken::new() })
+    }
+}
+
+/// Builds the rooms of a configuration, all or nothing.
+///
+/// # Errors
+/// Everything that is wrong, each with its place in the configuration.
+pub fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Vec<Problem>> {
+    let (gate, routes) = check(config)?;
+    let backends = Backends::build(&config.backends, &foundation.registry).map_err(problems)?;
+    Ok(Rooms {
+        gate,
+        routes,
+        backends,
+        ledger: foundation.ledger.clone(),
+        limits: Limits::of(&config.server),
+        deepfellow: config.api.deepfellow_compat,
+        cut: foundation.cut.clone(),
+    })
+}
+
+/// What can be known of a configuration without touching the world outside.
+///
+/// # Errors
+/// As [`build`].
+pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
+    let accounts = gate::Config { organizations: config.organizations.clone(), users: config.users.clone() };
+    let names: Vec<_> = config.backends.keys().cloned().collect();
+    let mut wrong = problems(accounts.errors());
+    let gate = Gate::build(&accounts).unwrap_or_else(|errors| {
+        wrong.extend(errors.into_iter().map(|text| text.split_once(": ").map_or_else(|| Problem::new("", text.clone()), |(place, what)| Problem::new(place, what))));
+        Gate::default()
+    });
+    let routes = Routes::build(&config.models, &names).unwrap_or_else(|errors| {
+        wrong.extend(problems(errors));
+        Routes::default()
+    });
+    wrong.extend(problems(Backends::check(&config.backends)));
+    if wrong.is_empty() { Ok((gate, routes)) } else { Err(wrong) }
+}
+
+fn problems(errors: Vec<(String, String)>) -> Vec<Problem> {
+    errors.into_iter().map(|(place, what)| Problem::new(place, what)).collect()
+}
+
+/// A gateway that takes connections.
+pub struct Running {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where the operator's listener is.
+    pub admin: SocketAddr,
+}
+
+/// Runs a gateway until `stop`, on this thread and its workers. `ready` is told the addresses once connections are taken.
+///
+/// # Errors
+/// It could not be started.
+pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&Running)) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let api = server::bind(config.server.listen)?;
+        let operator = server::bind(config.admin.listen)?;
+        let running = Running { api: address(&api)?, admin: address(&operator)? };
+        let foundation = Foundation::pour(config)?;
+        let rooms = build(config, &foundation).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        let rooms = Arc::new(ArcSwap::from_pointee(rooms));
+        let workers = Workers::start(&config.server, rooms.clone(), &foundation.registry, &foundation.drain)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let unready = {
+            let (stopping, rooms) = (stopping.clone(), rooms.clone());
+            move || match () {
+                () if stopping.load(Ordering::Relaxed) => Some("stopping"),
+                () if !rooms.load().backends.settled() => Some("a local model is being loaded"),
+                () if !rooms.load().ledger.accepts() => Some("the ledger takes no records"),
+                () => None,
+            }
+        };
+        let admin = Rc::new(Admin { registry: foundation.registry.clone(), unready: Box::new(unready) });
+        tokio::task::spawn_local(admin::serve(operator, admin));
+        let closed = CancellationToken::new();
+        let accepting = server::accept(api, &workers, closed.clone());
+        ready(&running);
+        tracing::info!(api = %running.api, admin = %running.admin, version = env!("CARGO_PKG_VERSION"), "tidegate serves");
+        let ending = async {
+            stop.await;
+            stopping.store(true, Ordering::Relaxed);
+            tracing::info!("stopping: readiness fails, no new connections soon");
+            tokio::time::sleep(config.server.drain_delay.0).await;
+            closed.cancel();
+        };
+        tokio::join!(accepting, ending);
+        drain(config, &foundation, workers).await;
+        Ok(())
+    })
+}
+
+/// Lets requests finish, up to the limit; ends the rest with an error event; writes the books.
+async fn drain(config: &Config, foundation: &Foundation, workers: Workers) {
+    foundation.drain.cancel();
+    wait(&workers, config.server.drain.0).await;
+    if workers.in_flight() > 0 {
+        tracing::warn!(streams = workers.in_flight(), "the drain is over; ending the rest with an error");
+        foundation.cut.cancel();
+        wait(&workers, Duration::from_secs(2)).await;
+    }
+    workers.finish();
+    foundation.ledger.close();
+    tracing::info!("stopped");
+}
+
+async fn wait(workers: &Workers, limit: Duration) {
+    let began = Instant::now();
+    while workers.in_flight() > 0 && began.elapsed() < limit {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|error| error.to_string())
+}

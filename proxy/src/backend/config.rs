@@ -1,0 +1,74 @@
+//! `[backends]`
+
+use super::kind::Kind;
+use crate::canon::{Period, Secret};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Backends by name.
+pub type Config = BTreeMap<Arc<str>, Settings>;
+
+/// `[backends.NAME]`
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What kind of server it is; decides what it speaks and how it is probed.
+    pub kind: Kind,
+    /// Its base address, without `/v1`.
+    pub url: Option<String>,
+    /// Several addresses of replicas that serve the same models.
+    #[serde(default)]
+    pub urls: Vec<String>,
+    /// The gateway's key there.
+    pub key: Option<Secret>,
+    /// What it speaks, where the kind's preset is not right.
+    pub dialects: Option<Vec<Family>>,
+    /// HTTP/2 with prior knowledge (`http://`) or by ALPN (`https://`).
+    #[serde(default)]
+    pub http2: bool,
+    /// Time limits.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// `local`: the GGUF file.
+    pub weights: Option<PathBuf>,
+    /// `local`: threads that compute; all cores where absent.
+    pub threads: Option<usize>,
+    /// `local`: tokens of context; the model's own where absent.
+    pub context: Option<usize>,
+    /// `local`: requests computed at the same time.
+    pub slots: Option<usize>,
+    /// `local`: requests that may wait; further ones get 503.
+    pub queue: Option<usize>,
+}
+
+/// A family of dialects, as configuration names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Family {
+    Openai,
+    Anthropic,
+}
+
+/// Time limits towards a backend. There is no limit on the whole reply: long generations are not failures.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// For the TCP (and TLS) connection.
+    pub connect: Period,
+    /// From the request to the first byte of a streamed reply.
+    pub first_token: Period,
+    /// Between two reads of a streamed reply.
+    pub idle: Period,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = |seconds| Period(Duration::from_secs(seconds));
+        Self { connect: seconds(2), first_token: seconds(120), idle: seconds(60) }
+    }
+}

@@ -1,0 +1,213 @@
+//! The backend inside this process: a GGUF model on candle, behind the same door as the servers.
+
+use super::Reply;
+use super::config::Settings;
+use super::verdict::Verdict;
+use crate::canon::{Event, Fault, FaultKind};
+use crate::wire::Target;
+use crate::wire::request::{Outgoing, Request};
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(not(feature = "local"))]
+pub(super) struct Local;
+
+#[cfg(not(feature = "local"))]
+impl Local {
+    pub fn load(name: &Arc<str>, _: &Path, _: &Settings) -> Arc<Self> {
+        tracing::error!(backend = &**name, "this tidegate was built without the feature `local`");
+        Arc::new(Self)
+    }
+    pub fn settled(&self) -> bool {
+        true
+    }
+    pub fn is_ready(&self) -> bool {
+        false
+    }
+    pub fn in_flight(&self) -> usize {
+        0
+    }
+    pub fn send(&self, _: &Request, _: &Target) -> Result<(Outgoing, Reply), Verdict> {
+        Err(Verdict::Another(Fault::new(FaultKind::BackendUnavailable, "This gateway was built without local models.")))
+    }
+}
+
+#[cfg(feature = "local")]
+pub(super) use here::Local;
+
+#[cfg(feature = "local")]
+mod here {
+    use super::{Arc, Event, Fault, FaultKind, Outgoing, Path, Reply, Request, Settings, Target, Verdict};
+    use crate::backend::local::{End, Engine, Job, Options, Piece, SubmitError};
+    use crate::canon::call::Content;
+    use crate::canon::{Call, Delta, Part, StopReason, Usage};
+    use crate::wire::{Dialect, Written};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::mpsc;
+
+    /// Sampling where the caller says nothing: small models ramble at 1.0.
+    const TEMPERATURE: f32 = 0.7;
+    const TOP_P: f32 = 0.95;
+
+    /// A model in this process: being loaded, ready, or failed.
+    pub struct Local {
+        engine: OnceLock<Result<Engine, String>>,
+        in_flight: AtomicUsize,
+    }
+
+    impl Local {
+        pub fn load(name: &Arc<str>, weights: &Path, settings: &Settings) -> Arc<Self> {
+            let local = Arc::new(Self { engine: OnceLock::new(), in_flight: AtomicUsize::new(0) });
+            let (name, weights, cell) = (name.clone(), weights.to_owned(), local.clone());
+            let options = Options {
+                threads: settings.threads.unwrap_or(0),
+                context: settings.context,
+                slots: settings.slots.unwrap_or(4),
+                queue: settings.queue.unwrap_or(64),
+            };
+            let load = move || {
+                let began = std::time::Instant::now();
+                let engine = Engine::load(&weights, &options).map_err(|error| error.to_string());
+                match &engine {
+                    Ok(engine) => {
+                        let info = engine.info();
+                        tracing::info!(backend = &*name, model = info.name, context = info.context_length, seconds = began.elapsed().as_secs_f32(), "local model loaded");
+                    }
+                    Err(error) => tracing::error!(backend = &*name, error, "local model not loaded"),
+                }
+                let _ = cell.engine.set(engine);
+            };
+            if let Err(error) = std::thread::Builder::new().name("load".into()).spawn(load) {
+                let _ = local.engine.set(Err(format!("its thread could not be started: {error}")));
+            }
+            local
+        }
+
+        pub fn settled(&self) -> bool {
+            self.engine.get().is_some()
+        }
+
+        pub fn is_ready(&self) -> bool {
+            matches!(self.engine.get(), Some(Ok(_)))
+        }
+
+        pub fn in_flight(&self) -> usize {
+            self.in_flight.load(Ordering::Relaxed)
+        }
+
+        /// Queues a request; its events come from a channel.
+        pub fn send(self: &Arc<Self>, request: &Request, target: &Target) -> Result<(Outgoing, Reply), Verdict> {
+            let unavailable = |message: &str| Verdict::Another(Fault::new(FaultKind::BackendUnavailable, message));
+            let engine = match self.engine.get() {
+                None => return Err(unavailable("The model is being loaded; try again in a moment.")),
+                Some(Err(_)) => return Err(unavailable("The model could not be loaded; the gateway's log says why.")),
+                Some(Ok(engine)) => engine,
+            };
+            let call = request.call().map_err(Verdict::Final)?;
+            let mut dropped = Vec::new();
+            let job = job(call, target, &mut dropped).map_err(Verdict::Final)?;
+            let pieces = engine.submit(job).map_err(|error| match error {
+                SubmitError::Full => Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later.")),
+                SubmitError::Stopped => unavailable("The model has stopped."),
+            })?;
+            let (events, receiver) = mpsc::channel(64);
+            tokio::task::spawn_local(translate(pieces, events, self.clone()));
+            let written = Written { dropped, ..Written::default() };
+            Ok((Outgoing { dialect: Dialect::Chat, written, hide_usage: false }, Reply::Events(receiver)))
+        }
+    }
+
+    /// What the engine is asked, or why it cannot be.
+    fn job(call: &Call, target: &Target, dropped: &mut Vec<String>) -> Result<Job, Fault> {
+        for content in call.turns.iter().flat_map(|turn| &turn.content) {
+            if matches!(content, Content::Image(_)) {
+                return Err(Fault::unsupported("messages", "This model reads text only; remove the image part."));
+            }
+        }
+        if call.choices > 1 {
+            return Err(Fault::unsupported("n", "This model gives one answer a request; set `n` to 1."));
+        }
+        if call.format.is_some() {
+            return Err(Fault::unsupported("response_format", "This model cannot be held to a response format yet."));
+        }
+        if matches!(call.tool_choice, Some(crate::canon::call::ToolChoice::Required | crate::canon::call::ToolChoice::Named(_))) {
+            return Err(Fault::unsupported("tool_choice", "This model cannot be made to call a tool."));
+        }
+        if !call.tools.is_empty() {
+            dropped.push("tools".into());
+        }
+        // The chat template reads messages as OpenAI writes them: that dialect says them.
+        let plain = Call { tools: Vec::new(), tool_choice: None, ..call.clone() };
+        let written = Dialect::Chat.codec().write_call(&plain, target)?;
+        let mut body: serde_json::Value = serde_json::from_slice(&written.body).map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
+        dropped.extend(written.dropped);
+        Ok(Job {
+            messages: body["messages"].take(),
+            tools: None,
+            max_tokens: call.max_tokens.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)),
+            temperature: call.temperature.map_or(TEMPERATURE, |value| value as f32),
+            top_p: call.top_p.map_or(TOP_P, |value| value as f32),
+            top_k: call.top_k.map_or(0, |value| usize::try_from(value).unwrap_or(usize::MAX)),
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: call.presence_penalty.unwrap_or(0.0) as f32,
+            frequency_penalty: call.frequency_penalty.unwrap_or(0.0) as f32,
+            seed: call.seed.map(|seed| seed as u64),
+            stop: call.stop.clone(),
+        })
+    }
+
+    /// The engine's pieces as canonical events. Dropping the receiver ends the job: nobody listens.
+    async fn translate(mut pieces: mpsc::Receiver<Piece>, events: mpsc::Sender<Event>, local: Arc<Local>) {
+        local.in_flight.fetch_add(1, Ordering::Relaxed);
+        let mut open = false;
+        let mut ended = false;
+        while !ended {
+            let piece = tokio::select! {
+                piece = pieces.recv() => piece,
+                () = events.closed() => break,
+            };
+            let mut out = Vec::new();
+            match piece {
+                Some(Piece::Start { prompt_tokens }) => {
+                    out.push(Event::Start { id: None, model: None });
+                    out.push(Event::Usage(Usage { input: Some(prompt_tokens as u64), ..Usage::default() }));
+                }
+                Some(Piece::Text(text)) => {
+                    if !std::mem::replace(&mut open, true) {
+                        out.push(Event::Open(Part::Text));
+                    }
+                    out.push(Event::Delta(Delta::Text(text)));
+                }
+                Some(Piece::End { reason, prompt_tokens, completion_tokens }) => {
+                    if open {
+                        out.push(Event::Close);
+                    }
+                    out.push(Event::Usage(Usage { input: Some(prompt_tokens as u64), output: Some(completion_tokens as u64), ..Usage::default() }));
+                    out.push(Event::Stop(match reason {
+                        End::Stop => StopReason::EndTurn,
+                        End::StopSequence(text) => StopReason::StopSequence(Some(text)),
+                        End::Length => StopReason::MaxTokens,
+                    }));
+                    ended = true;
+                }
+                Some(Piece::Failed { message, callers_fault }) => {
+                    let kind = if callers_fault { FaultKind::Invalid } else { FaultKind::BackendError };
+                    out.push(Event::Fault(Fault::new(kind, message)));
+                    ended = true;
+                }
+                None => {
+                    out.push(Event::Fault(Fault::new(FaultKind::BackendError, "The model stopped in the middle of its answer.")));
+                    ended = true;
+                }
+            }
+            for event in out {
+                if events.send(event).await.is_err() {
+                    ended = true;
+                }
+            }
+        }
+        local.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

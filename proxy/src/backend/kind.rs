@@ -1,0 +1,108 @@
+//! What is known of each kind of server, as data.
+
+use crate::wire::{Dialect, Target};
+use std::time::Duration;
+
+/// `kind = "…"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Kind {
+    Vllm,
+    Ollama,
+    Llamacpp,
+    Openai,
+    Anthropic,
+    Tidegate,
+    Local,
+}
+
+/// The facts of a kind.
+#[derive(Debug)]
+pub struct Traits {
+    /// `gen_ai_provider_name` in metrics.
+    pub provider: &'static str,
+    /// What it speaks, best first for calls that must be translated.
+    pub dialects: &'static [Dialect],
+    /// Carries the key in `x-api-key` instead of `Authorization: Bearer`.
+    pub api_key_header: bool,
+    /// Idle connections are dropped after this: sooner than the server does it (vLLM after 5 s).
+    pub idle: Duration,
+    /// Answers 2xx here when it can serve; `None`: not probed, because somebody else's servers are.
+    pub health: Option<&'static str>,
+    /// See [`Target`].
+    pub system_first: bool,
+    /// See [`Target`].
+    pub thinking_kwargs: bool,
+    /// See [`Target`].
+    pub reasoning_effort: bool,
+    /// See [`Target`].
+    pub max_completion_tokens: bool,
+    /// See [`Target`].
+    pub extended_sampling: bool,
+    /// See [`Target`].
+    pub continuous_usage: bool,
+}
+
+const PLAIN: Traits = Traits {
+    provider: "openai",
+    dialects: &[Dialect::Chat],
+    api_key_header: false,
+    idle: Duration::from_secs(4),
+    health: None,
+    system_first: false,
+    thinking_kwargs: false,
+    reasoning_effort: true,
+    max_completion_tokens: false,
+    extended_sampling: false,
+    continuous_usage: false,
+};
+
+const VLLM: Traits = Traits {
+    provider: "vllm",
+    dialects: &[Dialect::Chat, Dialect::Messages],
+    health: Some("/health"),
+    system_first: true,
+    thinking_kwargs: true,
+    extended_sampling: true,
+    continuous_usage: true,
+    ..PLAIN
+};
+const LLAMACPP: Traits = Traits { provider: "llamacpp", continuous_usage: false, ..VLLM };
+const OLLAMA: Traits = Traits { provider: "ollama", dialects: &[Dialect::Chat], health: Some("/api/version"), system_first: true, ..PLAIN };
+// OpenAI itself: https://platform.openai.com/docs/api-reference/chat, `max_tokens` is deprecated there.
+const OPENAI: Traits = Traits { idle: Duration::from_secs(30), max_completion_tokens: true, ..PLAIN };
+const ANTHROPIC: Traits = Traits { provider: "anthropic", dialects: &[Dialect::Messages], api_key_header: true, idle: Duration::from_secs(30), extended_sampling: true, ..PLAIN };
+const TIDEGATE: Traits = Traits { provider: "tidegate", dialects: &[Dialect::Chat, Dialect::Messages], idle: Duration::from_secs(30), extended_sampling: true, health: Some("/v1/models"), ..PLAIN };
+const LOCAL: Traits = Traits { provider: "local", system_first: true, extended_sampling: true, ..PLAIN };
+
+impl Kind {
+    /// Its facts.
+    pub fn traits(self) -> &'static Traits {
+        match self {
+            Self::Vllm => &VLLM,
+            Self::Ollama => &OLLAMA,
+            Self::Llamacpp => &LLAMACPP,
+            Self::Openai => &OPENAI,
+            Self::Anthropic => &ANTHROPIC,
+            Self::Tidegate => &TIDEGATE,
+            Self::Local => &LOCAL,
+        }
+    }
+}
+
+impl Traits {
+    /// What a dialect must know to write a call for a model there.
+    pub fn target(&self, model: &str, max_output: Option<u64>) -> Target {
+        Target {
+            model: model.to_owned(),
+            system_first: self.system_first,
+            thinking_kwargs: self.thinking_kwargs,
+            reasoning_effort: self.reasoning_effort,
+            max_completion_tokens: self.max_completion_tokens,
+            extended_sampling: self.extended_sampling,
+            continuous_usage: self.continuous_usage,
+            max_output,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! From a job to a sequence: the template rendered, the text tokenized, the length checked.
+//!
+//! This happens on a thread of its own: a long conversation takes tens of milliseconds, which belong neither to the
+//! caller's runtime nor to the streams that are being decoded.
+
+use super::queue::{Queue, Waiting};
+use super::sampler::{Sampler, Taste};
+use super::sequence::Sequence;
+use super::template::Template;
+use super::text::Text;
+use super::vocabulary::Vocabulary;
+use super::{End, Job, Piece};
+use serde_json::Value;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
+/// All that is needed to read prompts.
+pub struct Prompts {
+    pub template: Template,
+    pub vocabulary: Vocabulary,
+    /// Positions a sequence may have, prompt and answer together.
+    pub context: usize,
+}
+
+impl Prompts {
+    /// Prepares jobs until the queue stops.
+    pub fn serve(&self, queue: &Queue) {
+        while let Some(waiting) = queue.next_job() {
+            // The template comes from the model's file and the text from anywhere: a panic in either must cost one
+            // job, not the thread.
+            let outlet = waiting.outlet.clone();
+            let prepared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.prepare(waiting)));
+            queue.prepared(prepared.unwrap_or_else(|_| {
+                let message = "the prompt could not be prepared".into();
+                let _ = outlet.try_send(Piece::Failed { message, callers_fault: false });
+                None
+            }));
+        }
+    }
+
+    /// The tokens of a prompt, which may be too many.
+    pub fn tokens(&self, messages: &Value, tools: Option<&Value>) -> Result<Vec<u32>, String> {
+        self.vocabulary.encode(&self.template.render(messages, tools)?)
+    }
+
+    fn prepare(&self, Waiting { job, outlet }: Waiting) -> Option<Sequence> {
+        if outlet.is_closed() {
+            return None;
+        }
+        let tokens = match self.fitting_tokens(&job) {
+            Ok(tokens) => tokens,
+            Err(message) => {
+                let _ = outlet.try_send(Piece::Failed { message, callers_fault: true });
+                return None;
+            }
+        };
+        let prompt_tokens = tokens.len();
+        let _ = outlet.try_send(Piece::Start { prompt_tokens });
+        let limit = job.max_tokens.unwrap_or(usize::MAX).min(self.context - prompt_tokens);
+        if limit == 0 {
+            let _ = outlet.try_send(Piece::End { reason: End::Length, prompt_tokens, completion_tokens: 0 });
+            return None;
+        }
+        let taste = Taste {
+            temperature: job.temperature,
+            top_p: job.top_p,
+            top_k: job.top_k,
+            min_p: job.min_p,
+            repetition_penalty: job.repetition_penalty,
+            presence_penalty: job.presence_penalty,
+            frequency_penalty: job.frequency_penalty,
+        };
+        // The standard library's hasher keys are the randomness at hand; nothing secret hangs on this.
+        let seed = job.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        let sampler = Sampler::new(taste, seed, &tokens);
+        Some(Sequence::new(outlet, tokens, limit, sampler, Text::new(job.stop)))
+    }
+
+    fn fitting_tokens(&self, job: &Job) -> Result<Vec<u32>, String> {
+        let prompt = self.template.render(&job.messages, job.tools.as_ref())?;
+        let context = self.context;
+        let least = self.vocabulary.at_least(&prompt);
+        if least >= context {
+            return Err(format!("the prompt has more than {least} tokens; this model's context is {context}"));
+        }
+        let tokens = self.vocabulary.encode(&prompt)?;
+        match tokens.len() {
+            0 => Err("the prompt is empty".into()),
+            // One position must be left for an answer.
+            count if count >= context => {
+                Err(format!("the prompt has {count} tokens; this model's context is {context}, answer included"))
+            }
+            _ => Ok(tokens),
+        }
+    }
+}

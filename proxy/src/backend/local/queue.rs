@@ -1,0 +1,143 @@
+//! Where jobs wait: first for their prompt to be tokenized, then for a free slot.
+//!
+//! A mutex and a condition variable instead of a channel, because a full queue must forget the callers who have gone
+//! before it refuses a new one, and because two threads take from it.
+
+use super::sequence::Sequence;
+use super::{Job, Piece, SubmitError};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Pieces in flight to one reader; then its sequence pauses.
+const PIECES: usize = 64;
+
+/// A job and where its answer goes.
+pub struct Waiting {
+    pub job: Job,
+    pub outlet: Sender<Piece>,
+}
+
+/// The waiting room between callers and the engine's threads.
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Waiting>,
+    /// Jobs whose prompt is being tokenized now.
+    preparing: usize,
+    ready: VecDeque<Sequence>,
+    stopped: bool,
+}
+
+/// How long to wait for work.
+pub enum Patience {
+    /// There is other work.
+    None,
+    /// Something else wants a look after this time.
+    Until(Duration),
+    /// Nothing else to do.
+    Forever,
+}
+
+impl Queue {
+    /// Room for `limit` waiting jobs.
+    pub fn new(limit: usize) -> Queue {
+        Queue { state: Mutex::default(), changed: Condvar::new(), limit: limit.max(1) }
+    }
+
+    /// Queues a job, never blocking for longer than a lock is held.
+    pub fn submit(&self, job: Job) -> Result<Receiver<Piece>, SubmitError> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(SubmitError::Stopped);
+        }
+        if state.waiting() >= self.limit {
+            state.jobs.retain(|waiting| !waiting.outlet.is_closed());
+            state.ready.retain(|sequence| !sequence.is_cancelled());
+            if state.waiting() >= self.limit {
+                return Err(SubmitError::Full);
+            }
+        }
+        let (outlet, pieces) = channel(PIECES);
+        state.jobs.push_back(Waiting { job, outlet });
+        self.changed.notify_all();
+        Ok(pieces)
+    }
+
+    /// The next job whose prompt is to be prepared; `None` once stopped. Each must be answered by [`Queue::prepared`].
+    pub fn next_job(&self) -> Option<Waiting> {
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return None;
+            }
+            if let Some(waiting) = state.jobs.pop_front() {
+                state.preparing += 1;
+                return Some(waiting);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A job became a sequence, or ended before it was one.
+    pub fn prepared(&self, sequence: Option<Sequence>) {
+        let mut state = self.lock();
+        state.preparing -= 1;
+        state.ready.extend(sequence);
+        self.changed.notify_all();
+    }
+
+    /// Up to `room` sequences to start; `None` once stopped.
+    pub fn take(&self, room: usize, patience: Patience) -> Option<Vec<Sequence>> {
+        let mut state = self.lock();
+        match patience {
+            Patience::None => {}
+            Patience::Until(time) => {
+                if !state.stopped && (room == 0 || state.ready.is_empty()) {
+                    state = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+            Patience::Forever => {
+                while !state.stopped && state.ready.is_empty() {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        if state.stopped {
+            return None;
+        }
+        let room = room.min(state.ready.len());
+        Some(state.ready.drain(..room).collect())
+    }
+
+    /// No more work: wakes both threads and tells everyone who waits.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        for waiting in state.jobs.drain(..) {
+            // Room is certain, nothing was sent to it yet; a reader who has gone does not mind.
+            let _ = waiting.outlet.try_send(Piece::stopped());
+        }
+        for mut sequence in state.ready.drain(..) {
+            sequence.fail(Piece::stopped());
+        }
+        self.changed.notify_all();
+    }
+
+    /// A panic elsewhere does not make the state wrong: every change under the lock is complete in itself.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.jobs.len() + self.preparing + self.ready.len()
+    }
+}

@@ -1,0 +1,25 @@
+//! The canonical form: what a call, a reply, a count of tokens and a failure *mean*, whatever protocol carried them.
+//!
+//! The ground floor. It imports nothing of ours and does no I/O; every other room speaks in these types. The grammar is
+//! the richest of the protocols we know (blocks, as Anthropic messages has them), because flat ones embed into it without
+//! loss and the reverse does not hold.
+
+pub mod call;
+pub mod event;
+pub mod fault;
+pub mod fold;
+pub mod identity;
+pub mod record;
+pub mod route;
+pub mod units;
+pub mod usage;
+
+pub use call::Call;
+pub use event::{Delta, Event, Part, StopReason};
+pub use fault::{Blame, Fault, FaultKind};
+pub use fold::Answer;
+pub use identity::Caller;
+pub use record::{Outcome, Record};
+pub use route::{Hop, Policy, Price, Route};
+pub use units::{Period, Secret, Size};
+pub use usage::{Usage, UsageSource};

@@ -1,0 +1,91 @@
+//! Where a call may go: what `route` decides and `backend` carries out.
+
+use std::sync::Arc;
+
+/// A model of the configuration, resolved for one request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The configured name or pattern: a closed set, fit for metric labels.
+    pub name: Arc<str>,
+    /// Places that serve it, lower priority first.
+    pub hops: Vec<Hop>,
+    /// How to choose among hops of one priority.
+    pub policy: Policy,
+    /// Further tries over the hops, before the first byte.
+    pub retries: u32,
+    /// Tokens' price.
+    pub price: Option<Arc<Price>>,
+    /// Output limit of the model, towards dialects that must state one.
+    pub max_output: Option<u64>,
+}
+
+/// One place that serves a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hop {
+    /// Backend by its configured name.
+    pub backend: Arc<str>,
+    /// The model's name there.
+    pub model: Arc<str>,
+    /// Share of the traffic among its priority.
+    pub weight: u32,
+    /// Lower is tried first.
+    pub priority: u32,
+}
+
+/// How to choose among equals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// The less busy of two drawn at random (requests in flight, by weight).
+    #[default]
+    LeastLoad,
+    /// In turn.
+    RoundRobin,
+    /// At random, by weight.
+    Weighted,
+}
+
+/// Price of tokens, per million.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// ISO 4217 code.
+    pub currency: Arc<str>,
+    /// Prompt tokens that came from no cache.
+    #[serde(default)]
+    pub input: f64,
+    /// Generated tokens.
+    #[serde(default)]
+    pub output: f64,
+    /// Prompt tokens read from a cache; the input price where absent.
+    pub cache_read: Option<f64>,
+    /// Prompt tokens written to a cache; the input price where absent.
+    pub cache_write: Option<f64>,
+}
+
+impl Price {
+    /// What these tokens cost. Unknown counts cost nothing.
+    pub fn of(&self, usage: &super::Usage) -> f64 {
+        let read = usage.cache_read.unwrap_or(0);
+        let written = usage.cache_write.unwrap_or(0);
+        let fresh = usage.input.unwrap_or(0).saturating_sub(read + written);
+        (fresh as f64 * self.input
+            + read as f64 * self.cache_read.unwrap_or(self.input)
+            + written as f64 * self.cache_write.unwrap_or(self.input)
+            + usage.output.unwrap_or(0) as f64 * self.output)
+            / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::Usage;
+
+    #[test]
+    fn cached_tokens_are_priced_apart_and_once() {
+        let price = Price { currency: "USD".into(), input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: None };
+        let usage = Usage { input: Some(1_000_000), output: Some(100_000), cache_read: Some(400_000), ..Usage::default() };
+        assert!((price.of(&usage) - (0.6 + 0.04 + 1.0)).abs() < 1e-9);
+    }
+}

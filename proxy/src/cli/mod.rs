@@ -1,0 +1,90 @@
+//! Commands, each in a file of its own.
+
+mod check;
+mod keys;
+mod models;
+mod serve;
+mod table;
+mod usage;
+
+use crate::config::{Config, Problem};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A gateway for language models: one URL, any client, any backend, books you can bill from.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example:\n  tidegate serve --config tidegate.toml")]
+pub struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve the API.
+    Serve(serve::Serve),
+    /// Check a configuration and print everything that is wrong with it.
+    Check(check::Check),
+    /// Make keys.
+    Keys(keys::Keys),
+    /// List the configured models, or fetch one.
+    Models(models::Models),
+    /// Show what was used, by whom and at what price.
+    Usage(usage::Usage),
+}
+
+impl Command {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// A message for people.
+    pub fn run(self) -> Result<(), String> {
+        match self.verb {
+            Verb::Serve(serve) => serve.run(),
+            Verb::Check(check) => check.run(),
+            Verb::Keys(keys) => keys.run(),
+            Verb::Models(models) => models.run(),
+            Verb::Usage(usage) => usage.run(),
+        }
+    }
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+struct From {
+    /// The configuration file; without it ./tidegate.toml if there is one, else the built-in defaults.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+}
+
+impl From {
+    fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| Some(PathBuf::from("tidegate.toml")).filter(|path| path.exists()))
+    }
+
+    fn load(&self, overrides: &[(String, String)]) -> Result<Config, String> {
+        crate::config::load(self.file().as_deref(), overrides).map_err(|problems| explain(&problems))
+    }
+}
+
+fn explain(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+    format!("the configuration has {}:\n{}", if lines.len() == 1 { "a problem".into() } else { format!("{} problems", lines.len()) }, lines.join("\n"))
+}
+
+/// How to print data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// One JSON object a line.
+    Json,
+    /// Comma-separated values with a heading.
+    Csv,
+}
+
+/// Prints, and takes a closed pipe (`| head`) for the end.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

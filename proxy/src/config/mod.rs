@@ -1,0 +1,69 @@
+//! The configuration: a list of the rooms' own structs, read by figment from layers.
+//!
+//! Weakest first: built-in defaults, the file, the environment (`TIDEGATE_SERVER__LISTEN`), the command line. Nobody imports
+//! this room; each room knows its own struct, and `app` builds the rooms from them.
+
+mod place;
+mod read;
+
+pub use place::Problem;
+pub use read::load;
+
+use crate::{admin, backend, gate, ledger, route, server};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The whole configuration. docs/configuration.md explains every key.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The API's listener.
+    pub server: server::Config,
+    /// The operator's listener.
+    pub admin: admin::Config,
+    /// The books.
+    pub ledger: ledger::Config,
+    /// How the API answers.
+    pub api: Api,
+    /// Servers of models, by name.
+    pub backends: backend::Config,
+    /// Models, by name or pattern.
+    pub models: route::Config,
+    /// Organizations, by id.
+    pub organizations: BTreeMap<Arc<str>, gate::Organization>,
+    /// Users, by id.
+    pub users: BTreeMap<Arc<str>, gate::User>,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Write DeepFellow's misspelt `cache_creation_inpuit_tokens` beside the right key.
+    pub deepfellow_compat: bool,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { deepfellow_compat: true }
+    }
+}
+
+/// Sections and keys of the contract that this version does not serve yet: refused by name instead of ignored.
+const NOT_YET: &[(&str, &str)] = &[
+    ("plugins", "plugins are not available in this version"),
+    ("limits", "limits shared between replicas are not available in this version"),
+    ("server.tls", "TLS on the API's listener is not available in this version; put a TLS proxy in front"),
+    ("ledger.postgres", "PostgreSQL is not available in this version; the books are in SQLite"),
+    ("backends.*.dns", "discovery by DNS is not available in this version; list the addresses in `urls`"),
+    ("models.*.on_disconnect", "`on_disconnect` is not available in this version; the backend is told at once"),
+    ("organizations.*.limits", "limits and budgets are not available in this version"),
+    ("organizations.*.projects.*.limits", "limits and budgets are not available in this version"),
+];
+
+/// The JSON Schema of the configuration, for editors.
+pub fn schema() -> serde_json::Value {
+    serde_json::to_value(schemars::schema_for!(Config)).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! From layers to a configuration, or to everything that is wrong with them.
+//!
+//! serde stops at the first error. So each one is noted, the value it is about is taken out, and reading starts again, until
+//! nothing is wrong any more.
+
+use super::place::{Problem, dotted};
+use super::{Config, NOT_YET};
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Env, Format, Json, Serialized, Toml, Yaml};
+use figment::value::{Dict, Value};
+use serde::Deserialize;
+use std::path::Path;
+
+/// More problems than this are not listed: something is wrong with the file as a whole.
+const MOST: usize = 50;
+
+/// Reads a configuration: defaults, then the file, then the environment, then `overrides` (dotted key and value).
+///
+/// # Errors
+/// Every problem, with file, line and key.
+pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Config, Vec<Problem>> {
+    let mut figment = Figment::new();
+    let mut text = String::new();
+    if let Some(path) = file {
+        text = std::fs::read_to_string(path).map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
+        figment = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
+            Some("json") => figment.merge(Json::string(&text)),
+            _ => {
+                // figment names the error but not the line; the editor's parser does.
+                if let Err(error) = text.parse::<toml_edit::Document<String>>() {
+                    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+                    let problem = Problem { place: Some((path.to_owned(), line)), ..Problem::new("", format!("this is no TOML: {}", error.message())) };
+                    return Err(vec![problem]);
+                }
+                figment.merge(Toml::string(&text))
+            }
+        };
+    }
+    // Only names with a section: TIDEGATE_ADMIN_TOKEN and the like are for `env:` values.
+    figment = figment.merge(Env::prefixed("TIDEGATE_").filter(|key| key.as_str().contains("__")).split("__"));
+    for (key, value) in overrides {
+        figment = figment.merge(Serialized::default(key, value));
+    }
+    let (config, mut problems) = read(&figment);
+    match config {
+        Some(config) if problems.is_empty() => {
+            // What one key cannot see: references, keys registered twice.
+            problems = crate::app::check(&config).err().unwrap_or_default();
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        _ => {}
+    }
+    if let Some(path) = file {
+        problems.iter_mut().for_each(|problem| problem.locate(path, &text));
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|(_, line)| *line));
+    }
+    Err(problems)
+}
+
+fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
+    let mut tree: Dict = match figment.extract() {
+        Ok(tree) => tree,
+        Err(error) => return (None, error.into_iter().map(|error| Problem::new(dotted(&error.path), error.kind.to_string())).collect()),
+    };
+    let mut problems = Vec::new();
+    for (pattern, what) in NOT_YET {
+        refuse(&mut tree, &pattern.split('.').collect::<Vec<_>>(), &mut Vec::new(), what, &mut problems);
+    }
+    while problems.len() < MOST {
+        let error = match Config::deserialize(&Value::from(tree.clone())) {
+            Ok(config) => return (Some(config), problems),
+            Err(error) => error,
+        };
+        let Some(error) = error.into_iter().next() else { break };
+        let mut path = error.path.clone();
+        let what = match &error.kind {
+            Kind::UnknownField(field, known) => {
+                if path.last() != Some(field) {
+                    path.push(field.clone());
+                }
+                format!("unknown key `{field}`{}", nearest(field, known))
+            }
+            Kind::UnknownVariant(word, known) => format!("unknown value `{word}`; it is one of {}{}", known.join(", "), nearest(word, known)),
+            Kind::MissingField(field) => {
+                problems.push(Problem::new(dotted(&path), format!("the key `{field}` is missing")));
+                // Nothing can be taken out that would make it whole, but the thing that lacks it.
+                if !remove(&mut tree, &path) {
+                    break;
+                }
+                continue;
+            }
+            kind => kind.to_string(),
+        };
+        problems.push(Problem::new(dotted(&path), what));
+        if !remove(&mut tree, &path) {
+            break;
+        }
+    }
+    (None, problems)
+}
+
+/// Takes the value at this path out of the tree; where it is inside a list, the list's holder.
+fn remove(tree: &mut Dict, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    if rest.is_empty() {
+        return tree.remove(first).is_some();
+    }
+    let removed = match tree.get_mut(first) {
+        Some(Value::Dict(_, inner)) => remove(inner, rest),
+        _ => false,
+    };
+    removed || tree.remove(first).is_some()
+}
+
+/// Finds the keys of a pattern such as `backends.*.dns` and takes them out with an explanation.
+fn refuse(tree: &mut Dict, pattern: &[&str], path: &mut Vec<String>, what: &str, problems: &mut Vec<Problem>) {
+    let Some((first, rest)) = pattern.split_first() else { return };
+    let keys: Vec<String> = tree.keys().filter(|key| *first == "*" || key == first).cloned().collect();
+    for key in keys {
+        path.push(key.clone());
+        if rest.is_empty() {
+            tree.remove(&key);
+            problems.push(Problem::new(dotted(path), what));
+        } else if let Some(Value::Dict(_, inner)) = tree.get_mut(&key) {
+            refuse(inner, rest, path, what, problems);
+        }
+        path.pop();
+    }
+}
+
+fn nearest(word: &str, known: &[&str]) -> String {
+    let score = |candidate: &str| strsim::jaro_winkler(word, candidate);
+    let best = known.iter().max_by(|a, b| score(a).total_cmp(&score(b))).filter(|best| score(best) > 0.7);
+    match best {
+        Some(best) => format!("; did you mean `{best}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known here: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::segments;
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
+        std::fs::write(&path, text).unwrap();
+        let problems = load(Some(&path), &[]).err().unwrap_or_default();
+        std::fs::remove_file(&path).unwrap();
+        let name = path.display().to_string();
+        problems.iter().map(|problem| problem.to_string().replace(&name, "F")).collect()
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_line_and_the_nearest_name() {
+        let text = "[server]\nlisten = \"127.0.0.1:1\"\nbody_limt = \"1MiB\"\ndrain = 30\n\n[backends.gpu]\nkind = \"vlm\"\nurl = \"http://x\"\n\n[models.\"a.b\"]\ntargets = [ { backend = \"gpu\" } ]\n\n[plugins.x]\npath = \"y\"\n";
+        let found = problems(text);
+        for expect in [
+            "F:3: server.body_limt: unknown key `body_limt`; did you mean `body_limit`?",
+            "F:4: server.drain: a period needs a unit: write \"30s\" for seconds",
+            "F:7: backends.gpu.kind: unknown value `vlm`; it is one of vllm, ollama, llamacpp, openai, anthropic, tidegate, local; did you mean `vllm`?",
+            "F:13: plugins: plugins are not available in this version",
+        ] {
+            assert!(found.iter().any(|line| line == expect), "{expect}\nin {found:#?}");
+        }
+    }
+
+    #[test]
+    fn references_are_checked_and_broken_files_have_a_line() {
+        let found = problems("[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\n[models.\"m:1\"]\ntargets = [ { backend = \"gpx\" } ]\n");
+        assert_eq!(found, ["F:5: models.\"m:1\".targets: there is no backend `gpx`; did you mean `gpu`?"]);
+        assert!(problems("[server]\nlisten = \n")[0].starts_with("F:2: this is no TOML"), "{:?}", problems("[server]\nlisten = \n"));
+        assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn keys_split_and_join() {
+        for key in ["a.b", "models.\"x.y:z\".targets"] {
+            assert_eq!(dotted(&segments(key)), key);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The books: exactly one record for every request, whatever became of it.
+//!
+//! A [`Tab`] opens at the door and closes itself once. Closing appends one line to a journal, a single `write(2)` that
+//! outlives the process, before the last bytes go to the client; no request waits for the database. A thread of the ledger's
+//! own carries journal lines into SQLite, each exactly once, because the rows and the position read so far are committed
+//! together. (docs/decisions/0002-journal-before-database.md)
+
+mod journal;
+mod series;
+mod tab;
+
+pub use journal::{Journal, ingest};
+pub use tab::Tab;
+
+use crate::canon::Period;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `[ledger]`
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The SQLite file of the books. Its journal lies beside it in a folder of the same name with `.spool`.
+    pub path: PathBuf,
+    /// Records older than this are deleted.
+    pub retention: Period,
+    /// What to do when the disk takes no more records: `refuse` requests, or serve them and only `count` what was lost.
+    pub when_full: WhenFull,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { path: "tidegate.db".into(), retention: Period(Duration::from_secs(400 * 86400)), when_full: WhenFull::Refuse }
+    }
+}
+
+/// What a full disk means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// No book, no service: 503 until records can be written again.
+    #[default]
+    Refuse,
+    /// Serve, and count the records that could not be kept.
+    Count,
+}
+
+/// The open books of a running gateway.
+pub struct Ledger {
+    journal: Journal,
+    series: series::Series,
+    when_full: WhenFull,
+}
+
+impl Ledger {
+    /// Opens the books, takes over what an earlier process left in the journal, and starts the thread that keeps them.
+    ///
+    /// # Errors
+    /// The file or folder cannot be used, or another gateway uses it.
+    pub fn open(config: &Config, registry: &prometheus::Registry, shards: usize) -> Result<Arc<Self>, String> {
+        let series = series::Series::register(registry).map_err(|error| error.to_string())?;
+        let journal = Journal::open(&config.path, shards)?;
+        let ledger = Arc::new(Self { journal, series, when_full: config.when_full });
+        journal::keep(&ledger, config)?;
+        Ok(ledger)
+    }
+
+    /// Writes the journal's rest into the database. Called once, when no more tabs will close.
+    pub fn close(&self) {
+        self.journal.close();
+    }
+
+    /// Whether new requests may be served: the disk takes records, or the operator does not mind.
+    pub fn accepts(&self) -> bool {
+        self.when_full == WhenFull::Count || !self.journal.is_failing()
+    }
+}

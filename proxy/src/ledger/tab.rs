@@ -1,0 +1,278 @@
+//! The tab of one request: opened at the door, watching the reply, closed exactly once.
+//!
+//! Every way out of a request drops its tab, so a record cannot be forgotten: a tab dropped without a word means that the
+//! client left.
+
+use super::Ledger;
+use super::series::Labels;
+use crate::canon::{Caller, Fault, Outcome, Record, Route, Usage, UsageSource};
+use crate::wire::Glance;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// An open record.
+pub struct Tab {
+    ledger: Arc<Ledger>,
+    record: Record,
+    labels: Labels,
+    route: Option<Arc<Route>>,
+    usage: Usage,
+    /// Frames that carried generated text: the estimate of output tokens where nobody reports them.
+    pieces: u64,
+    /// How many of them had passed when the backend last reported its running count.
+    reported_at: u64,
+    /// Prompt tokens by rule of thumb, set when a backend has the request.
+    input_estimate: Option<u64>,
+    started: Instant,
+    /// What the gateway itself took so far.
+    busy: Duration,
+    closed: bool,
+}
+
+impl Ledger {
+    /// Opens a tab for a request whose head has arrived.
+    pub fn open_tab(self: &Arc<Self>, request_id: Option<&str>, endpoint: &Arc<str>, dialect: &'static str) -> Tab {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&fastrand::u64(..).to_ne_bytes());
+        random[8..].copy_from_slice(&fastrand::u16(..).to_ne_bytes());
+        let id = uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random).into_uuid();
+        let record = Record {
+            id,
+            request_id: request_id.map_or_else(|| id.to_string(), str::to_owned),
+            started_at: now.as_millis() as i64,
+            endpoint: endpoint.clone(),
+            dialect: word(dialect),
+            ..Record::default()
+        };
+        let labels = Labels { route: unknown(), error: "", provider: "" };
+        Tab { ledger: self.clone(), record, labels, route: None, usage: Usage::default(), pieces: 0, reported_at: 0, input_estimate: None, started: Instant::now(), busy: Duration::ZERO, closed: false }
+    }
+}
+
+/// The model label of requests that name no configured model.
+fn unknown() -> Arc<str> {
+    thread_local! { static UNKNOWN: Arc<str> = "unknown".into(); }
+    UNKNOWN.with(Arc::clone)
+}
+
+impl Tab {
+    /// `x-request-id` of the request.
+    pub fn request_id(&self) -> &str {
+        &self.record.request_id
+    }
+
+    /// When the head had arrived, milliseconds since 1970.
+    pub fn started_at(&self) -> i64 {
+        self.record.started_at
+    }
+
+    /// Tries at backends so far.
+    pub fn attempts(&self) -> u32 {
+        self.record.attempts
+    }
+
+    /// The backend of the last try.
+    pub fn backend(&self) -> &str {
+        &self.record.backend
+    }
+
+    /// The model's name there.
+    pub fn model(&self) -> &str {
+        &self.record.model
+    }
+
+    /// Prompt tokens by rule of thumb.
+    pub fn input_estimate(&self) -> u64 {
+        self.input_estimate.unwrap_or(0)
+    }
+
+    /// Unique part of ids we write.
+    pub fn id(&self) -> uuid::Uuid {
+        self.record.id
+    }
+
+    /// The gate knows who is calling.
+    pub fn admitted(&mut self, caller: &Caller) {
+        self.record.organization = caller.organization.clone();
+        self.record.project = caller.project.clone();
+        self.record.key = caller.key.clone();
+    }
+
+    /// The body has been read.
+    pub fn asked(&mut self, model: &str, stream: bool, user: Option<String>) {
+        model.clone_into(&mut self.record.model_requested);
+        self.record.stream = stream;
+        self.record.user = user;
+    }
+
+    /// A route was chosen.
+    pub fn routed(&mut self, route: &Arc<Route>) {
+        self.labels.route = route.name.clone();
+        self.route = Some(route.clone());
+    }
+
+    /// A backend is about to be tried, or has taken the request.
+    pub fn tried(&mut self, backend: &Arc<str>, target: &Arc<str>, model: &Arc<str>, provider: &'static str, attempts: u32) {
+        self.record.backend = backend.clone();
+        self.record.target = target.clone();
+        self.record.model = model.clone();
+        self.record.attempts = attempts;
+        self.labels.provider = provider;
+    }
+
+    /// Prompt tokens by rule of thumb: charged when nobody reports better.
+    pub fn estimate_input(&mut self, tokens: u64) {
+        self.input_estimate = Some(tokens);
+    }
+
+    /// The status that goes to the client.
+    pub fn answered(&mut self, status: u16) {
+        self.record.status = status;
+    }
+
+    /// Time the gateway itself spent on this request.
+    pub fn spent(&mut self, time: Duration) {
+        self.busy += time;
+    }
+
+    /// What the gateway itself took so far.
+    pub fn overhead(&self) -> Duration {
+        self.busy
+    }
+
+    /// Watches what passes.
+    pub fn see(&mut self, glance: &Glance) {
+        if glance.token {
+            self.pieces += 1;
+            if self.record.first_token_ms.is_none() {
+                self.record.first_token_ms = Some(millis(self.started.elapsed()));
+            }
+        }
+        if let Some(usage) = &glance.usage {
+            self.usage.update(usage);
+            if usage.output.is_some() {
+                self.reported_at = self.pieces;
+            }
+        }
+        if let Some(stop) = &glance.stop {
+            self.record.stop_reason = Some(word(stop.as_str()));
+        }
+    }
+
+    /// Output tokens by rule of thumb for a whole reply that reports none.
+    pub fn estimate_output(&mut self, tokens: u64) {
+        self.pieces = self.reported_at + tokens;
+    }
+
+    /// The reply is complete and its last bytes are about to go out.
+    pub fn done(&mut self) {
+        self.close(Outcome::Ok);
+    }
+
+    /// The request ends in a fault with this status, before or within its reply.
+    pub fn failed(&mut self, fault: &Fault, begun: bool) {
+        self.labels.error = fault.kind.label();
+        let outcome = match fault.kind.blame() {
+            _ if begun => Outcome::Cut,
+            crate::canon::Blame::Backend => Outcome::BackendError,
+            crate::canon::Blame::Plugin => Outcome::Plugin,
+            _ => Outcome::Refused,
+        };
+        if outcome != Outcome::Cut {
+            // Nothing was produced: an estimate would charge for air.
+            self.input_estimate = None;
+        }
+        self.close(outcome);
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let elapsed = self.started.elapsed();
+        self.settle();
+        let record = &mut self.record;
+        record.outcome = outcome;
+        record.duration_ms = millis(elapsed);
+        record.ended_at = record.started_at + elapsed.as_millis() as i64;
+        record.overhead_ms = millis(self.busy);
+        if let Some(price) = self.route.as_ref().and_then(|route| route.price.as_ref()).filter(|_| record.usage_source != UsageSource::Missing) {
+            let usage = Usage { input: record.input_tokens, output: record.output_tokens, cache_read: record.cache_read_tokens, cache_write: record.cache_write_tokens, reasoning: None };
+            record.cost = Some(price.of(&usage));
+            record.currency = Some(price.currency.clone());
+        }
+        self.ledger.journal.append(&self.record);
+        self.ledger.series.count(&self.record, &self.labels);
+        tracing::info!(
+            request_id = self.record.request_id,
+            organization = &*self.record.organization,
+            project = &*self.record.project,
+            endpoint = &*self.record.endpoint,
+            model = self.record.model_requested,
+            backend = &*self.record.backend,
+            status = self.record.status,
+            outcome = self.record.outcome.as_str(),
+            duration_ms = self.record.duration_ms,
+            input = self.record.input_tokens,
+            output = self.record.output_tokens,
+            "request"
+        );
+    }
+
+    /// Decides what the counts are and where they come from.
+    fn settle(&mut self) {
+        let record = &mut self.record;
+        let usage = &mut self.usage;
+        // A running count is exact only up to where it was reported (Anthropic's message_start says 1); what passed since is added.
+        let since = self.pieces - self.reported_at;
+        record.usage_source = if usage.is_complete() && since == 0 {
+            UsageSource::Reported
+        } else if let Some(input) = self.input_estimate {
+            usage.input = usage.input.or(Some(input));
+            usage.output = Some(usage.output.unwrap_or(0) + since);
+            UsageSource::Estimated
+        } else {
+            UsageSource::Missing
+        };
+        record.input_tokens = usage.input;
+        record.output_tokens = usage.output;
+        record.cache_read_tokens = usage.cache_read;
+        record.cache_write_tokens = usage.cache_write;
+        record.reasoning_tokens = usage.reasoning;
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        if !self.closed {
+            if std::thread::panicking() {
+                self.labels.error = "gateway_internal";
+                self.record.status = 500;
+                return self.close(Outcome::Cut);
+            }
+            if self.record.status == 0 {
+                // nginx's word for a client that closed the connection before it was answered.
+                self.record.status = 499;
+            }
+            self.labels.error = "caller_gone";
+            self.close(Outcome::ClientGone);
+        }
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Stop reasons are few: one allocation each per thread.
+fn word(text: &'static str) -> Arc<str> {
+    thread_local! { static WORDS: std::cell::RefCell<Vec<Arc<str>>> = const { std::cell::RefCell::new(Vec::new()) }; }
+    WORDS.with_borrow_mut(|words| {
+        if let Some(known) = words.iter().find(|word| &***word == text) {
+            return known.clone();
+        }
+        words.push(text.into());
+        words[words.len() - 1].clone()
+    })
+}

@@ -1,0 +1,26 @@
+//! Tidegate, a gateway for language models.
+//!
+//! The house, from the ground up; imports go down only, and rooms on one floor do not see each other:
+//!
+//! * [`canon`]: what calls, replies, counts and failures mean, whatever protocol carried them.
+//! * [`wire`]: bytes ↔ canon, one file per protocol, known from both ends. [`store`]: the database.
+//! * [`gate`]: who is calling. [`route`]: where a model is. [`backend`]: what serves it. [`ledger`]: the books.
+//! * [`relay`]: the request, top to bottom; the only place where those rooms meet.
+//! * [`server`]: the door. [`admin`]: the operator's.
+//! * [`config`], [`app`], [`cli`]: read, build, run.
+//!
+//! docs/ARCHITECTURE.md walks through it with a request.
+
+pub mod admin;
+pub mod app;
+pub mod backend;
+pub mod canon;
+pub mod cli;
+pub mod config;
+pub mod gate;
+pub mod ledger;
+pub mod relay;
+pub mod route;
+pub mod server;
+pub mod store;
+pub mod wire;

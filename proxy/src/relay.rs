@@ -1,0 +1,123 @@
+//! The request, top to bottom, on one page.
+//!
+//! The only place where the rooms meet: each is asked in order and knows nothing of the others.
+
+mod body;
+mod head;
+mod intake;
+mod models;
+mod reply;
+
+pub use body::Body;
+pub use head::{fault_response, plain_response};
+pub use models::{list_models, show_model};
+
+use crate::backend::{Backends, Try};
+use crate::canon::{Fault, FaultKind};
+use crate::gate::{Admitted, Gate};
+use crate::ledger::{Ledger, Tab};
+use crate::route::Routes;
+use crate::wire::Dialect;
+use crate::wire::request::Request;
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Everything a request meets, built from one configuration. Requests in flight keep the one they began with.
+pub struct Rooms {
+    /// Who is calling.
+    pub gate: Gate,
+    /// Where a model is.
+    pub routes: Routes,
+    /// What serves it.
+    pub backends: Backends,
+    /// The books.
+    pub ledger: Arc<Ledger>,
+    /// Bounds on what clients send.
+    pub limits: Limits,
+    /// Add DeepFellow's misspelt usage key to replies we write.
+    pub deepfellow: bool,
+    /// Ends streams that outlast the drain.
+    pub cut: CancellationToken,
+}
+
+/// Bounds on what clients send.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a request body, after decompression.
+    pub body: usize,
+    /// Longest pause within a request body.
+    pub body_idle: Duration,
+}
+
+/// A request as the server hands it over.
+pub struct Asked {
+    /// Its head.
+    pub head: Parts,
+    /// Its body.
+    pub body: Incoming,
+    /// What its path speaks.
+    pub dialect: Dialect,
+    /// Path class for the books.
+    pub endpoint: Arc<str>,
+}
+
+/// Answers a generating request. Whatever happens, one record is left.
+pub async fn relay(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
+    let dialect = asked.dialect;
+    let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
+    match answer(&now, asked, &mut tab).await {
+        Ok(begun) => begun.into_response(tab),
+        Err(fault) => refuse(dialect, &fault, tab),
+    }
+}
+
+async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::Begun, Fault> {
+    let headers = &asked.head.headers;
+    let caller = admit(now, headers, tab)?;
+    let body = intake::read(headers, asked.body, now.limits).await?;
+    let arrived = Instant::now();
+    let request = Request::read(asked.dialect, body)?;
+    tab.asked(&request.model, request.stream, request.user());
+    if !caller.may_use(&request.model) {
+        return Err(Fault::model_not_found(&request.model));
+    }
+    let route = now.routes.pick(&request.model)?;
+    tab.routed(&route);
+    tab.estimate_input(request.estimate_input());
+    let request_id = tab.request_id().to_owned();
+    let mut note = |at: Try<'_>| tab.tried(at.backend, at.target, at.model, at.provider, at.attempt);
+    let sent = now.backends.send(&route, &request, headers, &request_id, &mut note).await?;
+    tab.spent(arrived.elapsed().saturating_sub(sent.waited));
+    reply::begin(now, request, sent, tab).await
+}
+
+/// Opens the books for a request of any kind.
+pub fn open_tab(now: &Rooms, headers: &HeaderMap, dialect: Dialect, endpoint: &Arc<str>) -> Tab {
+    now.ledger.open_tab(head::request_id(headers), endpoint, dialect.family())
+}
+
+/// Lets the caller in, if the gateway can keep its books.
+///
+/// # Errors
+/// The gate's, or 503 while the disk takes no records.
+pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted, Fault> {
+    if !now.ledger.accepts() {
+        return Err(Fault::new(FaultKind::Overloaded, "The gateway cannot write its usage records and takes no requests until it can."));
+    }
+    let admitted = now.gate.admit(headers)?;
+    tab.admitted(&admitted.caller);
+    Ok(admitted)
+}
+
+/// Answers with a fault and closes the books on it.
+pub fn refuse(dialect: Dialect, fault: &Fault, mut tab: Tab) -> Response<Body> {
+    let mut response = fault_response(dialect, fault, tab.request_id());
+    head::describe(response.headers_mut(), dialect, &tab);
+    tab.answered(response.status().as_u16());
+    tab.failed(fault, false);
+    response
+}

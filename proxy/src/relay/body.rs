@@ -1,0 +1,206 @@
+//! The body of a reply: whole, or a stream that closes the books on its way out.
+//!
+//! A stream ends three ways. *Done*: the record is written before the last bytes are handed over. *Failed*: the client's
+//! dialect says so in an event of its own, and the record says `cut`. *Dropped*: hyper drops the body when the client leaves;
+//! the backend's body goes with it, which closes that connection, and the tab writes its record by being dropped.
+
+use crate::backend::{Timeouts, http};
+use crate::canon::{Event, Fault, FaultKind};
+use crate::ledger::Tab;
+use crate::wire::reply::{self, Passed, Pipe};
+use crate::wire::{Dialect, WriteReply};
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// What a client receives.
+pub struct Body(Kind);
+
+enum Kind {
+    Whole(Option<Bytes>),
+    Stream(Box<Stream>),
+}
+
+/// A reply on its way.
+pub(super) struct Stream {
+    pub source: Source,
+    pub tab: Option<Tab>,
+    pub dialect: Dialect,
+    pub timeouts: Timeouts,
+    pub cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    pub clock: Clock,
+}
+
+/// Where the bytes come from, and how they become the client's.
+pub(super) enum Source {
+    /// A server's stream.
+    Http(http::Body, Box<Pipe>),
+    /// This process's events.
+    Events(mpsc::Receiver<Event>, Box<dyn WriteReply>, Vec<Event>),
+    /// Nothing more.
+    Over,
+}
+
+/// The time limit between two reads. Arming a timer for every read would cost more than reading: one is left running and looks,
+/// when it fires, at when the last read was.
+pub(super) struct Clock {
+    sleep: Pin<Box<Sleep>>,
+    last: Instant,
+    limit: Duration,
+}
+
+impl Clock {
+    pub fn new(limit: Duration) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(limit)), last: Instant::now(), limit }
+    }
+
+    /// Ready when nothing has come for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let until = self.last + self.limit;
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(until.into());
+        }
+    }
+}
+
+impl Body {
+    /// A body that is all there.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(Some(bytes)))
+    }
+
+    pub(super) fn stream(stream: Stream) -> Self {
+        Self(Kind::Stream(Box::new(stream)))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.get_mut().0 {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Stream(stream) => stream.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.0, Kind::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Stream {
+    /// The next bytes for the client.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if self.tab.is_none() {
+                self.leave(cx);
+                return Poll::Ready(None);
+            }
+            let passed = match self.poll_source(cx) {
+                Poll::Ready(passed) => passed,
+                Poll::Pending => ready!(self.poll_limits(cx)),
+            };
+            let bytes = self.settle(passed);
+            if !bytes.is_empty() {
+                return Poll::Ready(Some(bytes));
+            }
+        }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
+        let Some(tab) = &mut self.tab else { return Poll::Pending };
+        match &mut self.source {
+            Source::Http(body, pipe) => {
+                let read = ready!(body.poll_data(cx));
+                let began = Instant::now();
+                self.clock.last = began;
+                self.clock.limit = self.timeouts.idle.0;
+                let passed = match read {
+                    Some(Ok(bytes)) => pipe.push(bytes, &mut |glance| tab.see(glance)),
+                    // A connection that breaks and one that ends are the same if the reply has not ended.
+                    Some(Err(_)) | None => pipe.finish(&mut |glance| tab.see(glance)),
+                };
+                tab.spent(began.elapsed());
+                Poll::Ready(passed)
+            }
+            Source::Events(events, writer, batch) => {
+                if batch.is_empty() && ready!(events.poll_recv_many(cx, batch, 64)) == 0 {
+                    batch.push(Event::Fault(reply::cut()));
+                }
+                let began = Instant::now();
+                self.clock.last = began;
+                let mut out = BytesMut::new();
+                let mut passed = Passed::default();
+                reply::write_events(batch, writer.as_mut(), &mut |glance| tab.see(glance), &mut out, &mut passed);
+                passed.bytes = out.freeze();
+                tab.spent(began.elapsed());
+                Poll::Ready(passed)
+            }
+            Source::Over => Poll::Pending,
+        }
+    }
+
+    /// Waiting: has the backend been silent for too long, or is the gateway stopping?
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
+        let fault = if self.clock.poll(cx).is_ready() {
+            Fault::new(FaultKind::BackendTimeout, "The backend stopped sending in the middle of its reply.")
+        } else {
+            ready!(self.cut.as_mut().poll(cx));
+            Fault::new(FaultKind::Overloaded, "The gateway is stopping and could not wait for the rest of this reply.")
+        };
+        Poll::Ready(Passed { fault: Some(fault), ..Passed::default() })
+    }
+
+    /// Closes the books when these are the last bytes.
+    fn settle(&mut self, passed: Passed) -> Bytes {
+        let Passed { mut bytes, end, fault } = passed;
+        if let Some(fault) = fault {
+            if let Some(mut tab) = self.tab.take() {
+                let frame = self.dialect.codec().write_fault_frame(&fault, tab.request_id());
+                bytes = [&bytes[..], &frame[..]].concat().into();
+                tab.failed(&fault, true);
+            }
+            self.source = Source::Over;
+        } else if end {
+            if let Some(mut tab) = self.tab.take() {
+                tab.done();
+            }
+        }
+        bytes
+    }
+
+    /// The reply is complete, but its transfer may not be: a connection is only worth keeping once its end has been read.
+    fn leave(&mut self, cx: &mut Context<'_>) {
+        let Source::Http(mut body, _) = std::mem::replace(&mut self.source, Source::Over) else { return };
+        loop {
+            match body.poll_data(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return,
+                Poll::Pending => break,
+            }
+        }
+        tokio::task::spawn_local(async move {
+            let rest = async { while let Some(Ok(_)) = body.data().await {} };
+            let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
+        });
+    }
+}

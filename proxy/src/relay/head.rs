@@ -1,0 +1,68 @@
+//! The heads of our replies.
+
+use super::Body;
+use crate::canon::Fault;
+use crate::ledger::Tab;
+use crate::wire::Dialect;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+/// The caller's own request id, if it is one we can repeat: at most 128 visible characters.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    (1..=128).contains(&id.len()).then_some(id).filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()))
+}
+
+/// Says which request this was, what served it and at what cost of time.
+pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
+    let id = text(tab.request_id());
+    if dialect == Dialect::Messages {
+        headers.insert(HeaderName::from_static("request-id"), id.clone());
+    }
+    headers.insert(HeaderName::from_static("x-request-id"), id);
+    if tab.attempts() > 0 {
+        headers.insert(HeaderName::from_static("x-tidegate-backend"), text(tab.backend()));
+        headers.insert(HeaderName::from_static("x-tidegate-model"), text(tab.model()));
+        headers.insert(HeaderName::from_static("x-tidegate-attempts"), HeaderValue::from(tab.attempts()));
+    }
+    let overhead = tab.overhead().as_micros();
+    headers.insert(HeaderName::from_static("x-tidegate-overhead-ms"), text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)));
+}
+
+/// A list of names as a header's value; nothing for an empty list.
+pub(super) fn name_list(headers: &mut HeaderMap, name: &'static str, list: &[String]) {
+    if !list.is_empty() {
+        headers.insert(HeaderName::from_static(name), text(&list.join(", ")));
+    }
+}
+
+/// A header's value; what no header can carry becomes `?`.
+fn text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| {
+        let clean: String = text.chars().map(|letter| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' }).collect();
+        HeaderValue::from_str(&clean).unwrap_or(HeaderValue::from_static("?"))
+    })
+}
+
+/// A fault in the caller's dialect.
+pub fn fault_response(dialect: Dialect, fault: &Fault, request_id: &str) -> Response<Body> {
+    let codec = dialect.codec();
+    let mut response = plain_response(codec.fault_status(fault), "application/json", codec.write_fault(fault, request_id));
+    let headers = response.headers_mut();
+    if let Some(wait) = fault.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+        headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(wait.as_millis() as u64));
+    }
+    if fault.exhausted {
+        headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+    }
+    response
+}
+
+/// A whole body with its type.
+pub fn plain_response(status: u16, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::whole(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

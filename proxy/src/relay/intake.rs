@@ -1,0 +1,78 @@
+//! A request's body, within its bounds.
+
+use super::Limits;
+use crate::canon::{Fault, FaultKind};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use std::io::Read;
+
+/// Reads the whole body and undoes its encoding. A body that came in one piece is not copied.
+///
+/// # Errors
+/// 415 for a type or encoding we do not read, 413 as soon as it is known to be too large, 408 for a client that stops sending.
+pub(super) async fn read(headers: &HeaderMap, mut body: Incoming, limits: Limits) -> Result<Bytes, Fault> {
+    check_type(headers)?;
+    let declared = body.size_hint().lower();
+    if declared > limits.body as u64 {
+        return Err(too_large(limits));
+    }
+    let mut whole = Bytes::new();
+    let mut joined = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout(limits.body_idle, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return Err(Fault::invalid("The request body broke off.")),
+            Err(_) => return Err(Fault::new(FaultKind::RequestTimeout, "The request body did not arrive in time.")),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + joined.len() + data.len() > limits.body {
+            return Err(too_large(limits));
+        }
+        if whole.is_empty() && joined.is_empty() {
+            whole = data;
+        } else {
+            if joined.is_empty() {
+                joined.reserve((declared as usize).max(2 * whole.len() + data.len()));
+                joined.extend_from_slice(&std::mem::take(&mut whole));
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+    decode(headers, if joined.is_empty() { whole } else { joined.freeze() }, limits)
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Fault> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::MediaType, "The body must be JSON: send `Content-Type: application/json`.").with_param("content-type"))
+}
+
+fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fault> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(body) };
+    let encoding = value.as_bytes().trim_ascii().to_ascii_lowercase();
+    let mut text = Vec::new();
+    let room = limits.body as u64 + 1;
+    let decoded = match encoding.as_slice() {
+        b"identity" => return Ok(body),
+        b"gzip" | b"x-gzip" => flate2::read::MultiGzDecoder::new(&body[..]).take(room).read_to_end(&mut text),
+        b"zstd" => zstd::Decoder::new(&body[..]).and_then(|decoder| decoder.take(room).read_to_end(&mut text)),
+        b"br" => brotli::Decompressor::new(&body[..], 4096).take(room).read_to_end(&mut text),
+        _ => return Err(Fault::new(FaultKind::MediaType, "This Content-Encoding is not known here; use gzip, zstd or br.").with_param("content-encoding")),
+    };
+    decoded.map_err(|_| Fault::invalid("The body is not what its Content-Encoding says.").with_param("content-encoding"))?;
+    if text.len() > limits.body {
+        return Err(too_large(limits));
+    }
+    Ok(text.into())
+}
+
+fn too_large(limits: Limits) -> Fault {
+    Fault::new(FaultKind::TooLarge, format!("The request body is larger than the {} bytes this gateway takes.", limits.body))
+}

@@ -1,0 +1,180 @@
+//! Model name → where it is served: names, patterns, aliases, fallbacks.
+
+use crate::canon::{Fault, Hop, Policy, Price, Route};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// `[models]`, by name or pattern.
+pub type Config = BTreeMap<Arc<str>, Model>;
+
+/// `[models."NAME"]`
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Places that serve it.
+    pub targets: Vec<Target>,
+    /// How to choose among targets of one priority.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Further tries over the targets, only before the first byte.
+    #[serde(default = "one")]
+    pub retries: u32,
+    /// Models to try when no target answers, in order.
+    #[serde(default)]
+    pub fallbacks: Vec<Arc<str>>,
+    /// Price of its tokens.
+    pub price: Option<Price>,
+    /// Most tokens it can write: said to backends that must be told (Anthropic).
+    pub max_output: Option<u64>,
+}
+
+/// One place that serves a model.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// A name from `[backends]`.
+    pub backend: Arc<str>,
+    /// The model's name there; the name asked for where absent.
+    pub model: Option<Arc<str>>,
+    /// Share of the traffic among its priority.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Lower is tried first.
+    #[serde(default)]
+    pub priority: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// The routes of one configuration.
+#[derive(Debug, Default)]
+pub struct Routes {
+    exact: HashMap<Arc<str>, Arc<Route>>,
+    /// Most specific first.
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    head: Box<str>,
+    tail: Box<str>,
+    name: Arc<str>,
+    model: Model,
+    /// Hops of the fallbacks, which have names of their own.
+    fallbacks: Vec<Hop>,
+}
+
+impl Routes {
+    /// Builds the routes.
+    ///
+    /// # Errors
+    /// Place and sentence of everything that cannot work: unknown backends and fallbacks, two `*`, no targets.
+    pub fn build(config: &Config, backends: &[Arc<str>]) -> Result<Self, Vec<(String, String)>> {
+        let mut errors = Vec::new();
+        let mut routes = Self::default();
+        for (name, model) in config {
+            let place = format!("models.\"{name}\"");
+            if model.targets.is_empty() {
+                errors.push((format!("{place}.targets"), "a model needs at least one target".into()));
+            }
+            for target in model.targets.iter().filter(|target| !backends.contains(&target.backend)) {
+                errors.push((format!("{place}.targets"), format!("there is no backend `{}`{}", target.backend, near(&target.backend, backends))));
+            }
+            for target in model.targets.iter().filter(|target| target.weight == 0) {
+                errors.push((format!("{place}.targets"), format!("the target on `{}` has weight 0 and would never be used; remove it", target.backend)));
+            }
+            let mut hops = Vec::new();
+            for fallback in &model.fallbacks {
+                match config.get(fallback) {
+                    Some(other) => hops.extend(other.targets.iter().map(|target| hop(target, fallback))),
+                    None => errors.push((format!("{place}.fallbacks"), format!("there is no model `{fallback}`{}", near(fallback, &config.keys().cloned().collect::<Vec<_>>())))),
+                }
+            }
+            match name.split_once('*') {
+                None => {
+                    routes.exact.insert(name.clone(), Arc::new(resolve(name, name, model, &hops)));
+                }
+                Some((_, tail)) if tail.contains('*') => errors.push((place, "a pattern may have one `*`".into())),
+                Some((head, tail)) => routes.patterns.push(Pattern { head: head.into(), tail: tail.into(), name: name.clone(), model: model.clone(), fallbacks: hops }),
+            }
+        }
+        routes.patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.name.len()));
+        if errors.is_empty() { Ok(routes) } else { Err(errors) }
+    }
+
+    /// Where this model is served.
+    ///
+    /// # Errors
+    /// 404: no model or pattern of this name.
+    pub fn pick(&self, model: &str) -> Result<Arc<Route>, Fault> {
+        if let Some(route) = self.exact.get(model) {
+            return Ok(route.clone());
+        }
+        let pattern = self.patterns.iter().find(|pattern| model.len() >= pattern.head.len() + pattern.tail.len() && model.starts_with(&*pattern.head) && model.ends_with(&*pattern.tail));
+        let pattern = pattern.ok_or_else(|| Fault::model_not_found(model))?;
+        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks)))
+    }
+
+    /// The models that have a name of their own, in order.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> = self.exact.keys().cloned().collect();
+        names.sort();
+        names
+    }
+}
+
+fn hop(target: &Target, model: &Arc<str>) -> Hop {
+    Hop { backend: target.backend.clone(), model: target.model.clone().unwrap_or_else(|| model.clone()), weight: target.weight, priority: target.priority }
+}
+
+/// Fallbacks come after every target of the model's own.
+fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop]) -> Route {
+    let mut hops: Vec<Hop> = model.targets.iter().map(|target| hop(target, asked)).collect();
+    hops.sort_by_key(|hop| hop.priority);
+    let behind = hops.last().map_or(0, |hop| hop.priority) + 1;
+    hops.extend(fallbacks.iter().enumerate().map(|(at, hop)| Hop { priority: behind + at as u32, ..hop.clone() }));
+    Route { name: name.clone(), hops, policy: model.policy, retries: model.retries + fallbacks.len() as u32, price: model.price.clone().map(Arc::new), max_output: model.max_output }
+}
+
+fn near(word: &str, known: &[Arc<str>]) -> String {
+    let best = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
+    best.filter(|best| strsim::jaro_winkler(word, best) > 0.75).map_or_else(String::new, |best| format!("; did you mean `{best}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(json: &str) -> Result<Routes, Vec<(String, String)>> {
+        Routes::build(&serde_json::from_str(json).unwrap(), &["gpu".into(), "laptop".into()])
+    }
+
+    #[test]
+    fn the_most_specific_name_wins() {
+        let routes = routes(
+            r#"{"qwen3:0.6b":{"targets":[{"backend":"laptop","priority":1},{"backend":"gpu","model":"Qwen/Qwen3"}],"fallbacks":["tiny"]},
+                "tiny":{"targets":[{"backend":"laptop"}]},"qwen3:*":{"targets":[{"backend":"gpu"}]},"*":{"targets":[{"backend":"laptop"}]}}"#,
+        )
+        .unwrap();
+        let hops = |model: &str| routes.pick(model).unwrap().hops.iter().map(|hop| format!("{}:{}", hop.backend, hop.model)).collect::<Vec<_>>().join(" ");
+        assert_eq!(hops("qwen3:0.6b"), "gpu:Qwen/Qwen3 laptop:qwen3:0.6b laptop:tiny");
+        assert_eq!(hops("qwen3:8b"), "gpu:qwen3:8b");
+        assert_eq!(hops("a/b:c"), "laptop:a/b:c");
+        assert_eq!(&*routes.pick("a/b:c").unwrap().name, "*", "a caller's string never becomes a label");
+        assert_eq!(routes.names(), ["qwen3:0.6b".into(), Arc::<str>::from("tiny")]);
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let errors = routes(r#"{"a":{"targets":[{"backend":"gqu"}],"fallbacks":["b"]},"c":{"targets":[]},"x*y*":{"targets":[{"backend":"gpu"}]}}"#).unwrap_err();
+        let text = format!("{errors:?}");
+        for part in ["did you mean `gpu`?", "no model `b`", "at least one target", "one `*`"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(Routes::default().pick("x").unwrap_err().status(), 404);
+    }
+}

@@ -1,0 +1,126 @@
+//! One connection: which HTTP it speaks, its time limits, and the way from a path to a room.
+
+use super::limit::{Full, InFlight};
+use super::paths::{Path, endpoint, read};
+use super::Config;
+use crate::backend::http::LocalExecutor;
+use crate::canon::{Fault, FaultKind};
+use crate::relay::{Asked, Body, Limits, Rooms, fault_response, list_models, open_tab, plain_response, refuse, relay, show_model};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+
+/// Bytes held for a client that does not read (and the most a request's head may be).
+const BUFFER: usize = 64 << 10;
+/// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// What every connection is served with.
+pub(super) struct Door {
+    rooms: Arc<ArcSwap<Rooms>>,
+    header_timeout: Duration,
+    in_flight: InFlight,
+}
+
+impl Door {
+    pub fn new(config: &Config, rooms: Arc<ArcSwap<Rooms>>, registry: &prometheus::Registry) -> Self {
+        Self { rooms, header_timeout: config.header_timeout.0, in_flight: InFlight::new(config.max_in_flight, registry) }
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count()
+    }
+}
+
+/// Serves a connection to its end. On `drain` it ends after the requests it has.
+pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: &CancellationToken) {
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let _ = stream.set_nodelay(true);
+    let mut first = [0; PREFACE.len()];
+    let Ok(Ok(seen)) = tokio::time::timeout(door.header_timeout, stream.peek(&mut first)).await else { return };
+    let inner = door.clone();
+    let service = move |request: Request<Incoming>| {
+        let door = inner.clone();
+        async move { Ok::<_, Infallible>(guarded(&door, request).await) }
+    };
+    let service = ServiceBuilder::new().layer(door.in_flight.clone()).service(tower::service_fn(service));
+    let io = TokioIo::new(stream);
+    if first[..seen].starts_with(&PREFACE[..seen.max(3).min(PREFACE.len())]) {
+        let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+        builder.timer(TokioTimer::new()).max_send_buf_size(BUFFER).keep_alive_interval(Duration::from_secs(30)).max_header_list_size(BUFFER as u32);
+        let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(door.header_timeout).max_buf_size(BUFFER);
+        let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
+    }
+}
+
+/// A request must not take its thread down: a panic is a 500 and a log line, and its tab has closed itself.
+async fn guarded(door: &Door, request: Request<Incoming>) -> Response<Body> {
+    let path = read(&request);
+    let dialect = path.dialect();
+    AssertUnwindSafe(answer(door, path, request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a request panicked; this is a bug in tidegate");
+        fault_response(dialect, &Fault::internal("The gateway failed on this request. Its operator will find the reason in the log."), "")
+    })
+}
+
+async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response<Body> {
+    let now = door.rooms.load_full();
+    let (head, body) = request.into_parts();
+    let endpoint = endpoint(&path);
+    // The layer below only counts; how a refusal reads is decided here, where the dialect is known.
+    if head.extensions.get::<Full>().is_some() {
+        let fault = Fault { retry_after: Some(Duration::from_secs(1)), ..Fault::new(FaultKind::Overloaded, "The gateway has as many requests as it takes; try again in a moment.") };
+        return refuse(path.dialect(), &fault, open_tab(&now, &head.headers, path.dialect(), &endpoint));
+    }
+    match path {
+        Path::Generate(dialect) => relay(now, Asked { head, body, dialect, endpoint }).await,
+        Path::Models(dialect) => list_models(&now, &head, dialect, &endpoint),
+        Path::Model(dialect, id) => show_model(&now, &head, dialect, &endpoint, &id),
+        Path::Root => plain_response(200, "application/json", Bytes::from_static(concat!("{\"name\":\"tidegate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes())),
+        Path::Method(dialect, allowed) => {
+            let fault = Fault::new(FaultKind::Method, format!("This path takes {allowed}, not {}.", head.method));
+            let mut response = refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint));
+            response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static(allowed));
+            response
+        }
+        Path::Unknown(dialect) => {
+            let fault = Fault::new(FaultKind::PathNotFound, format!("There is nothing at {} {}. The API is below /v1: chat/completions, messages, models.", head.method, head.uri.path()));
+            refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint))
+        }
+    }
+}
+
+impl Limits {
+    /// The server's bounds on what clients send.
+    pub fn of(config: &Config) -> Self {
+        Self { body: config.body_limit.0, body_idle: config.body_timeout.0 }
+    }
+}

@@ -1,0 +1,129 @@
+//! How many requests are served at the same time, as a tower layer: a stream counts until its last byte.
+
+use super::paths;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use tower::{Layer, Service};
+
+/// Marks a request beyond the limit; the service below answers it in the caller's dialect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full;
+
+/// Counts requests and marks those beyond the limit.
+#[derive(Clone)]
+pub(super) struct InFlight {
+    count: Arc<AtomicUsize>,
+    limit: usize,
+    gauge: IntGaugeVec,
+}
+
+impl InFlight {
+    pub fn new(limit: usize, registry: &Registry) -> Self {
+        let gauge = IntGaugeVec::new(Opts::new("tidegate_in_flight", "Requests being served, streams included."), &["endpoint"]).expect("the name and labels are constants");
+        let _ = registry.register(Box::new(gauge.clone()));
+        Self { count: Arc::default(), limit, gauge }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl<S> Layer<S> for InFlight {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, limit: self.clone() }
+    }
+}
+
+/// See [`InFlight`].
+#[derive(Clone)]
+pub(super) struct Counted<S> {
+    inner: S,
+    limit: InFlight,
+}
+
+impl<S, In, Out> Service<Request<In>> for Counted<S>
+where
+    S: Service<Request<In>, Response = Response<Out>>,
+{
+    type Response = Response<Guarded<Out>>;
+    type Error = S::Error;
+    type Future = Counting<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<In>) -> Self::Future {
+        let before = self.limit.count.fetch_add(1, Ordering::Relaxed);
+        if before >= self.limit.limit {
+            request.extensions_mut().insert(Full);
+        }
+        let gauge = self.limit.gauge.with_label_values(&[&*paths::endpoint(&paths::read(&request))]);
+        gauge.inc();
+        let guard = Guard { count: self.limit.count.clone(), gauge };
+        Counting { inner: Box::pin(self.inner.call(request)), guard: Some(guard) }
+    }
+}
+
+struct Guard {
+    count: Arc<AtomicUsize>,
+    gauge: IntGauge,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
+/// A request being answered.
+pub(super) struct Counting<F> {
+    inner: Pin<Box<F>>,
+    guard: Option<Guard>,
+}
+
+impl<F, Out, E> Future for Counting<F>
+where
+    F: Future<Output = Result<Response<Out>, E>>,
+{
+    type Output = Result<Response<Guarded<Out>>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = std::task::ready!(self.inner.as_mut().poll(cx));
+        let guard = self.guard.take();
+        Poll::Ready(response.map(|response| response.map(|body| Guarded { body, _guard: guard })))
+    }
+}
+
+/// A body that counts as long as it lives.
+pub(super) struct Guarded<B> {
+    body: B,
+    _guard: Option<Guard>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

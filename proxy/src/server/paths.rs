@@ -1,0 +1,96 @@
+//! Path → what is asked, in which dialect. Only the path decides: never the Host header, never the query.
+
+use crate::wire::Dialect;
+use http::{Method, Request};
+use std::sync::Arc;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Path {
+    /// Generate text.
+    Generate(Dialect),
+    /// List models.
+    Models(Dialect),
+    /// Show one model.
+    Model(Dialect, String),
+    /// The root, which clients probe.
+    Root,
+    /// A known path with another method; the methods it takes.
+    Method(Dialect, &'static str),
+    /// Nothing of ours.
+    Unknown(Dialect),
+}
+
+impl Path {
+    /// The dialect to answer in.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Generate(dialect) | Self::Models(dialect) | Self::Model(dialect, _) | Self::Method(dialect, _) | Self::Unknown(dialect) => *dialect,
+            Self::Root => Dialect::Chat,
+        }
+    }
+}
+
+/// Reads a request's path and method.
+pub(super) fn read<B>(request: &Request<B>) -> Path {
+    let path = request.uri().path();
+    // Anthropic's clients ask for the same model list as OpenAI's and are told apart by their version header.
+    let shared = if request.headers().contains_key("anthropic-version") { Dialect::Messages } else { Dialect::Chat };
+    let generate = |dialect| if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") };
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    match path {
+        "/v1/chat/completions" => generate(Dialect::Chat),
+        "/v1/messages" => generate(Dialect::Messages),
+        "/v1/models" if reading => Path::Models(shared),
+        "/v1/models" => Path::Method(shared, "GET, HEAD"),
+        "/" if reading => Path::Root,
+        _ => match path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
+            Some(id) if reading => Path::Model(shared, percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()),
+            Some(_) => Path::Method(shared, "GET, HEAD"),
+            None if path.starts_with("/v1/messages") => Path::Unknown(Dialect::Messages),
+            None => Path::Unknown(shared),
+        },
+    }
+}
+
+/// The path class of records and metrics: a closed set.
+pub(super) fn endpoint(path: &Path) -> Arc<str> {
+    thread_local! {
+        static NAMES: [Arc<str>; 4] = ["chat/completions".into(), "messages".into(), "models".into(), "unknown".into()];
+    }
+    let at = match path {
+        Path::Generate(Dialect::Chat) => 0,
+        Path::Generate(Dialect::Messages) => 1,
+        Path::Models(_) | Path::Model(..) => 2,
+        Path::Root | Path::Method(..) | Path::Unknown(_) => 3,
+    };
+    NAMES.with(|names| names[at].clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        use Dialect::{Chat, Messages};
+        let cases = [
+            ("POST /v1/messages?beta=true", Path::Generate(Messages)),
+            ("POST /v1/chat/completions", Path::Generate(Chat)),
+            ("GET /v1/chat/completions", Path::Method(Chat, "POST")),
+            ("GET /v1/models", Path::Models(Chat)),
+            ("GET /v1/models/org/name:tag%20x", Path::Model(Chat, "org/name:tag x".into())),
+            ("GET /v1/models/100%", Path::Model(Chat, "100%".into())),
+            ("DELETE /v1/models/x", Path::Method(Chat, "GET, HEAD")),
+            ("GET /v1/models/", Path::Unknown(Chat)),
+            ("HEAD /", Path::Root),
+            ("POST /v1/messages/batches", Path::Unknown(Messages)),
+            ("POST /v1//messages", Path::Unknown(Chat)),
+            ("GET /admin", Path::Unknown(Chat)),
+        ];
+        for (text, expect) in cases {
+            let (method, uri) = text.split_once(' ').unwrap();
+            assert_eq!(read(&Request::builder().method(method).uri(uri).body(()).unwrap()), expect, "{text}");
+        }
+    }
+}

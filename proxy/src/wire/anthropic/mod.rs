@@ -1,0 +1,278 @@
+//! Anthropic messages: the richest grammar, and DeepFellow's own API.
+//!
+//! The canon was cut after this dialect, so most of it maps one to one. What needs care: usage excludes the cache here and
+//! includes it in the canon; validation errors are 422 in DeepFellow's shape and Anthropic's at once; thinking is signed.
+
+mod glance;
+pub mod models;
+mod read_call;
+mod read_reply;
+mod write_call;
+mod write_reply;
+
+use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
+use crate::wire::check::{comma, count, key, message, put_raw, put_text};
+use crate::wire::frame::Frame;
+use crate::wire::json::{self, Json, write_str};
+use crate::wire::object::Object;
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// The signature on thinking that came from a backend without signatures. Clients demand one and send it back; by this word
+/// we know that no vendor can read it. (Base64 of `tidegate-unsigned-v1`.)
+pub const MARKER: &str = "dGlkZWdhdGUtdW5zaWduZWQtdjE=";
+
+/// The dialect, both ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Messages;
+
+impl Codec for Messages {
+    fn check(&self, request: &Object) -> Result<(), Fault> {
+        read_call::check(request)
+    }
+
+    fn read_call(&self, request: &Object) -> Result<Call, Fault> {
+        read_call::read_call(request)
+    }
+
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
+        write_reply::answer(answer, head)
+    }
+
+    fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply> {
+        Box::new(write_reply::Writer::new(head))
+    }
+
+    fn fault_status(&self, fault: &Fault) -> u16 {
+        match fault.kind {
+            FaultKind::Invalid if !fault.details.is_empty() => fault.status.unwrap_or(422),
+            _ => fault.status(),
+        }
+    }
+
+    fn write_fault(&self, fault: &Fault, request_id: &str) -> Bytes {
+        let mut out = Vec::new();
+        put_fault(&mut out, fault, self.fault_status(fault), request_id);
+        out.into()
+    }
+
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes {
+        let mut out = b"event: error\ndata: ".to_vec();
+        put_fault(&mut out, fault, self.fault_status(fault), request_id);
+        out.extend_from_slice(b"\n\n");
+        out.into()
+    }
+
+    fn write_call(&self, call: &Call, to: &Target) -> Result<Written, Fault> {
+        write_call::write_call(call, to)
+    }
+
+    fn read_answer(&self, body: &Bytes) -> Result<Vec<Event>, Fault> {
+        read_reply::answer(body)
+    }
+
+    fn reader(&self) -> Box<dyn ReadReply> {
+        Box::new(read_reply::Reader::default())
+    }
+
+    fn read_fault(&self, body: &[u8]) -> Option<String> {
+        let json = json::validate(body).ok()?;
+        ["error", "message", "detail"].iter().find_map(|key| json.get(key).and_then(message))
+    }
+
+    fn glance(&self, frame: &Frame) -> Glance {
+        glance::glance(frame)
+    }
+
+    fn glance_answer(&self, body: &Bytes) -> Glance {
+        glance::glance_answer(body)
+    }
+
+    fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {
+        glance::model_span(data)
+    }
+
+    /// This protocol always reports usage.
+    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+        None
+    }
+}
+
+/// Anthropic's word for a status. 503 is `overloaded_error` like 529: it is the word that makes clients come back later.
+fn error_type(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        408 | 504 => "timeout_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        400..500 => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
+/// Anthropic's error object, with DeepFellow's `detail` beside it where the body was wrong: the keys do not collide.
+fn put_fault(out: &mut Vec<u8>, fault: &Fault, status: u16, request_id: &str) {
+    out.extend_from_slice(b"{\"type\":\"error\",\"error\":{");
+    put_text(out, "type", error_type(status));
+    put_text(out, "message", &fault.message);
+    if let Some(code) = fault.code {
+        key(out, "details");
+        out.push(b'{');
+        put_text(out, "error_code", code);
+        out.push(b'}');
+    }
+    out.push(b'}');
+    put_text(out, "request_id", request_id);
+    if !fault.details.is_empty() {
+        key(out, "detail");
+        out.push(b'[');
+        for detail in &fault.details {
+            comma(out);
+            out.extend_from_slice(b"{\"loc\":[");
+            for segment in &detail.loc {
+                comma(out);
+                if !segment.is_empty() && segment.len() < 10 && segment.bytes().all(|byte| byte.is_ascii_digit()) {
+                    out.extend_from_slice(segment.as_bytes());
+                } else {
+                    write_str(out, segment);
+                }
+            }
+            out.push(b']');
+            put_text(out, "msg", &detail.msg);
+            put_text(out, "type", detail.kind);
+            key(out, "input");
+            match json::validate(detail.input.as_bytes()) {
+                Ok(input) => out.extend_from_slice(input.raw().as_bytes()),
+                Err(_) if detail.input.is_empty() => out.extend_from_slice(b"null"),
+                Err(_) => write_str(out, &detail.input),
+            }
+            out.push(b'}');
+        }
+        out.push(b']');
+    }
+    out.push(b'}');
+}
+
+/// Counts as Anthropic reports them: cumulative, null keeps the earlier value, the cache outside `input_tokens`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Counts {
+    input: Option<u64>,
+    cache_read: Option<u64>,
+    cache_write: Option<u64>,
+    output: Option<u64>,
+}
+
+impl Counts {
+    fn read(json: Json<'_>) -> Self {
+        let created = json.get("cache_creation");
+        let ttl = |name: &str| count(created.and_then(|created| created.get(name)));
+        let by_ttl = [ttl("ephemeral_5m_input_tokens"), ttl("ephemeral_1h_input_tokens")];
+        Self {
+            input: count(json.get("input_tokens")),
+            cache_read: count(json.get("cache_read_input_tokens")),
+            cache_write: count(json.get("cache_creation_input_tokens")).or_else(|| by_ttl.iter().any(Option::is_some).then(|| by_ttl.iter().flatten().sum())),
+            output: count(json.get("output_tokens")),
+        }
+    }
+
+    /// Later reports replace earlier ones, but never shrink them: some servers end with zeros for what they said before.
+    fn update(&mut self, later: &Counts) {
+        for (mine, theirs) in [(&mut self.input, later.input), (&mut self.cache_read, later.cache_read), (&mut self.cache_write, later.cache_write), (&mut self.output, later.output)] {
+            *mine = (*mine).max(theirs);
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let prompt = [self.input, self.cache_read, self.cache_write];
+        Usage {
+            input: prompt.iter().any(Option::is_some).then(|| prompt.iter().flatten().sum()),
+            output: self.output,
+            cache_read: self.cache_read,
+            cache_write: self.cache_write,
+            reasoning: None,
+        }
+    }
+}
+
+/// The usage object, all keys of it. Strict clients demand numbers; what nobody reported is the estimate, or zero.
+fn put_usage(out: &mut Vec<u8>, usage: &Usage, head: &ReplyHead) {
+    let (read, written) = (usage.cache_read.unwrap_or(0), usage.cache_write.unwrap_or(0));
+    key(out, "usage");
+    out.push(b'{');
+    put_raw(out, "input_tokens", usage.input.unwrap_or(head.input_estimate).saturating_sub(read).saturating_sub(written));
+    put_raw(out, "cache_creation_input_tokens", written);
+    if head.deepfellow {
+        put_raw(out, "cache_creation_inpuit_tokens", written);
+    }
+    put_raw(out, "cache_read_input_tokens", read);
+    put_raw(out, "cache_creation", format_args!("{{\"ephemeral_5m_input_tokens\":{written},\"ephemeral_1h_input_tokens\":0}}"));
+    put_raw(out, "output_tokens", usage.output.unwrap_or(0));
+    put_raw(out, "server_tool_use", "{\"web_search_requests\":0}");
+    put_text(out, "service_tier", "standard");
+    out.push(b'}');
+}
+
+/// A `stop_reason` in the canon's words. Calls present mean tool use, whatever an imitation says.
+fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason {
+    match word {
+        "max_tokens" => StopReason::MaxTokens,
+        "refusal" => StopReason::Refusal,
+        "pause_turn" => StopReason::PauseTurn,
+        "model_context_window_exceeded" => StopReason::ContextWindow,
+        "tool_use" => StopReason::ToolUse,
+        "stop_sequence" => StopReason::StopSequence(sequence),
+        _ if calls => StopReason::ToolUse,
+        _ => StopReason::EndTurn,
+    }
+}
+
+/// `"stop_reason":…,"stop_sequence":…`
+fn put_stop(out: &mut Vec<u8>, reason: Option<&StopReason>, refused: bool) {
+    match reason {
+        Some(reason @ (StopReason::EndTurn | StopReason::Refusal)) => put_text(out, "stop_reason", if refused { "refusal" } else { reason.as_str() }),
+        Some(reason) => put_text(out, "stop_reason", reason.as_str()),
+        None => put_raw(out, "stop_reason", "null"),
+    }
+    match reason {
+        Some(StopReason::StopSequence(Some(text))) => put_text(out, "stop_sequence", text),
+        _ => put_raw(out, "stop_sequence", "null"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::fault::Detail;
+
+    #[test]
+    fn faults_speak_to_both_families_of_clients() {
+        let detail = Detail { loc: vec!["body".into(), "messages".into(), "0".into()], msg: "Field required".into(), kind: "missing", input: String::new() };
+        let cases: &[(Fault, u16, &str)] = &[
+            (
+                Fault::from_details(vec![detail]),
+                422,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages[0]: Field required"},"request_id":"r","detail":[{"loc":["body","messages",0],"msg":"Field required","type":"missing","input":null}]}"#,
+            ),
+            (Fault::new(FaultKind::BackendBusy, "x").with_status(529), 529, r#"{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"r"}"#),
+            (Fault::new(FaultKind::BackendBusy, "x"), 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"},"request_id":"r"}"#),
+            (Fault::new(FaultKind::Overloaded, "x"), 503, r#"{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"r"}"#),
+            (Fault::new(FaultKind::TooLarge, "x"), 413, r#"{"type":"error","error":{"type":"request_too_large","message":"x"},"request_id":"r"}"#),
+            (Fault::new(FaultKind::BackendCut, "x"), 502, r#"{"type":"error","error":{"type":"api_error","message":"x"},"request_id":"r"}"#),
+            (
+                Fault::invalid("x").with_status(400).with_code("thread_unsupported_request"),
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"x","details":{"error_code":"thread_unsupported_request"}},"request_id":"r"}"#,
+            ),
+        ];
+        for (fault, status, body) in cases {
+            assert_eq!(Messages.fault_status(fault), *status);
+            assert_eq!(std::str::from_utf8(&Messages.write_fault(fault, "r")).unwrap(), *body);
+            assert_eq!(Messages.write_fault_frame(fault, "r"), format!("event: error\ndata: {body}\n\n").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Message events, and whole messages, as events.
+//!
+//! Repaired: a delta whose block was never started, a block started inside another, a doubled `message_start`, a whole input
+//! on the start of a call, a missing stop reason. Not repaired: a delta for another block than the open one (whose text would
+//! it be?) and a stream without `message_stop`.
+
+use super::{Counts, stop_reason};
+use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
+use crate::wire::ReadReply;
+use crate::wire::check::{Fields, backend_fault, merge};
+use crate::wire::frame::Frame;
+use crate::wire::json::{Json, Kind, validate};
+use bytes::Bytes;
+use std::borrow::Cow;
+
+/// Reads a whole message.
+pub(super) fn answer(body: &Bytes) -> Result<Vec<Event>, Fault> {
+    let Ok(json) = validate(body) else {
+        return Err(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON."));
+    };
+    let message = Fields::of(json);
+    if let Some(error) = message.get("error") {
+        return Err(backend_fault(error));
+    }
+    let Some(content) = message.get("content").filter(|content| content.kind() == Kind::Array) else {
+        return Err(Fault::new(FaultKind::BackendError, "The backend's reply is not a message."));
+    };
+    let mut reader = Reader::default();
+    let mut out = Vec::new();
+    reader.start(&message, &mut out);
+    for (index, block) in content.items().enumerate() {
+        reader.open(Some(index as u64), block, &mut out);
+        reader.close(&mut out);
+    }
+    reader.stop(&message);
+    reader.finish(&mut out);
+    match out.pop() {
+        Some(Event::Fault(fault)) => Err(fault),
+        last => {
+            out.extend(last);
+            Ok(out)
+        }
+    }
+}
+
+/// State of one stream.
+#[derive(Default)]
+pub(super) struct Reader {
+    started: bool,
+    done: bool,
+    open: Option<Block>,
+    calls: bool,
+    stop: Option<StopReason>,
+    counts: Counts,
+    told: Usage,
+    seed: String,
+    made: usize,
+}
+
+/// The open block.
+struct Block {
+    index: Option<u64>,
+    kind: BlockKind,
+}
+
+enum BlockKind {
+    Text,
+    Thinking,
+    Call {
+        /// Arguments on the block's start, used when no delta brings any.
+        input: String,
+        argued: bool,
+    },
+    Redacted,
+    /// Collected until its end, since a part of its kind is complete at once.
+    Other {
+        kind: String,
+        json: String,
+        input: String,
+    },
+}
+
+impl ReadReply for Reader {
+    fn read(&mut self, frame: &Frame, out: &mut Vec<Event>) {
+        if self.done {
+            return;
+        }
+        let Some(data) = frame.data() else { return };
+        let data = data.trim_ascii();
+        if data.is_empty() || data == b"[DONE]" {
+            return;
+        }
+        match validate(data) {
+            Ok(json) if json.kind() == Kind::Object => self.event(&Fields::of(json), out),
+            _ => self.fail("The backend sent an event that is not a JSON object.", out),
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<Event>) {
+        if !self.done {
+            self.done = true;
+            out.push(Event::Fault(Fault::new(FaultKind::BackendCut, "The backend's stream ended before the message was complete.")));
+        }
+    }
+}
+
+impl Reader {
+    fn event(&mut self, event: &Fields<'_>, out: &mut Vec<Event>) {
+        let index = event.get("index").and_then(Json::as_u64);
+        let kind = event.text("type").unwrap_or_default();
+        if kind == "error" || (kind.is_empty() && event.get("error").is_some()) {
+            self.done = true;
+            out.push(Event::Fault(event.get("error").map_or_else(|| Fault::new(FaultKind::BackendError, "The backend reported an error."), backend_fault)));
+            return;
+        }
+        if !self.started && matches!(kind.as_ref(), "content_block_start" | "content_block_delta" | "message_delta" | "message_stop") {
+            // The start got lost; nothing in it is needed but its place.
+            self.start(&Fields::default(), out);
+        }
+        match kind.as_ref() {
+            "message_start" => {
+                let message = event.get("message").map(Fields::of).unwrap_or_default();
+                self.start(&message, out);
+            }
+            "content_block_start" => match event.get("content_block") {
+                Some(block) => self.open(index, block, out),
+                None => self.fail("The backend started a content block that is none.", out),
+            },
+            "content_block_delta" => self.delta(index, event.get("delta").map(Fields::of).unwrap_or_default(), out),
+            "content_block_stop" => self.close(out),
+            "message_delta" => {
+                if let Some(delta) = event.get("delta") {
+                    self.stop(&Fields::of(delta));
+                }
+                if let Some(usage) = event.get("usage") {
+                    self.count(usage, out);
+                }
+            }
+            "message_stop" => {
+                if let Some(usage) = event.get("usage") {
+                    self.count(usage, out);
+                }
+                self.finish(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, message: &Fields<'_>, out: &mut Vec<Event>) {
+        let word = |name: &str| message.text(name).filter(|text| !text.is_empty()).map(Cow::into_owned);
+        if !self.started {
+            self.started = true;
+            self.seed = word("id").unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+            out.push(Event::Start { id: word("id"), model: word("model") });
+        }
+        if let Some(usage) = message.get("usage") {
+            self.count(usage, out);
+        }
+    }
+
+    fn count(&mut self, usage: Json<'_>, out: &mut Vec<Event>) {
+        self.counts.update(&Counts::read(usage));
+        let usage = self.counts.usage();
+        if usage != self.told {
+            self.told = usage;
+            out.push(Event::Usage(usage));
+        }
+    }
+
+    fn open(&mut self, index: Option<u64>, json: Json<'_>, out: &mut Vec<Event>) {
+        self.close(out);
+        let block = Fields::of(json);
+        let text = |name: &str| block.text(name).unwrap_or_default().into_owned();
+        let kind = text("type");
+        let kind = match kind.as_str() {
+            "text" => {
+                out.push(Event::Open(Part::Text));
+                push(out, text("text"), Delta::Text);
+                for citation in block.get("citations").into_iter().flat_map(Json::items) {
+                    out.push(Event::Delta(Delta::Citation(citation.raw().to_owned())));
+                }
+                BlockKind::Text
+            }
+            "thinking" => {
+                out.push(Event::Open(Part::Thinking));
+                push(out, text("thinking"), Delta::Thinking);
+                push(out, text("signature"), Delta::Signature);
+                BlockKind::Thinking
+            }
+            "redacted_thinking" => {
+                out.push(Event::Open(Part::RedactedThinking { data: text("data") }));
+                BlockKind::Redacted
+            }
+            "tool_use" => {
+                self.calls = true;
+                let mut id = text("id");
+                if id.is_empty() {
+                    id = format!("toolu_{}{}", self.seed, self.made);
+                    self.made += 1;
+                }
+                out.push(Event::Open(Part::ToolCall { id, name: text("name") }));
+                let input = block.get("input").filter(|input| input.entries().next().is_some()).map(Json::raw).unwrap_or_default();
+                BlockKind::Call { input: input.to_owned(), argued: false }
+            }
+            _ => BlockKind::Other { kind, json: json.raw().to_owned(), input: String::new() },
+        };
+        self.open = Some(Block { index, kind });
+    }
+
+    fn delta(&mut self, index: Option<u64>, delta: Fields<'_>, out: &mut Vec<Event>) {
+        let kind = delta.text("type").unwrap_or_default();
+        if self.open.is_none() {
+            let block = match kind.as_ref() {
+                "text_delta" => r#"{"type":"text"}"#,
+                "thinking_delta" => r#"{"type":"thinking"}"#,
+                _ => return self.fail("The backend continued a content block that is not open.", out),
+            };
+            if let Ok(json) = validate(block.as_bytes()) {
+                self.open(index, json, out);
+            }
+        }
+        let Some(open) = &mut self.open else { return };
+        if index.is_some() && open.index.is_some() && index != open.index {
+            return self.fail("The backend continued a content block that is not open.", out);
+        }
+        let text = |name: &str| delta.text(name).unwrap_or_default().into_owned();
+        match (&mut open.kind, kind.as_ref()) {
+            (BlockKind::Text, "text_delta") => push(out, text("text"), Delta::Text),
+            (BlockKind::Text, "citations_delta") => out.extend(delta.get("citation").map(|json| Event::Delta(Delta::Citation(json.raw().to_owned())))),
+            (BlockKind::Thinking, "thinking_delta") => push(out, text("thinking"), Delta::Thinking),
+            (BlockKind::Thinking, "signature_delta") => push(out, text("signature"), Delta::Signature),
+            (BlockKind::Call { argued, .. }, "input_json_delta") => {
+                let text = text("partial_json");
+                *argued |= !text.is_empty();
+                push(out, text, Delta::Arguments);
+            }
+            (BlockKind::Other { input, .. }, "input_json_delta") => input.push_str(&text("partial_json")),
+            // Deltas of a kind that we do not know say nothing we could pass on; known ones in a wrong block are a mix-up.
+            (_, "text_delta" | "thinking_delta" | "input_json_delta") => self.fail("The backend continued a content block with another kind of content.", out),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<Event>) {
+        let Some(block) = self.open.take() else { return };
+        match block.kind {
+            BlockKind::Call { input, argued: false } => push(out, input, Delta::Arguments),
+            BlockKind::Other { kind, json, input } => {
+                let json = Some(input).filter(|input| validate(input.as_bytes()).is_ok()).and_then(|input| merge(&json, &[("input", input.as_bytes())])).map_or(json, |merged| String::from_utf8_lossy(&merged).into_owned());
+                out.push(Event::Open(Part::Other { kind, json }));
+            }
+            _ => {}
+        }
+        out.push(Event::Close);
+    }
+
+    fn stop(&mut self, delta: &Fields<'_>) {
+        if let Some(word) = delta.text("stop_reason") {
+            self.stop = Some(stop_reason(&word, delta.text("stop_sequence").map(Cow::into_owned), self.calls));
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<Event>) {
+        self.close(out);
+        self.done = true;
+        out.push(Event::Stop(self.stop.take().unwrap_or_else(|| stop_reason("", None, self.calls))));
+    }
+
+    fn fail(&mut self, message: &str, out: &mut Vec<Event>) {
+        self.done = true;
+        out.push(Event::Fault(Fault::new(FaultKind::BackendError, message)));
+    }
+}
+
+fn push(out: &mut Vec<Event>, text: String, delta: fn(String) -> Delta) {
+    if !text.is_empty() {
+        out.push(Event::Delta(delta(text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::event::Grammar;
+
+    fn read(events: &[&str]) -> String {
+        let mut reader = Reader::default();
+        let mut out = Vec::new();
+        for data in events {
+            reader.read(&Frame { raw: Bytes::from(format!("event: x\ndata: {data}\n\n")) }, &mut out);
+        }
+        reader.end(&mut out);
+        Grammar::check(&out).unwrap_or_else(|rule| panic!("{rule}: {out:#?}"));
+        let mut said = String::new();
+        for event in &out {
+            match event {
+                Event::Start { .. } => {}
+                Event::Open(Part::ToolCall { id, name }) => said.push_str(&format!("C({id},{name},")),
+                Event::Open(Part::Text) => said.push_str("T("),
+                Event::Open(Part::Thinking) => said.push_str("K("),
+                Event::Open(Part::Other { kind, json }) => said.push_str(&format!("O({kind},{json}")),
+                Event::Open(other) => said.push_str(&format!("{other:?}(")),
+                Event::Delta(Delta::Signature(text)) => said.push_str(&format!("|{text}")),
+                Event::Delta(Delta::Citation(text)) => said.push_str(&format!("[{text}]")),
+                Event::Delta(Delta::Text(text) | Delta::Thinking(text) | Delta::Arguments(text)) => said.push_str(text),
+                Event::Close => said.push_str(") "),
+                Event::Usage(usage) => said.push_str(&format!("U({:?},{:?}) ", usage.input.unwrap_or(9999), usage.output.unwrap_or(9999))),
+                Event::Stop(reason) => said.push_str(reason.as_str()),
+                Event::Fault(fault) => said.push_str(&format!("!{}", fault.kind.label())),
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn what_backends_send() {
+        let start = r#"{"type":"message_start","message":{"id":"m1","model":"m","usage":{"input_tokens":3,"cache_read_input_tokens":4,"cache_creation_input_tokens":null,"output_tokens":1}}}"#;
+        let text = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+        let more = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}"#;
+        let close = r#"{"type":"content_block_stop","index":0}"#;
+        let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":5,"input_tokens":null}}"#;
+        let last = r#"{"type":"message_stop"}"#;
+        let call = r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#;
+        let json = |part: &str| format!(r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"input_json_delta","partial_json":{part:?}}}}}"#);
+        let cases: Vec<(&str, Vec<&str>, &str)> = vec![
+            ("text", vec![start, text, r#"{"type":"ping"}"#, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
+            ("a second start", vec![start, start, text, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
+            ("no block start", vec![start, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
+            ("no block stop", vec![start, text, more, end, last], "U(7,1) T(aU(7,5) ) end_turn"),
+            ("reused index", vec![start, text, more, close, text, more, close, end, last], "U(7,1) T(a) T(a) U(7,5) end_turn"),
+            ("no arguments", vec![start, call, close, end, last], "U(7,1) C(t,f,) U(7,5) tool_use"),
+            ("input on the start", vec![r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{"n":12345678901234567890}}}"#, close, last], "C(t,f,{\"n\":12345678901234567890}) tool_use"),
+            ("zeros at the end", vec![start, r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5,"input_tokens":0,"cache_read_input_tokens":0}}"#, last], "U(7,1) U(7,5) end_turn"),
+            ("cut", vec![start, text, more, close, end], "U(7,1) T(a) U(7,5) !backend_cut"),
+            ("error", vec![start, text, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#], "U(7,1) T(!backend_busy"),
+            ("another block", vec![start, text, r#"{"type":"content_block_delta","index":3,"delta":{"type":"text_delta","text":"a"}}"#], "U(7,1) T(!backend_error"),
+            ("nothing", vec![], "!backend_cut"),
+        ];
+        for (name, events, expect) in cases {
+            assert_eq!(read(&events), expect, "{name}");
+        }
+        let hosted = r#"{"type":"content_block_start","index":0,"content_block":{"type":"server_tool_use","id":"s","name":"web_search","input":{}}}"#;
+        assert_eq!(read(&[start, hosted, &json("{\"q\""), &json(":1}"), close, last]), "U(7,1) O(server_tool_use,{\"type\":\"server_tool_use\",\"id\":\"s\",\"name\":\"web_search\",\"input\":{\"q\":1}}) end_turn");
+        let thinking = [
+            start,
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"h"}}"#,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"sig"}}"#,
+            close,
+            last,
+        ];
+        assert_eq!(read(&thinking), "U(7,1) K(h|sig) end_turn");
+    }
+}

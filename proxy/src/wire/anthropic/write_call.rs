@@ -1,0 +1,534 @@
+//! A call as a messages request.
+//!
+//! Choices: a conversation that does not begin with the user gets a short user turn in front (Anthropic refuses it
+//! otherwise), named in `adjusted`. A JSON schema becomes `output_config.format`, Anthropic's structured outputs; "any JSON"
+//! has no counterpart and is refused by name. Thinking without a vendor's signature is never sent. Towards Anthropic thinking
+//! excludes another temperature and a forced tool; where a client of another family asked for both, thinking wins over the
+//! temperature and yields to the tool.
+
+use super::MARKER;
+use super::read_call::MAX_TOKENS;
+use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
+use crate::canon::{Call, Fault};
+use crate::wire::check::{arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread};
+use crate::wire::json::{Json, validate, write_str};
+use crate::wire::{Target, Written};
+use std::borrow::Cow;
+
+/// The least that Anthropic takes as a budget.
+const LEAST_BUDGET: u64 = 1024;
+
+/// The user turn in front of a conversation that has none.
+const FILLER: &str = "Continue.";
+
+pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
+    refuse_thread(call)?;
+    if call.choices > 1 {
+        return Err(Fault::unsupported("n", "`n` greater than 1 is not supported for this model."));
+    }
+    let mut writer = Writer { call, out: Vec::with_capacity(1024), dropped: Vec::new(), adjusted: Vec::new() };
+    let max_tokens = call.max_tokens.or(to.max_output).unwrap_or(MAX_TOKENS);
+    writer.out.push(b'{');
+    put_text(&mut writer.out, "model", &to.model);
+    put_raw(&mut writer.out, "max_tokens", max_tokens);
+    writer.system(to)?;
+    let turns = writer.turns()?;
+    writer.messages(&turns);
+    let forced = writer.tools();
+    let thinks = writer.thinking(max_tokens, forced, &turns);
+    writer.sampling(thinks);
+    writer.format_and_extras()?;
+    writer.out.push(b'}');
+    Ok(Written { body: writer.out.into(), dropped: writer.dropped, adjusted: writer.adjusted })
+}
+
+struct Writer<'c> {
+    call: &'c Call,
+    out: Vec<u8>,
+    dropped: Vec<String>,
+    adjusted: Vec<String>,
+}
+
+/// Consecutive turns of one side, their blocks written.
+#[derive(Default)]
+struct Merged {
+    assistant: bool,
+    /// Tool results: first in a user turn.
+    results: Vec<u8>,
+    blocks: Vec<u8>,
+    thinks_first: bool,
+    calls: bool,
+}
+
+impl Writer<'_> {
+    /// All system and developer texts, in order, at the top: this protocol has no other place for them.
+    fn system(&mut self, to: &Target) -> Result<(), Fault> {
+        let mut texts = Vec::new();
+        for part in self.call.turns.iter().filter(|turn| matches!(turn.role, Role::System | Role::Developer)).flat_map(|turn| &turn.content) {
+            match part {
+                Content::Text(text) if text.is_empty() => {}
+                Content::Text(text) => texts.push(text.as_str()),
+                other => return Err(refuse(other, "a system message")),
+            }
+        }
+        match texts.as_slice() {
+            [] => {}
+            [text] => put_text(&mut self.out, "system", text),
+            texts if to.system_first => put_text(&mut self.out, "system", &texts.join("\n\n")),
+            texts => {
+                key(&mut self.out, "system");
+                self.out.push(b'[');
+                for text in texts {
+                    put_block_text(&mut self.out, text);
+                }
+                self.out.push(b']');
+            }
+        }
+        Ok(())
+    }
+
+    fn turns(&mut self) -> Result<Vec<Merged>, Fault> {
+        let mut merged: Vec<Merged> = Vec::new();
+        for turn in &self.call.turns {
+            let assistant = match turn.role {
+                Role::System | Role::Developer => continue,
+                Role::User => false,
+                Role::Assistant => true,
+            };
+            if merged.last().is_none_or(|last| last.assistant != assistant) {
+                merged.push(Merged { assistant, ..Merged::default() });
+            }
+            let Some(last) = merged.last_mut() else { continue };
+            for part in &turn.content {
+                block(part, self.call, last, &mut self.dropped)?;
+            }
+            if last.blocks.is_empty() && last.results.is_empty() {
+                // Nothing that could be sent; its neighbours meet.
+                merged.pop();
+            }
+        }
+        if merged.first().is_none_or(|first| first.assistant) {
+            let mut filler = Merged::default();
+            put_block_text(&mut filler.blocks, FILLER);
+            merged.insert(0, filler);
+            drop_named(&mut self.adjusted, "messages");
+        }
+        Ok(merged)
+    }
+
+    fn messages(&mut self, turns: &[Merged]) {
+        let out = &mut self.out;
+        key(out, "messages");
+        out.push(b'[');
+        for turn in turns {
+            comma(out);
+            out.extend_from_slice(if turn.assistant { b"{\"role\":\"assistant\",\"content\":[" } else { b"{\"role\":\"user\",\"content\":[" });
+            out.extend_from_slice(&turn.results);
+            if !turn.results.is_empty() && !turn.blocks.is_empty() {
+                out.push(b',');
+            }
+            out.extend_from_slice(&turn.blocks);
+            out.extend_from_slice(b"]}");
+        }
+        out.push(b']');
+    }
+
+    /// Says whether a tool is forced.
+    fn tools(&mut self) -> bool {
+        let mut tools = Vec::new();
+        for tool in &self.call.tools {
+            match tool {
+                Tool::Function { name, description, parameters, strict } => {
+                    comma(&mut tools);
+                    tools.push(b'{');
+                    put_text(&mut tools, "name", name);
+                    if let Some(description) = description {
+                        put_text(&mut tools, "description", description);
+                    }
+                    put_raw(&mut tools, "input_schema", schema(parameters.as_deref()));
+                    put_some(&mut tools, "strict", strict.filter(|strict| *strict));
+                    tools.push(b'}');
+                }
+                Tool::Hosted { json, .. } if self.call.family == "anthropic" => {
+                    comma(&mut tools);
+                    tools.extend_from_slice(json.as_bytes());
+                }
+                Tool::Hosted { kind, .. } => drop_named(&mut self.dropped, &format!("tools.{kind}")),
+            }
+        }
+        let wanted = self.call.tool_choice.as_ref();
+        let forced = matches!(wanted, Some(ToolChoice::Required | ToolChoice::Named(_)));
+        if tools.is_empty() {
+            if forced {
+                drop_named(&mut self.dropped, "tool_choice");
+            }
+            return false;
+        }
+        let out = &mut self.out;
+        key(out, "tools");
+        out.push(b'[');
+        out.extend_from_slice(&tools);
+        out.push(b']');
+        let parallel = self.call.parallel_tools;
+        if wanted.is_some() || parallel == Some(false) {
+            key(out, "tool_choice");
+            out.push(b'{');
+            match wanted {
+                None | Some(ToolChoice::Auto) => put_text(out, "type", "auto"),
+                Some(ToolChoice::None) => put_text(out, "type", "none"),
+                Some(ToolChoice::Required) => put_text(out, "type", "any"),
+                Some(ToolChoice::Named(name)) => {
+                    put_text(out, "type", "tool");
+                    put_text(out, "name", name);
+                }
+            }
+            if wanted != Some(&ToolChoice::None) {
+                put_some(out, "disable_parallel_tool_use", parallel.map(|parallel| !parallel));
+            }
+            out.push(b'}');
+        }
+        forced
+    }
+
+    /// Says whether the model will think.
+    fn thinking(&mut self, max_tokens: u64, forced: bool, turns: &[Merged]) -> bool {
+        let own = self.call.family == "anthropic";
+        let budget = match self.call.thinking {
+            None => return false,
+            Some(Thinking::Off) => {
+                put_raw(&mut self.out, "thinking", r#"{"type":"disabled"}"#);
+                return false;
+            }
+            // Of this family an effort stands for adaptive thinking; see `read_call::output`.
+            Some(Thinking::Effort(_)) if own => {
+                put_raw(&mut self.out, "thinking", r#"{"type":"adaptive"}"#);
+                return true;
+            }
+            Some(Thinking::Adaptive) => {
+                put_raw(&mut self.out, "thinking", r#"{"type":"adaptive"}"#);
+                return true;
+            }
+            Some(Thinking::Budget(budget)) => budget,
+            Some(Thinking::Effort(Effort::Minimal)) => LEAST_BUDGET,
+            Some(Thinking::Effort(Effort::Low)) => 4096,
+            Some(Thinking::Effort(Effort::Medium)) => 16384,
+            Some(Thinking::Effort(Effort::High)) => 31999,
+        };
+        let name = if own { "thinking" } else { "reasoning_effort" };
+        // In the middle of a tool loop Anthropic wants to see the thinking that led to the calls.
+        let unsigned_loop = turns.iter().rev().find(|turn| turn.assistant).is_some_and(|last| last.calls && !last.thinks_first)
+            && turns.last().is_some_and(|last| !last.results.is_empty());
+        if max_tokens <= LEAST_BUDGET || unsigned_loop || (forced && !own) {
+            drop_named(&mut self.adjusted, name);
+            return false;
+        }
+        let fitting = budget.clamp(LEAST_BUDGET, max_tokens - 1);
+        if fitting != budget && matches!(self.call.thinking, Some(Thinking::Budget(_))) {
+            drop_named(&mut self.adjusted, "thinking.budget_tokens");
+        }
+        put_raw(&mut self.out, "thinking", format_args!("{{\"type\":\"enabled\",\"budget_tokens\":{fitting}}}"));
+        true
+    }
+
+    fn sampling(&mut self, thinks: bool) {
+        let call = self.call;
+        let own = call.family == "anthropic";
+        match call.temperature {
+            Some(temperature) if thinks && !own && (temperature - 1.0).abs() > f64::EPSILON => drop_named(&mut self.adjusted, "temperature"),
+            Some(temperature) if temperature > 1.0 => {
+                put_raw(&mut self.out, "temperature", 1);
+                drop_named(&mut self.adjusted, "temperature");
+            }
+            temperature => put_some(&mut self.out, "temperature", temperature.map(number)),
+        }
+        put_some(&mut self.out, "top_p", call.top_p.map(number));
+        match call.top_k {
+            // Zero is "off" to OpenAI-like clients and an error to some servers.
+            Some(0) if !own => {}
+            Some(_) if thinks && !own => drop_named(&mut self.dropped, "top_k"),
+            top_k => put_some(&mut self.out, "top_k", top_k),
+        }
+        for (name, said) in [
+            ("presence_penalty", call.presence_penalty.is_some_and(|penalty| penalty != 0.0)),
+            ("frequency_penalty", call.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
+            ("seed", call.seed.is_some()),
+        ] {
+            if said {
+                drop_named(&mut self.dropped, name);
+            }
+        }
+        let out = &mut self.out;
+        if !call.stop.is_empty() {
+            key(out, "stop_sequences");
+            out.push(b'[');
+            for text in &call.stop {
+                comma(out);
+                write_str(out, text);
+            }
+            out.push(b']');
+        }
+        if let Some(user) = &call.user {
+            key(out, "metadata");
+            out.push(b'{');
+            put_text(out, "user_id", user);
+            out.push(b'}');
+        }
+        put_raw(out, "stream", call.stream);
+    }
+
+    fn format_and_extras(&mut self) -> Result<(), Fault> {
+        let mut config: Vec<(&str, String)> = Vec::new();
+        match &self.call.format {
+            None => {}
+            Some(Format::Json) => {
+                return Err(Fault::unsupported("response_format", "`response_format` of type `json_object` is not supported for this model: send a `json_schema`, or ask for JSON in the prompt."));
+            }
+            Some(Format::Schema { json, .. }) => {
+                let schema = validate(json.as_bytes()).ok().and_then(|json| json.get("schema")).map_or("{\"type\":\"object\"}", Json::raw);
+                config.push(("format", format!("{{\"type\":\"json_schema\",\"schema\":{schema}}}")));
+            }
+        }
+        if let (Some(Thinking::Effort(effort)), "anthropic") = (self.call.thinking, self.call.family) {
+            let word = match effort {
+                Effort::Minimal | Effort::Low => "\"low\"",
+                Effort::Medium => "\"medium\"",
+                Effort::High => "\"high\"",
+            };
+            config.push(("effort", word.into()));
+        }
+        let mut base = Cow::Borrowed("{}");
+        for (name, json) in extras(self.call, "anthropic", &mut self.dropped) {
+            if name == "output_config" {
+                base = json.into();
+            } else {
+                put_raw(&mut self.out, name, json);
+            }
+        }
+        if !config.is_empty() || base != "{}" {
+            let edits: Vec<_> = config.iter().map(|(name, json)| (*name, json.as_bytes())).collect();
+            let merged = merge(&base, &edits).unwrap_or_default();
+            put_raw(&mut self.out, "output_config", String::from_utf8_lossy(&merged));
+        }
+        Ok(())
+    }
+}
+
+/// A schema that this protocol takes: an object schema. Tools without parameters exist in other dialects.
+fn schema(parameters: Option<&str>) -> Cow<'_, str> {
+    let Some(text) = parameters else { return "{\"type\":\"object\"}".into() };
+    match validate(text.as_bytes()) {
+        Ok(json) if json.get("type").is_none() => merge(text, &[("type", b"\"object\"")]).and_then(|merged| String::from_utf8(merged).ok()).map_or(text.into(), Cow::Owned),
+        _ => text.into(),
+    }
+}
+
+fn put_block_text(out: &mut Vec<u8>, text: &str) {
+    comma(out);
+    out.extend_from_slice(b"{\"type\":\"text\"");
+    put_text(out, "text", text);
+    out.push(b'}');
+}
+
+/// Writes one piece of a turn.
+fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<String>) -> Result<(), Fault> {
+    let first = turn.blocks.is_empty();
+    match part {
+        // Anthropic refuses empty texts.
+        Content::Text(text) | Content::Refusal(text) if text.trim_ascii().is_empty() => {}
+        Content::Text(text) | Content::Refusal(text) => put_block_text(&mut turn.blocks, text),
+        Content::Image(image) if !turn.assistant => put_image(&mut turn.blocks, image),
+        Content::Thinking { text, signature: Some(signature) } if turn.assistant && !signature.is_empty() && signature != MARKER => {
+            turn.thinks_first |= first;
+            let out = &mut turn.blocks;
+            comma(out);
+            out.extend_from_slice(b"{\"type\":\"thinking\"");
+            put_text(out, "thinking", text);
+            put_text(out, "signature", signature);
+            out.push(b'}');
+        }
+        Content::Thinking { .. } => drop_named(dropped, "thinking"),
+        Content::RedactedThinking { data } => {
+            turn.thinks_first |= first;
+            let out = &mut turn.blocks;
+            comma(out);
+            out.extend_from_slice(b"{\"type\":\"redacted_thinking\"");
+            put_text(out, "data", data);
+            out.push(b'}');
+        }
+        Content::ToolCall { id, name, arguments } if turn.assistant => {
+            let input = arguments_object(arguments)
+                .ok_or_else(|| Fault::unsupported("messages.tool_calls", format!("The arguments of the earlier call of `{name}` are not a JSON object, which this model needs.")))?;
+            turn.calls = true;
+            let out = &mut turn.blocks;
+            comma(out);
+            out.extend_from_slice(b"{\"type\":\"tool_use\"");
+            put_text(out, "id", &plain_id(id));
+            put_text(out, "name", name);
+            put_raw(out, "input", input);
+            out.push(b'}');
+        }
+        Content::ToolResult { id, content, is_error } if !turn.assistant => result(id, content, *is_error, call, &mut turn.results)?,
+        Content::Other { json, .. } if call.family == "anthropic" => {
+            comma(&mut turn.blocks);
+            turn.blocks.extend_from_slice(json.as_bytes());
+        }
+        other => return Err(refuse(other, if turn.assistant { "an assistant message" } else { "a user message" })),
+    }
+    Ok(())
+}
+
+fn result(id: &str, content: &[Content], is_error: bool, call: &Call, out: &mut Vec<u8>) -> Result<(), Fault> {
+    comma(out);
+    out.extend_from_slice(b"{\"type\":\"tool_result\"");
+    put_text(out, "tool_use_id", &plain_id(id));
+    match content {
+        [] => {}
+        [Content::Text(text)] => put_text(out, "content", text),
+        parts => {
+            key(out, "content");
+            out.push(b'[');
+            for part in parts {
+                match part {
+                    Content::Text(text) => put_block_text(out, text),
+                    Content::Image(image) => put_image(out, image),
+                    Content::Other { json, .. } if call.family == "anthropic" => {
+                        comma(out);
+                        out.extend_from_slice(json.as_bytes());
+                    }
+                    other => return Err(refuse(other, "a tool result")),
+                }
+            }
+            out.push(b']');
+        }
+    }
+    if is_error {
+        put_raw(out, "is_error", true);
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn put_image(out: &mut Vec<u8>, image: &Image) {
+    comma(out);
+    out.extend_from_slice(b"{\"type\":\"image\",\"source\":{");
+    match image {
+        Image::Url(url) => {
+            put_text(out, "type", "url");
+            put_text(out, "url", url);
+        }
+        Image::Data { media_type, data } => {
+            put_text(out, "type", "base64");
+            put_text(out, "media_type", media_type);
+            put_text(out, "data", data);
+        }
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Ids of other vendors hold dots and colons (`functions.f:0`), which Anthropic refuses. Calls and results change alike.
+fn plain_id(id: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !id.is_empty() && id.chars().all(plain) {
+        return id.into();
+    }
+    if id.is_empty() { "_".into() } else { id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into() }
+}
+
+fn refuse(content: &Content, place: &str) -> Fault {
+    let kind = match content {
+        Content::Text(_) => "text",
+        Content::Image(_) => "image",
+        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
+        Content::Refusal(_) => "refusal",
+        Content::ToolCall { .. } => "tool_use",
+        Content::ToolResult { .. } => "tool_result",
+        Content::Other { kind, .. } => kind,
+    };
+    Fault::unsupported("messages", format!("A content part of type `{kind}` cannot be sent to this model inside {place}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::call::Turn;
+
+    fn body(call: &Call) -> serde_json::Value {
+        serde_json::from_slice(&write_call(call, &Target::default()).unwrap().body).unwrap()
+    }
+
+    #[test]
+    fn turns_alternate_and_results_come_first() {
+        let result = |id: &str| Content::ToolResult { id: id.into(), content: vec![Content::Text("r".into())], is_error: id == "b" };
+        let turns = vec![
+            Turn::text(Role::System, "s"),
+            Turn {
+                role: Role::Assistant,
+                content: vec![
+                    Content::Thinking { text: "t".into(), signature: Some(MARKER.into()) },
+                    Content::Text(String::new()),
+                    Content::ToolCall { id: "a".into(), name: "f".into(), arguments: String::new() },
+                    Content::ToolCall { id: "functions.g:1".into(), name: "g".into(), arguments: "{\"n\":1.0}".into() },
+                ],
+            },
+            Turn { role: Role::User, content: vec![Content::Text("and".into()), result("a")] },
+            Turn { role: Role::User, content: vec![result("b")] },
+        ];
+        let call = Call { turns, choices: 1, tools: vec![Tool::Function { name: "f".into(), description: None, parameters: None, strict: None }], parallel_tools: Some(false), ..Call::default() };
+        let body = body(&call);
+        assert_eq!(
+            body["messages"],
+            serde_json::json!([
+                {"role":"user","content":[{"type":"text","text":"Continue."}]},
+                {"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{}},{"type":"tool_use","id":"functions_g_1","name":"g","input":{"n":1.0}}]},
+                {"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":"r"},{"type":"tool_result","tool_use_id":"b","content":"r","is_error":true},{"type":"text","text":"and"}]},
+            ])
+        );
+        assert_eq!((&body["system"], &body["max_tokens"]), (&"s".into(), &8000.into()));
+        assert_eq!(body["tool_choice"], serde_json::json!({"type":"auto","disable_parallel_tool_use":true}));
+        assert_eq!(body["tools"][0]["input_schema"], serde_json::json!({"type":"object"}));
+        let written = write_call(&call, &Target::default()).unwrap();
+        assert_eq!((written.dropped, written.adjusted), (vec!["thinking".to_owned()], vec!["messages".to_owned()]));
+    }
+
+    #[test]
+    fn values_are_moved_into_range_or_named() {
+        let user = || vec![Turn::text(Role::User, "u")];
+        type Case<'a> = (Call, &'a str, &'a str, &'a [&'a str], &'a [&'a str]);
+        let base = || Call { turns: user(), choices: 1, family: "openai", ..Call::default() };
+        let cases: Vec<Case<'_>> = vec![
+            (Call { temperature: Some(1.7), ..base() }, "temperature", "1", &[], &["temperature"]),
+            (Call { temperature: Some(0.5), ..base() }, "temperature", "0.5", &[], &[]),
+            (Call { seed: Some(1), presence_penalty: Some(1.0), frequency_penalty: Some(0.0), ..base() }, "seed", "null", &["presence_penalty", "seed"], &[]),
+            (Call { thinking: Some(Thinking::Effort(Effort::Low)), ..base() }, "thinking", r#"{"type":"enabled","budget_tokens":4096}"#, &[], &[]),
+            (Call { thinking: Some(Thinking::Effort(Effort::High)), max_tokens: Some(5000), ..base() }, "thinking", r#"{"type":"enabled","budget_tokens":4999}"#, &[], &[]),
+            (Call { thinking: Some(Thinking::Budget(9000)), max_tokens: Some(5000), family: "anthropic", ..base() }, "thinking", r#"{"type":"enabled","budget_tokens":4999}"#, &[], &["thinking.budget_tokens"]),
+            (Call { thinking: Some(Thinking::Budget(2000)), max_tokens: Some(1000), family: "anthropic", ..base() }, "thinking", "null", &[], &["thinking"]),
+            (Call { format: Some(Format::Schema { name: "n".into(), json: r#"{"name":"n","schema":{"type":"object"}}"#.into() }), ..base() }, "output_config", r#"{"format":{"type":"json_schema","schema":{"type":"object"}}}"#, &[], &[]),
+            (Call { user: Some("u".into()), ..base() }, "metadata", r#"{"user_id":"u"}"#, &[], &[]),
+            (Call { extra: vec![("logit_bias".into(), "{}".into())], ..base() }, "logit_bias", "null", &["logit_bias"], &[]),
+            (Call { extra: vec![("context_management".into(), "{}".into())], family: "anthropic", ..base() }, "context_management", "{}", &[], &[]),
+        ];
+        for (call, field, value, dropped, adjusted) in cases {
+            let written = write_call(&call, &Target::default()).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+            assert_eq!((body[field].to_string().as_str(), written.dropped.as_slice(), written.adjusted.as_slice()), (value, dropped.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(), adjusted.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice()), "{call:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_refused_by_name() {
+        let base = || Call { turns: vec![Turn::text(Role::User, "u")], choices: 1, ..Call::default() };
+        let with = |content| Call { turns: vec![Turn { role: Role::User, content: vec![content] }], ..base() };
+        let calls = |arguments: &str| Call { turns: vec![Turn { role: Role::Assistant, content: vec![Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() }] }], ..base() };
+        for (call, param) in [
+            (Call { choices: 2, ..base() }, "n"),
+            (Call { format: Some(Format::Json), ..base() }, "response_format"),
+            (with(Content::Other { kind: "input_audio".into(), json: "{}".into() }), "messages"),
+            (calls("[1]"), "messages.tool_calls"),
+            (calls("{"), "messages.tool_calls"),
+            (Call { extra: vec![("thread".into(), "{}".into())], ..base() }, "thread"),
+        ] {
+            assert_eq!(write_call(&call, &Target::default()).unwrap_err().param.as_deref(), Some(param), "{call:?}");
+        }
+    }
+}

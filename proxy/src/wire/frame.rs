@@ -1,0 +1,255 @@
+//! Server-sent events cut out of a byte stream, under any chunking.
+//!
+//! The decoder follows the WHATWG event-stream rules as far as model servers use them: LF, CR or CRLF, comments, a BOM,
+//! several `data:` lines. U+2028 inside text is text. A frame keeps its own bytes, so that an untouched one can leave as it
+//! came: cut from the read it arrived in without a copy, unless it straddles two reads.
+
+use bytes::{Buf, Bytes, BytesMut};
+use std::borrow::Cow;
+
+/// The longest line a backend may send: 8 MiB, enough for a page of image data, too little to be a weapon.
+pub const LINE_LIMIT: usize = 8 << 20;
+
+/// One event of a stream, blank line included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The bytes as they came. All frames of a stream together are the stream.
+    pub raw: Bytes,
+}
+
+/// A line, or a run of lines without an end, beyond [`LINE_LIMIT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong;
+
+impl Frame {
+    /// The `event:` field, where there is one.
+    pub fn event(&self) -> Option<&[u8]> {
+        fields(&self.raw).find(|(name, _)| *name == b"event").map(|(_, value)| value)
+    }
+
+    /// The `data:` fields, joined by newlines as the rules say; `None` for comments and blank lines.
+    pub fn data(&self) -> Option<Cow<'_, [u8]>> {
+        let mut data = fields(&self.raw).filter(|(name, _)| *name == b"data").map(|(_, value)| value);
+        let first = data.next()?;
+        let Some(second) = data.next() else { return Some(Cow::Borrowed(first)) };
+        let mut joined = first.to_vec();
+        for line in std::iter::once(second).chain(data) {
+            joined.push(b'\n');
+            joined.extend_from_slice(line);
+        }
+        Some(Cow::Owned(joined))
+    }
+
+    /// The same frame around other data; event name, comments and line ends stay.
+    #[must_use]
+    pub fn with_data(&self, data: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.raw.len() + data.len());
+        let mut written = false;
+        for line in lines(&self.raw) {
+            match field(line) {
+                Some((b"data", value)) => {
+                    if !written {
+                        out.extend_from_slice(b"data: ");
+                        out.extend_from_slice(data);
+                        let tail = value.as_ptr() as usize - line.as_ptr() as usize + value.len();
+                        out.extend_from_slice(&line[tail..]);
+                        written = true;
+                    }
+                }
+                _ => out.extend_from_slice(line),
+            }
+        }
+        out.freeze()
+    }
+}
+
+/// The lines of a frame with their ends.
+fn lines(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = raw;
+    std::iter::from_fn(move || {
+        let end = line_end(rest, true)?;
+        let (line, tail) = rest.split_at(end);
+        rest = tail;
+        Some(line)
+    })
+}
+
+/// Name and value of each field line.
+fn fields(raw: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    lines(raw.strip_prefix(BOM).unwrap_or(raw)).filter_map(field)
+}
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if text.is_empty() || text[0] == b':' {
+        return None;
+    }
+    let Some(colon) = memchr::memchr(b':', text) else { return Some((text, b"")) };
+    let value = &text[colon + 1..];
+    Some((&text[..colon], value.strip_prefix(b" ").unwrap_or(value)))
+}
+
+/// Length of the first line with its end. A CR that is the last byte is an end only when `last`: an LF may follow it.
+fn line_end(text: &[u8], last: bool) -> Option<usize> {
+    match memchr::memchr2(b'\n', b'\r', text) {
+        Some(at) if text[at] == b'\n' => Some(at + 1),
+        Some(at) => match text.get(at + 1) {
+            Some(b'\n') => Some(at + 2),
+            Some(_) => Some(at + 1),
+            None => last.then_some(at + 1),
+        },
+        None => (last && !text.is_empty()).then_some(text.len()),
+    }
+}
+
+/// Cuts frames out of reads. Feed it, then take frames until there is none.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// Unfinished text of earlier reads; empty while frames do not straddle reads.
+    held: BytesMut,
+    /// The current read, cut from the front.
+    read: Bytes,
+    /// Bytes at the front of the text that are complete lines of the frame in the making.
+    seen: usize,
+    /// A field line has been seen, so a blank line ends the frame.
+    filled: bool,
+    /// No more reads will come.
+    last: bool,
+}
+
+impl Frames {
+    /// Takes the next read. Call [`Frames::next`] until it is empty before feeding again.
+    pub fn feed(&mut self, read: Bytes) {
+        if self.held.is_empty() && self.read.is_empty() {
+            self.read = read;
+        } else {
+            let rest = std::mem::take(&mut self.read);
+            self.held.extend_from_slice(&rest);
+            self.held.extend_from_slice(&read);
+        }
+    }
+
+    /// No more bytes will come: what is held may now end.
+    pub fn finish(&mut self) {
+        self.last = true;
+    }
+
+    /// Bytes waiting for the rest of their frame.
+    pub fn pending(&self) -> usize {
+        self.held.len() + self.read.len()
+    }
+
+    /// The next whole frame.
+    ///
+    /// # Errors
+    /// [`TooLong`] when a frame outgrows [`LINE_LIMIT`]; the stream is of no use after that.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Frame>, TooLong> {
+        loop {
+            let text: &[u8] = if self.held.is_empty() { &self.read } else { &self.held };
+            let Some(length) = line_end(&text[self.seen..], self.last) else {
+                if text.len() > LINE_LIMIT {
+                    return Err(TooLong);
+                }
+                if self.last && !text.is_empty() {
+                    return Ok(Some(self.cut(text.len())));
+                }
+                if self.held.is_empty() && !self.read.is_empty() {
+                    self.held.extend_from_slice(&self.read);
+                    self.read.clear();
+                }
+                return Ok(None);
+            };
+            let line = &text[self.seen..self.seen + length];
+            let blank = matches!(line, b"\n" | b"\r" | b"\r\n");
+            self.seen += length;
+            if blank && self.filled {
+                let end = self.seen;
+                return Ok(Some(self.cut(end)));
+            }
+            // Comments alone and stray blank lines wait for the frame they precede; keep-alive comments end with a blank
+            // line of their own and must not be held back.
+            if blank {
+                let end = self.seen;
+                return Ok(Some(self.cut(end)));
+            }
+            self.filled |= line[0] != b':';
+        }
+    }
+
+    fn cut(&mut self, length: usize) -> Frame {
+        self.seen = 0;
+        self.filled = false;
+        let raw = if self.held.is_empty() { self.read.split_to(length) } else { self.held.split_to(length).freeze() };
+        if !self.held.has_remaining() {
+            self.held = BytesMut::new();
+        }
+        Frame { raw }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &[u8], size: usize) -> Vec<Frame> {
+        let mut frames = Frames::default();
+        let mut out = Vec::new();
+        for read in text.chunks(size) {
+            frames.feed(Bytes::copy_from_slice(read));
+            while let Some(frame) = frames.next().unwrap() {
+                out.push(frame);
+            }
+        }
+        frames.finish();
+        while let Some(frame) = frames.next().unwrap() {
+            out.push(frame);
+        }
+        out
+    }
+
+    const STREAM: &str = "\u{feff}data: {\"a\":\"é\u{2028}\"}\r\n\r\n: ping\n\nevent: x\rdata: 1\rdata:2\r\rid: 7\ndata: [DONE]\n\n";
+
+    #[test]
+    fn frames_are_the_same_under_any_chunking() {
+        let whole = split(STREAM.as_bytes(), STREAM.len());
+        let data: Vec<_> = whole.iter().map(|frame| frame.data().map(|data| String::from_utf8(data.into_owned()).unwrap())).collect();
+        assert_eq!(data, [Some("{\"a\":\"é\u{2028}\"}".into()), None, Some("1\n2".into()), Some("[DONE]".into())]);
+        assert_eq!(whole[2].event(), Some(b"x".as_slice()));
+        for size in 1..STREAM.len() {
+            assert_eq!(split(STREAM.as_bytes(), size), whole, "reads of {size}");
+        }
+        assert_eq!(whole.iter().flat_map(|frame| frame.raw.to_vec()).collect::<Vec<_>>(), STREAM.as_bytes());
+    }
+
+    #[test]
+    fn a_stream_that_ends_without_a_blank_line_gives_up_its_rest() {
+        assert_eq!(split(b"data: 1\n\ndata: 2", 3).last().unwrap().data().unwrap().as_ref(), b"2");
+    }
+
+    #[test]
+    fn data_is_exchanged_in_place() {
+        let frame = Frame { raw: Bytes::from_static(b": c\r\nevent: m\r\ndata: {\"a\":1}\r\n\r\n") };
+        assert_eq!(frame.with_data(b"{}"), b": c\r\nevent: m\r\ndata: {}\r\n\r\n".as_slice());
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let mut frames = Frames::default();
+        frames.feed(vec![b'x'; LINE_LIMIT + 1].into());
+        assert_eq!(frames.next(), Err(TooLong));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_lost_whatever_comes(text in "(data: [a-z]{0,5}|:|event: x|\r|\n|\r\n|x){0,30}", size in 1..9_usize) {
+            let frames = split(text.as_bytes(), size);
+            proptest::prop_assert_eq!(&frames, &split(text.as_bytes(), text.len().max(1)));
+            let raw: Vec<u8> = frames.iter().flat_map(|frame| frame.raw.to_vec()).collect();
+            proptest::prop_assert_eq!(raw, text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Bytes ↔ canon. Pure: no I/O, no clock, no async.
+//!
+//! A protocol is a *dialect*, known from both ends in one file: as a server it reads calls and writes replies, as a client it
+//! writes calls and reads replies. No dialect knows another; what they share is the canon. A new one is a file, a variant
+//! here and its paths.
+
+pub mod anthropic;
+mod check;
+pub mod frame;
+pub mod json;
+pub mod object;
+pub mod openai;
+pub mod reply;
+pub mod request;
+
+use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
+use bytes::{Bytes, BytesMut};
+use frame::Frame;
+use object::Object;
+use std::ops::Range;
+
+/// A protocol for generating text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI chat completions.
+    Chat,
+    /// Anthropic messages.
+    Messages,
+}
+
+impl Dialect {
+    /// All of them, for loops over pairs.
+    pub const ALL: [Dialect; 2] = [Dialect::Chat, Dialect::Messages];
+
+    /// Both ends of the protocol.
+    pub fn codec(self) -> &'static dyn Codec {
+        match self {
+            Self::Chat => &openai::chat::Chat,
+            Self::Messages => &anthropic::Messages,
+        }
+    }
+
+    /// The family, as records and configuration name it.
+    pub fn family(self) -> &'static str {
+        match self {
+            Self::Chat => "openai",
+            Self::Messages => "anthropic",
+        }
+    }
+
+    /// The path below a backend's base address.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Messages => "/v1/messages",
+        }
+    }
+
+    /// The path class used in records and metric labels.
+    pub fn endpoint(self) -> &'static str {
+        match self {
+            Self::Chat => "chat/completions",
+            Self::Messages => "messages",
+        }
+    }
+}
+
+/// One protocol from both ends.
+pub trait Codec: Send + Sync {
+    // As a server: towards clients.
+
+    /// Checks the top level of a request: required fields, types, ranges. Cheap: looks at no message.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    fn check(&self, request: &Object) -> Result<(), Fault>;
+
+    /// Reads a whole request.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    fn read_call(&self, request: &Object) -> Result<Call, Fault>;
+
+    /// Writes a whole reply body.
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes;
+
+    /// Writes a stream.
+    fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply>;
+
+    /// The HTTP status this protocol gives a fault.
+    fn fault_status(&self, fault: &Fault) -> u16;
+
+    /// The error body of a reply that has not begun.
+    fn write_fault(&self, fault: &Fault, request_id: &str) -> Bytes;
+
+    /// The error frame that ends a stream which has begun.
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes;
+
+    // As a client: towards backends.
+
+    /// Writes a request for a backend.
+    ///
+    /// # Errors
+    /// A fault that names the field which this protocol or target cannot express.
+    fn write_call(&self, call: &Call, to: &Target) -> Result<Written, Fault>;
+
+    /// Reads a whole reply body.
+    ///
+    /// # Errors
+    /// The body is not a reply: says what it is instead.
+    fn read_answer(&self, body: &Bytes) -> Result<Vec<Event>, Fault>;
+
+    /// Reads a stream.
+    fn reader(&self) -> Box<dyn ReadReply>;
+
+    /// The message of a backend's error body, if it is one of this protocol's.
+    fn read_fault(&self, body: &[u8]) -> Option<String>;
+
+    // On the way through, when both sides speak this protocol.
+
+    /// What a frame of a stream means to the books, at the least cost: most frames carry a piece of text and are seen so by
+    /// a search for a few bytes.
+    fn glance(&self, frame: &Frame) -> Glance;
+
+    /// The same for a whole reply body.
+    fn glance_answer(&self, body: &Bytes) -> Glance;
+
+    /// Where the model's name stands in a stream frame's data, quotes included.
+    fn model_span(&self, data: &Bytes) -> Option<Range<usize>>;
+
+    /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.
+    /// `continuous`: the backend can report on every chunk (vLLM's `continuous_usage_stats`).
+    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)>;
+}
+
+/// Reads the frames of one stream. Keeps state; the same frames under any chunking give the same events.
+pub trait ReadReply {
+    /// Takes a frame and appends what it means. A frame that is no reply becomes `Event::Fault`, after which nothing follows.
+    fn read(&mut self, frame: &Frame, out: &mut Vec<Event>);
+
+    /// The bytes ended. Appends what was held back; a stream that stopped short becomes `Event::Fault`.
+    fn end(&mut self, out: &mut Vec<Event>);
+}
+
+/// Writes the frames of one stream.
+pub trait WriteReply {
+    /// Appends what `event` is in this protocol: nothing, a frame, or several.
+    fn write(&mut self, event: &Event, out: &mut BytesMut);
+}
+
+/// What a reply that we write ourselves says at its head.
+#[derive(Debug, Clone, Default)]
+pub struct ReplyHead {
+    /// Unique part of the reply's id; the dialect adds its own prefix.
+    pub id: String,
+    /// The model name the client asked for.
+    pub model: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The client wants usage in the stream.
+    pub stream_usage: bool,
+    /// Best known prompt tokens before the backend says: for `message_start`.
+    pub input_estimate: u64,
+    /// Add DeepFellow's misspelt usage key beside the right one.
+    pub deepfellow: bool,
+}
+
+/// What a dialect must know of a backend to write a call for it. Facts of the backend's kind, as data.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Target {
+    /// The model's name there.
+    pub model: String,
+    /// System and developer turns must be one message, the first (most chat templates).
+    pub system_first: bool,
+    /// Takes `chat_template_kwargs.enable_thinking`.
+    pub thinking_kwargs: bool,
+    /// Takes `reasoning_effort`.
+    pub reasoning_effort: bool,
+    /// Wants `max_completion_tokens` instead of `max_tokens` (OpenAI itself).
+    pub max_completion_tokens: bool,
+    /// Takes top_k, min_p and the like beside the OpenAI fields.
+    pub extended_sampling: bool,
+    /// Can report usage on every chunk.
+    pub continuous_usage: bool,
+    /// The model's output limit, where configured.
+    pub max_output: Option<u64>,
+}
+
+/// A request written for a backend.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Written {
+    /// The body.
+    pub body: Bytes,
+    /// Fields of the client's that the target cannot take and can do without: `x-tidegate-dropped`.
+    pub dropped: Vec<String>,
+    /// Values that were moved into the target's range: `x-tidegate-adjusted`.
+    pub adjusted: Vec<String>,
+}
+
+/// What a frame or body means to the books.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Glance {
+    /// Carries generated text, thinking or arguments.
+    pub token: bool,
+    /// Token counts, converted to the canon's meaning.
+    pub usage: Option<Usage>,
+    /// Says why the model stopped.
+    pub stop: Option<StopReason>,
+    /// The protocol's own last frame (`[DONE]`, `message_stop`).
+    pub end: bool,
+    /// The backend's error inside a stream or a 200.
+    pub fault: Option<Fault>,
+    /// The frame exists only to carry usage that the client may not have asked for (`choices: []`).
+    pub usage_only: bool,
+    /// Usage stands on a frame that also carries something else (continuous usage).
+    pub usage_beside: bool,
+}

@@ -1,0 +1,225 @@
+//! What a chat frame means to the books, without reading it: the hot path of every verbatim stream.
+//!
+//! A quote inside a JSON string is escaped, so the bytes `"usage"` followed by a colon are a key wherever they stand. Nested
+//! keys can still be called that; a hit is therefore verified by a real look, and a miss costs a few vector searches.
+
+use super::{stop_reason, timings, usage};
+use crate::canon::{Fault, FaultKind, Usage};
+use crate::wire::Glance;
+use crate::wire::check::{Fields, backend_fault};
+use crate::wire::frame::Frame;
+use crate::wire::json::{Json, Kind, validate};
+use crate::wire::object::Object;
+use bytes::Bytes;
+use memchr::memmem::Finder;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+struct Needles {
+    usage: Finder<'static>,
+    timings: Finder<'static>,
+    finish: Finder<'static>,
+    error: Finder<'static>,
+}
+
+static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
+    usage: Finder::new("\"usage\""),
+    timings: Finder::new("\"timings\""),
+    finish: Finder::new("\"finish_reason\""),
+    error: Finder::new("\"error\""),
+});
+
+/// Keys whose text is generated.
+static SPOKEN: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
+    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\""].map(Finder::new)
+});
+
+pub(super) fn glance(frame: &Frame) -> Glance {
+    let raw = frame.raw.as_ref();
+    let needles = &*NEEDLES;
+    let news = has_value(raw, &needles.finish) || has_value(raw, &needles.usage) || has_value(raw, &needles.error) || has_value(raw, &needles.timings);
+    if !news && raw.len() > 24 {
+        return Glance { token: spoken(raw), ..Glance::default() };
+    }
+    look(frame, raw)
+}
+
+/// The slow look, at frames that carry news and at the very short ones.
+fn look(frame: &Frame, raw: &[u8]) -> Glance {
+    let Some(data) = frame.data() else { return Glance::default() };
+    let data = data.trim_ascii();
+    if data == b"[DONE]" {
+        return Glance { end: true, ..Glance::default() };
+    }
+    let Ok(json) = validate(data) else { return Glance::default() };
+    let mut glance = read(json, false, has_value(raw, &NEEDLES.finish));
+    glance.token = spoken(raw);
+    glance
+}
+
+pub(super) fn glance_answer(body: &Bytes) -> Glance {
+    let Ok(json) = validate(body) else {
+        return Glance { fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")), ..Glance::default() };
+    };
+    let mut glance = read(json, true, true);
+    glance.token = glance.fault.is_none() && spoken(body);
+    glance.end = true;
+    glance.usage_beside = false;
+    glance
+}
+
+/// `finish`: some choice may say why it ended.
+fn read(json: Json<'_>, whole: bool, finish: bool) -> Glance {
+    let fields = Fields::of(json);
+    if let Some(error) = fields.get("error") {
+        return Glance { fault: Some(backend_fault(error)), ..Glance::default() };
+    }
+    let mut glance = Glance::default();
+    let choices = || fields.get("choices").into_iter().flat_map(Json::items);
+    for choice in choices().take(if finish { usize::MAX } else { 0 }).map(Fields::of) {
+        if let Some(word) = choice.text("finish_reason").filter(|word| !word.is_empty()) {
+            let calls = ["message", "delta"].iter().any(|key| choice.get(key).and_then(|message| message.get("tool_calls")).is_some_and(|calls| calls.items().next().is_some()));
+            let sequence = choice.text("stop_reason").map(std::borrow::Cow::into_owned);
+            let calls = calls || matches!(word.as_ref(), "tool_calls" | "function_call");
+            glance.stop.get_or_insert(stop_reason(&word, sequence, calls));
+        }
+    }
+    let counts = fields.get("usage").filter(|json| json.kind() == Kind::Object).map(usage);
+    if counts.is_some() {
+        glance.usage_beside = choices().next().is_some();
+        glance.usage_only = !glance.usage_beside && !whole;
+    }
+    let timed = fields.get("timings").map(timings);
+    glance.usage = counts.or(timed).filter(|counts| *counts != Usage::default());
+    glance
+}
+
+/// The key stands somewhere with a value that is not null.
+fn has_value(text: &[u8], key: &Finder<'_>) -> bool {
+    let mut rest = text;
+    while let Some(at) = key.find(rest) {
+        rest = &rest[at + key.needle().len()..];
+        match value_start(rest) {
+            None | Some(b'n') => {}
+            Some(_) => return true,
+        }
+    }
+    false
+}
+
+/// The first byte of the value behind a key's closing quote; `None` if no colon follows.
+fn value_start(rest: &[u8]) -> Option<u8> {
+    let value = rest.trim_ascii_start().strip_prefix(b":")?;
+    value.trim_ascii_start().first().copied()
+}
+
+/// Some generated text that is not empty.
+fn spoken(text: &[u8]) -> bool {
+    SPOKEN.iter().any(|key| {
+        let mut rest = text;
+        while let Some(at) = key.find(rest) {
+            rest = &rest[at + key.needle().len()..];
+            let Some(value) = rest.trim_ascii_start().strip_prefix(b":") else { continue };
+            match value.trim_ascii_start() {
+                [b'"', b'"', ..] => {}
+                [b'"' | b'[' | b'{', ..] => return true,
+                _ => {}
+            }
+        }
+        false
+    })
+}
+
+/// Where the top-level `model` stands.
+pub(super) fn model_span(data: &Bytes) -> Option<Range<usize>> {
+    let found = Json::trusted(data.trim_ascii()).get("model")?;
+    crate::wire::check::text_span(data, found)
+}
+
+pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+    if request.get("stream").and_then(Json::as_bool) != Some(true) {
+        return None;
+    }
+    let options = request.get("stream_options").filter(|json| json.kind() == Kind::Object);
+    let said = |key: &str| options.and_then(|options| options.get(key)).and_then(Json::as_bool);
+    let (ask, ask_more) = (said("include_usage") != Some(true), continuous && said("continuous_usage_stats") != Some(true));
+    if !ask && !ask_more {
+        return None;
+    }
+    let mut edits: Vec<(&str, &[u8])> = Vec::new();
+    if ask {
+        edits.push(("include_usage", b"true"));
+    }
+    if ask_more {
+        edits.push(("continuous_usage_stats", b"true"));
+    }
+    let value = crate::wire::check::merge(options.map_or("{}", Json::raw), &edits)?;
+    Some(("stream_options", value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::StopReason;
+
+    fn of(data: &str) -> Glance {
+        glance(&Frame { raw: Bytes::from(format!("data: {data}\n\n")) })
+    }
+
+    #[test]
+    fn frames_at_a_glance() {
+        let token = Glance { token: true, ..Glance::default() };
+        let counts = Usage { input: Some(1), output: Some(2), ..Usage::default() };
+        let cases: Vec<(&str, Glance)> = vec![
+            (r#"{"choices":[{"delta":{"content":"x"},"finish_reason":null}],"usage":null}"#, token.clone()),
+            (r#"{"choices":[{"delta":{"content" : "x"},"finish_reason" : null}]}"#, token.clone()),
+            (r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#, Glance::default()),
+            (r#"{"choices":[{"delta":{"reasoning":"x"}}],"padding":"xxxxxxxxxxxxx"}"#, token.clone()),
+            (r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}"#, token.clone()),
+            (r#"{"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9},\"error\":1"}}]}"#, token.clone()),
+            (r#"{"choices":[{"delta":{"content":"usage"},"x":{"usage":{"prompt_tokens":9},"error":"no"}}]}"#, token.clone()),
+            (r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#, Glance { stop: Some(StopReason::EndTurn), ..Glance::default() }),
+            (r#"{"choices":[{"delta":{},"finish_reason": "tool_calls"}]}"#, Glance { stop: Some(StopReason::ToolUse), ..Glance::default() }),
+            (r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#, Glance { usage: Some(counts), usage_only: true, ..Glance::default() }),
+            (r#"{"choices":[{"delta":{"content":"x"}}],"usage": {"prompt_tokens":1,"completion_tokens":2}}"#, Glance { usage: Some(counts), usage_beside: true, ..token.clone() }),
+            (r#"{"choices":[],"usage":{"prompt_tokens":-1}}"#, Glance { usage_only: true, ..Glance::default() }),
+            ("[DONE]", Glance { end: true, ..Glance::default() }),
+        ];
+        for (data, expect) in cases {
+            assert_eq!(of(data), expect, "{data}");
+        }
+        assert_eq!(of(r#"{"error":{"message":"x"}}"#).fault.unwrap().kind, FaultKind::BackendError);
+        assert_eq!(glance(&Frame { raw: Bytes::from_static(b": ping\n\n") }), Glance::default());
+    }
+
+    #[test]
+    fn the_model_is_found_where_it_counts() {
+        for (data, expect) in [
+            (r#"{"id":"x","model":"m","choices":[{"model":"no"}]}"#, Some("\"m\"")),
+            (r#"{"choices":[{"model":"no"}],"model" : "a\"b"}"#, Some("\"a\\\"b\"")),
+            (r#"{"choices":[{"delta":{"content":"\"model\":\"x\""}}]}"#, None),
+            (r#"{"model":null}"#, None),
+            ("[DONE]", None),
+            ("{\"model\":", None),
+        ] {
+            let data = Bytes::from_static(data.as_bytes());
+            assert_eq!(model_span(&data).map(|span| std::str::from_utf8(&data[span]).unwrap()), expect);
+        }
+    }
+
+    #[test]
+    fn usage_is_asked_for_beside_what_the_client_said() {
+        for (request, continuous, expect) in [
+            (r#"{"stream":false}"#, true, None),
+            ("{}", false, None),
+            (r#"{"stream":true}"#, false, Some(r#"{"include_usage":true}"#)),
+            (r#"{"stream":true,"stream_options":null}"#, true, Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#)),
+            (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, false, None),
+            (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, true, Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#)),
+            (r#"{"stream":true,"stream_options":{"include_usage":false,"x":1}}"#, false, Some(r#"{"include_usage":true,"x":1}"#)),
+        ] {
+            let object = Object::read(Bytes::from_static(request.as_bytes())).unwrap();
+            assert_eq!(ask_usage(&object, continuous).map(|(_, value)| String::from_utf8(value).unwrap()).as_deref(), expect, "{request}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! OpenAI chat completions, and the many servers that speak something like it.
+//!
+//! The dialect is flat: one text, one reasoning text and a list of calls per message, so blocks are opened on the first
+//! delta that needs them. What servers get wrong (indices, ids, empty lists, errors inside a 200) is repaired in
+//! [`read_reply`], where each repair has its reason.
+
+mod glance;
+mod read_call;
+mod read_reply;
+mod write_call;
+mod write_reply;
+
+use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
+use crate::wire::check::{count, key, message, put_raw, put_text};
+use crate::wire::frame::Frame;
+use crate::wire::json::{self, Json};
+use crate::wire::object::Object;
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// The dialect, both ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Chat;
+
+impl Codec for Chat {
+    fn check(&self, request: &Object) -> Result<(), Fault> {
+        read_call::check(request)
+    }
+
+    fn read_call(&self, request: &Object) -> Result<Call, Fault> {
+        read_call::read_call(request)
+    }
+
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
+        write_reply::answer(answer, head)
+    }
+
+    fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply> {
+        Box::new(write_reply::Writer::new(&head))
+    }
+
+    fn fault_status(&self, fault: &Fault) -> u16 {
+        match fault.status() {
+            // A word of Anthropic's; OpenAI's clients know 503.
+            529 => 503,
+            status => status,
+        }
+    }
+
+    fn write_fault(&self, fault: &Fault, _request_id: &str) -> Bytes {
+        let mut out = Vec::new();
+        put_fault(&mut out, fault, self.fault_status(fault));
+        out.into()
+    }
+
+    fn write_fault_frame(&self, fault: &Fault, _request_id: &str) -> Bytes {
+        let mut out = b"data: ".to_vec();
+        put_fault(&mut out, fault, self.fault_status(fault));
+        out.extend_from_slice(b"\n\n");
+        out.into()
+    }
+
+    fn write_call(&self, call: &Call, to: &Target) -> Result<Written, Fault> {
+        write_call::write_call(call, to)
+    }
+
+    fn read_answer(&self, body: &Bytes) -> Result<Vec<Event>, Fault> {
+        read_reply::answer(body)
+    }
+
+    fn reader(&self) -> Box<dyn ReadReply> {
+        Box::new(read_reply::Reader::default())
+    }
+
+    fn read_fault(&self, body: &[u8]) -> Option<String> {
+        let json = json::validate(body).ok()?;
+        ["error", "message", "detail"].iter().find_map(|key| json.get(key).and_then(message))
+    }
+
+    fn glance(&self, frame: &Frame) -> Glance {
+        glance::glance(frame)
+    }
+
+    fn glance_answer(&self, body: &Bytes) -> Glance {
+        glance::glance_answer(body)
+    }
+
+    fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {
+        glance::model_span(data)
+    }
+
+    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+        glance::ask_usage(request, continuous)
+    }
+}
+
+/// The error body. OpenAI calls a wrong key an invalid request, and has no type for a gateway's own troubles but
+/// `server_error`; clients decide by the status and by `code`.
+fn put_fault(out: &mut Vec<u8>, fault: &Fault, status: u16) {
+    let kind = match status {
+        408 | 504 => "timeout",
+        429 => "rate_limit_exceeded",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    };
+    let code = fault.code.or(match fault.kind {
+        FaultKind::Unauthenticated => Some("invalid_api_key"),
+        FaultKind::ModelNotFound => Some("model_not_found"),
+        FaultKind::RateLimited => Some("rate_limit_exceeded"),
+        FaultKind::Unsupported => Some("unsupported_parameter"),
+        FaultKind::Forbidden => Some("permission_denied"),
+        _ => None,
+    });
+    out.extend_from_slice(b"{\"error\":{");
+    put_text(out, "message", &fault.message);
+    put_text(out, "type", kind);
+    for (name, text) in [("param", fault.param.as_deref()), ("code", code)] {
+        match text {
+            Some(text) => put_text(out, name, text),
+            None => put_raw(out, name, "null"),
+        }
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Usage as OpenAI counts: cache inside `prompt_tokens`, reasoning inside `completion_tokens`.
+fn usage(json: Json<'_>) -> Usage {
+    // One pass: with continuous usage this runs for every chunk.
+    let mut usage = Usage::default();
+    for (name, value) in json.entries() {
+        match name.as_ref() {
+            "prompt_tokens" => usage.input = count(Some(value)),
+            "completion_tokens" => usage.output = count(Some(value)),
+            "prompt_tokens_details" => {
+                usage.cache_read = count(value.get("cached_tokens"));
+                usage.cache_write = count(value.get("cache_write_tokens").or_else(|| value.get("cache_creation_tokens")));
+            }
+            "completion_tokens_details" => usage.reasoning = count(value.get("reasoning_tokens")),
+            _ => {}
+        }
+    }
+    usage
+}
+
+/// llama.cpp's `timings`, for streams that carry no usage.
+fn timings(json: Json<'_>) -> Usage {
+    let (prompt, cache) = (count(json.get("prompt_n")), count(json.get("cache_n")));
+    Usage { input: prompt.map(|prompt| prompt + cache.unwrap_or(0)), output: count(json.get("predicted_n")), cache_read: cache, ..Usage::default() }
+}
+
+/// The usage object. Clients sum these without looking, so what nobody reported is the estimate or zero here; the books
+/// are kept elsewhere.
+fn put_usage(out: &mut Vec<u8>, usage: &Usage, estimate: u64) {
+    let (input, output) = (usage.input.unwrap_or(estimate), usage.output.unwrap_or(0));
+    key(out, "usage");
+    out.push(b'{');
+    put_raw(out, "prompt_tokens", input);
+    put_raw(out, "completion_tokens", output);
+    put_raw(out, "total_tokens", input + output);
+    if usage.cache_read.is_some() || usage.cache_write.is_some() {
+        key(out, "prompt_tokens_details");
+        out.push(b'{');
+        put_raw(out, "cached_tokens", usage.cache_read.unwrap_or(0));
+        if let Some(written) = usage.cache_write {
+            put_raw(out, "cache_write_tokens", written);
+        }
+        out.push(b'}');
+    }
+    if let Some(reasoning) = usage.reasoning {
+        key(out, "completion_tokens_details");
+        out.push(b'{');
+        put_raw(out, "reasoning_tokens", reasoning);
+        out.push(b'}');
+    }
+    out.push(b'}');
+}
+
+/// `finish_reason` in the canon's words. `length` wins over everything; a plain stop after calls means the calls.
+fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason {
+    match word {
+        "length" | "max_tokens" => StopReason::MaxTokens,
+        "content_filter" | "refusal" => StopReason::Refusal,
+        _ if calls => StopReason::ToolUse,
+        _ if sequence.is_some() => StopReason::StopSequence(sequence),
+        _ => StopReason::EndTurn,
+    }
+}
+
+/// The canon's reason as `finish_reason`.
+fn finish_reason(reason: &StopReason) -> &'static str {
+    match reason {
+        StopReason::EndTurn | StopReason::StopSequence(_) | StopReason::PauseTurn => "stop",
+        StopReason::MaxTokens | StopReason::ContextWindow => "length",
+        StopReason::ToolUse => "tool_calls",
+        StopReason::Refusal => "content_filter",
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_have_openais_shape() {
+        let cases: &[(Fault, u16, &str)] = &[
+            (Fault::new(FaultKind::Unauthenticated, "no"), 401, r#"{"error":{"message":"no","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#),
+            (Fault::unsupported("n", "one only"), 400, r#"{"error":{"message":"one only","type":"invalid_request_error","param":"n","code":"unsupported_parameter"}}"#),
+            (Fault::new(FaultKind::RateLimited, "slow"), 429, r#"{"error":{"message":"slow","type":"rate_limit_exceeded","param":null,"code":"rate_limit_exceeded"}}"#),
+            (Fault::new(FaultKind::BackendBusy, "full").with_status(529), 503, r#"{"error":{"message":"full","type":"server_error","param":null,"code":null}}"#),
+        ];
+        for (fault, status, body) in cases {
+            assert_eq!(Chat.fault_status(fault), *status);
+            assert_eq!(std::str::from_utf8(&Chat.write_fault(fault, "r")).unwrap(), *body);
+            assert_eq!(Chat.write_fault_frame(fault, "r"), format!("data: {body}\n\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn garbage_counts_are_missing_and_zero_is_zero() {
+        let read = |text: &str| usage(json::validate(text.as_bytes()).unwrap());
+        assert_eq!(read(r#"{"prompt_tokens":0,"completion_tokens":-1}"#), Usage { input: Some(0), ..Usage::default() });
+        assert_eq!(read(r#"{"prompt_tokens":99999999999999999,"completion_tokens":null}"#), Usage::default());
+        assert_eq!(
+            read(r#"{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}"#),
+            Usage { input: Some(9), output: Some(8), cache_read: Some(4), cache_write: None, reasoning: Some(3) }
+        );
+    }
+}

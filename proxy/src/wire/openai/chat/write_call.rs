@@ -1,0 +1,481 @@
+//! A call as a chat request.
+//!
+//! Choices: thinking of earlier turns goes out as `reasoning_content` to open servers (they ignore it or feed it to the
+//! template that wants it) and is named as dropped towards OpenAI itself, which refuses unknown message fields. A failed tool
+//! has no flag here, so its text begins with `Error: `. Images of a tool result go into the user message behind the results,
+//! the only place where this dialect takes images.
+
+use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
+use crate::canon::{Call, Fault};
+use crate::wire::check::{arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread};
+use crate::wire::json::write_str;
+use crate::wire::{Target, Written};
+
+/// Sampling fields that open servers take beside OpenAI's.
+const EXTENDED: &[&str] = &["min_p", "repetition_penalty", "repeat_penalty", "typical_p", "min_tokens", "length_penalty", "mirostat", "ignore_eos", "top_a", "tfs_z"];
+
+pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
+    refuse_thread(call)?;
+    let mut writer = Writer { call, to, out: Vec::with_capacity(1024), dropped: Vec::new(), adjusted: Vec::new() };
+    writer.out.push(b'{');
+    put_text(&mut writer.out, "model", &to.model);
+    writer.messages()?;
+    writer.sampling();
+    writer.tools()?;
+    writer.thinking_and_extras();
+    writer.out.push(b'}');
+    Ok(Written { body: writer.out.into(), dropped: writer.dropped, adjusted: writer.adjusted })
+}
+
+struct Writer<'c> {
+    call: &'c Call,
+    to: &'c Target,
+    out: Vec<u8>,
+    dropped: Vec<String>,
+    adjusted: Vec<String>,
+}
+
+impl Writer<'_> {
+    fn messages(&mut self) -> Result<(), Fault> {
+        key(&mut self.out, "messages");
+        self.out.push(b'[');
+        if self.to.system_first {
+            let mut texts = Vec::new();
+            for turn in self.call.turns.iter().filter(|turn| is_system(turn.role)) {
+                texts.extend(system_texts(&turn.content)?);
+            }
+            if !texts.is_empty() {
+                self.message("system", |out| put_text(out, "content", &texts.join("\n\n")));
+            }
+        }
+        for turn in &self.call.turns {
+            match turn.role {
+                Role::System | Role::Developer => {
+                    let texts = system_texts(&turn.content)?;
+                    if !self.to.system_first && !texts.is_empty() {
+                        let role = if turn.role == Role::System { "system" } else { "developer" };
+                        self.message(role, |out| put_text(out, "content", &texts.join("\n\n")));
+                    }
+                }
+                Role::User => self.user(&turn.content)?,
+                Role::Assistant => self.assistant(&turn.content)?,
+            }
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn message(&mut self, role: &str, body: impl FnOnce(&mut Vec<u8>)) {
+        comma(&mut self.out);
+        self.out.push(b'{');
+        put_text(&mut self.out, "role", role);
+        body(&mut self.out);
+        self.out.push(b'}');
+    }
+
+    /// Results as tool messages right behind the calls, then everything else as one user message.
+    fn user(&mut self, content: &[Content]) -> Result<(), Fault> {
+        let mut rest: Vec<&Content> = Vec::new();
+        for part in content {
+            let Content::ToolResult { id, content, is_error } = part else { continue };
+            let mut texts = Vec::new();
+            for inner in content {
+                match inner {
+                    Content::Text(text) => texts.push(text.as_str()),
+                    Content::Image(_) => {
+                        texts.push("[image: in the next user message]");
+                        rest.push(inner);
+                    }
+                    other => return Err(refuse(other, "a tool result")),
+                }
+            }
+            let text = texts.join("\n\n");
+            let marked = *is_error && !text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"));
+            let text = if marked { format!("Error: {text}") } else { text };
+            self.message("tool", |out| {
+                put_text(out, "tool_call_id", id);
+                put_text(out, "content", &text);
+            });
+        }
+        let results = content.len() - content.iter().filter(|part| !matches!(part, Content::ToolResult { .. })).count();
+        rest.extend(content.iter().filter(|part| !matches!(part, Content::ToolResult { .. })));
+        if rest.is_empty() && results > 0 {
+            return Ok(());
+        }
+        let mut parts = Vec::new();
+        self.parts(&rest, &mut parts)?;
+        self.message("user", |out| put_raw(out, "content", String::from_utf8_lossy(&parts)));
+        Ok(())
+    }
+
+    /// A string where one text is all there is, else a list of parts.
+    fn parts(&self, content: &[&Content], out: &mut Vec<u8>) -> Result<(), Fault> {
+        match content {
+            [] => write_str(out, ""),
+            [Content::Text(text)] => write_str(out, text),
+            _ => {
+                out.push(b'[');
+                for part in content {
+                    comma(out);
+                    self.part(part, out)?;
+                }
+                out.push(b']');
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&self, part: &Content, out: &mut Vec<u8>) -> Result<(), Fault> {
+        match part {
+            Content::Text(text) => {
+                out.extend_from_slice(b"{\"type\":\"text\"");
+                put_text(out, "text", text);
+                out.push(b'}');
+            }
+            Content::Image(image) => {
+                out.extend_from_slice(b"{\"type\":\"image_url\",\"image_url\":{");
+                match image {
+                    Image::Url(url) => put_text(out, "url", url),
+                    Image::Data { media_type, data } => put_text(out, "url", &format!("data:{media_type};base64,{data}")),
+                }
+                out.extend_from_slice(b"}}");
+            }
+            Content::Other { json, .. } if self.call.family == "openai" => out.extend_from_slice(json.as_bytes()),
+            other => return Err(refuse(other, "a user message")),
+        }
+        Ok(())
+    }
+
+    fn assistant(&mut self, content: &[Content]) -> Result<(), Fault> {
+        let (mut texts, mut thoughts, mut refusals, mut calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for part in content {
+            match part {
+                Content::Text(text) => texts.push(text.as_str()),
+                Content::Thinking { text, .. } => thoughts.push(text.as_str()),
+                Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
+                Content::Refusal(text) => refusals.push(text.as_str()),
+                Content::ToolCall { id, name, arguments } => {
+                    let arguments = arguments_object(arguments)
+                        .ok_or_else(|| Fault::unsupported("messages.tool_calls", format!("The arguments of the earlier call of `{name}` are not a JSON object.")))?;
+                    comma(&mut calls);
+                    calls.push(b'{');
+                    put_text(&mut calls, "id", id);
+                    put_text(&mut calls, "type", "function");
+                    key(&mut calls, "function");
+                    calls.push(b'{');
+                    put_text(&mut calls, "name", name);
+                    put_text(&mut calls, "arguments", arguments);
+                    calls.extend_from_slice(b"}}");
+                }
+                // Only calls of `custom` tools stand here in this family; parts of an assistant's text are text.
+                Content::Other { json, .. } if self.call.family == "openai" => {
+                    comma(&mut calls);
+                    calls.extend_from_slice(json.as_bytes());
+                }
+                other => return Err(refuse(other, "an assistant message")),
+            }
+        }
+        let open = self.to.thinking_kwargs || self.to.extended_sampling;
+        if !thoughts.is_empty() && !open {
+            drop_named(&mut self.dropped, "thinking");
+        }
+        self.message("assistant", |out| {
+            match texts.is_empty() {
+                true if calls.is_empty() && refusals.is_empty() => put_text(out, "content", ""),
+                true => put_raw(out, "content", "null"),
+                false => put_text(out, "content", &texts.join("\n\n")),
+            }
+            if !refusals.is_empty() {
+                put_text(out, "refusal", &refusals.join("\n\n"));
+            }
+            if !thoughts.is_empty() && open {
+                put_text(out, "reasoning_content", &thoughts.join("\n\n"));
+            }
+            if !calls.is_empty() {
+                key(out, "tool_calls");
+                out.push(b'[');
+                out.extend_from_slice(&calls);
+                out.push(b']');
+            }
+        });
+        Ok(())
+    }
+
+    fn sampling(&mut self) {
+        let (call, out) = (self.call, &mut self.out);
+        put_some(out, if self.to.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" }, call.max_tokens);
+        for (name, value) in
+            [("temperature", call.temperature), ("top_p", call.top_p), ("presence_penalty", call.presence_penalty), ("frequency_penalty", call.frequency_penalty)]
+        {
+            put_some(out, name, value.map(number));
+        }
+        if self.to.extended_sampling {
+            put_some(out, "top_k", call.top_k);
+        } else if call.top_k.is_some() {
+            drop_named(&mut self.dropped, "top_k");
+        }
+        put_some(out, "seed", call.seed);
+        put_some(out, "n", Some(call.choices).filter(|choices| *choices > 1));
+        if !call.stop.is_empty() {
+            key(out, "stop");
+            out.push(b'[');
+            for text in &call.stop {
+                comma(out);
+                write_str(out, text);
+            }
+            out.push(b']');
+        }
+        if let Some(user) = &call.user {
+            put_text(out, "user", user);
+        }
+        match &call.format {
+            Some(Format::Json) => put_raw(out, "response_format", r#"{"type":"json_object"}"#),
+            Some(Format::Schema { json, .. }) => put_raw(out, "response_format", format_args!(r#"{{"type":"json_schema","json_schema":{json}}}"#)),
+            None => {}
+        }
+        put_raw(out, "stream", call.stream);
+        if call.stream {
+            let continuous = if self.to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
+            put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
+        }
+    }
+
+    fn tools(&mut self) -> Result<(), Fault> {
+        let mut tools = Vec::new();
+        for tool in &self.call.tools {
+            match tool {
+                Tool::Function { name, description, parameters, strict } => {
+                    comma(&mut tools);
+                    tools.extend_from_slice(b"{\"type\":\"function\",\"function\":{");
+                    put_text(&mut tools, "name", name);
+                    if let Some(description) = description {
+                        put_text(&mut tools, "description", description);
+                    }
+                    put_some(&mut tools, "parameters", parameters.as_ref());
+                    put_some(&mut tools, "strict", *strict);
+                    tools.extend_from_slice(b"}}");
+                }
+                Tool::Hosted { json, .. } if self.call.family == "openai" => {
+                    comma(&mut tools);
+                    tools.extend_from_slice(json.as_bytes());
+                }
+                Tool::Hosted { kind, .. } => drop_named(&mut self.dropped, &format!("tools.{kind}")),
+            }
+        }
+        if tools.is_empty() {
+            // A choice among no tools is an error to OpenAI; only a forced one was worth anything to the client.
+            if matches!(self.call.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_))) {
+                drop_named(&mut self.dropped, "tool_choice");
+            }
+            return Ok(());
+        }
+        let out = &mut self.out;
+        key(out, "tools");
+        out.push(b'[');
+        out.extend_from_slice(&tools);
+        out.push(b']');
+        match &self.call.tool_choice {
+            Some(ToolChoice::Auto) => put_text(out, "tool_choice", "auto"),
+            Some(ToolChoice::None) => put_text(out, "tool_choice", "none"),
+            Some(ToolChoice::Required) => put_text(out, "tool_choice", "required"),
+            Some(ToolChoice::Named(name)) => {
+                key(out, "tool_choice");
+                out.extend_from_slice(b"{\"type\":\"function\",\"function\":{");
+                put_text(out, "name", name);
+                out.extend_from_slice(b"}}");
+            }
+            None => {}
+        }
+        put_some(out, "parallel_tool_calls", self.call.parallel_tools);
+        Ok(())
+    }
+
+    /// `reasoning_effort` and `chat_template_kwargs`, and then what else the client said in this family's words.
+    fn thinking_and_extras(&mut self) {
+        let to = self.to;
+        let own = self.call.family == "openai";
+        let (mut effort, mut enable) = (None, None);
+        match self.call.thinking {
+            None => {}
+            Some(Thinking::Off) => {
+                enable = to.thinking_kwargs.then_some(false);
+                // Older models of OpenAI and servers refuse `none`; it is said only where nothing else can be, or where
+                // the client said it in these words.
+                effort = (to.reasoning_effort && (own || (!to.thinking_kwargs && !to.max_completion_tokens))).then_some("none");
+            }
+            Some(level) => {
+                enable = to.thinking_kwargs.then_some(true);
+                effort = to.reasoning_effort.then(|| effort_word(level, to.max_completion_tokens, &mut self.adjusted));
+                if effort.is_none() && (enable.is_none() || matches!(level, Thinking::Effort(_))) {
+                    drop_named(&mut self.dropped, if own { "reasoning_effort" } else { "thinking" });
+                }
+            }
+        }
+        if let Some(effort) = effort {
+            put_text(&mut self.out, "reasoning_effort", effort);
+        }
+        let mut kwargs = enable.map(|enable| format!("{{\"enable_thinking\":{enable}}}").into_bytes());
+        for (name, json) in extras(self.call, "openai", &mut self.dropped) {
+            if EXTENDED.contains(&name) && !to.extended_sampling {
+                drop_named(&mut self.dropped, name);
+            } else if name == "chat_template_kwargs" {
+                let ours = enable.filter(|_| !json.contains("enable_thinking")).map(|enable| enable.to_string());
+                let edit = ours.as_ref().map(|value| ("enable_thinking", value.as_bytes()));
+                kwargs = merge(json, edit.as_slice()).or(kwargs);
+            } else {
+                put_raw(&mut self.out, name, json);
+            }
+        }
+        if let Some(kwargs) = kwargs {
+            put_raw(&mut self.out, "chat_template_kwargs", String::from_utf8_lossy(&kwargs));
+        }
+    }
+}
+
+/// The word for a level. Only OpenAI itself knows `minimal`.
+fn effort_word(level: Thinking, openai: bool, adjusted: &mut Vec<String>) -> &'static str {
+    match level {
+        Thinking::Effort(Effort::Minimal) if openai => "minimal",
+        Thinking::Effort(Effort::Minimal) => {
+            drop_named(adjusted, "reasoning_effort");
+            "low"
+        }
+        Thinking::Effort(Effort::Low) | Thinking::Budget(..=4096) => "low",
+        Thinking::Effort(Effort::Medium) | Thinking::Budget(..=16384) | Thinking::Adaptive => "medium",
+        Thinking::Effort(Effort::High) | Thinking::Budget(_) => "high",
+        Thinking::Off => "none",
+    }
+}
+
+fn is_system(role: Role) -> bool {
+    matches!(role, Role::System | Role::Developer)
+}
+
+/// The texts of a system turn; empty ones add nothing.
+fn system_texts(content: &[Content]) -> Result<Vec<&str>, Fault> {
+    let mut texts = Vec::new();
+    for part in content {
+        match part {
+            Content::Text(text) if text.is_empty() => {}
+            Content::Text(text) => texts.push(text.as_str()),
+            other => return Err(refuse(other, "a system message")),
+        }
+    }
+    Ok(texts)
+}
+
+fn refuse(content: &Content, place: &str) -> Fault {
+    let kind = match content {
+        Content::Text(_) => "text",
+        Content::Image(_) => "image",
+        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
+        Content::Refusal(_) => "refusal",
+        Content::ToolCall { .. } => "tool_use",
+        Content::ToolResult { .. } => "tool_result",
+        Content::Other { kind, .. } => kind,
+    };
+    Fault::unsupported("messages", format!("A content part of type `{kind}` cannot be sent to this model inside {place}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::call::Turn;
+
+    fn vllm() -> Target {
+        Target { model: "t".into(), system_first: true, thinking_kwargs: true, extended_sampling: true, ..Target::default() }
+    }
+
+    fn body(call: &Call, to: &Target) -> serde_json::Value {
+        serde_json::from_slice(&write_call(call, to).unwrap().body).unwrap()
+    }
+
+    #[test]
+    fn system_texts_are_joined_first_or_left_in_place() {
+        let turns = vec![Turn::text(Role::User, "u"), Turn::text(Role::System, "a"), Turn::text(Role::System, ""), Turn::text(Role::Developer, "b")];
+        let call = Call { turns, choices: 1, ..Call::default() };
+        assert_eq!(body(&call, &vllm())["messages"], serde_json::json!([{"role":"system","content":"a\n\nb"},{"role":"user","content":"u"}]));
+        assert_eq!(
+            body(&call, &Target::default())["messages"],
+            serde_json::json!([{"role":"user","content":"u"},{"role":"system","content":"a"},{"role":"developer","content":"b"}])
+        );
+    }
+
+    #[test]
+    fn results_images_and_errors_find_their_places() {
+        let result = |id: &str, content, is_error| Content::ToolResult { id: id.into(), content, is_error };
+        let image = Content::Image(Image::Data { media_type: "image/png".into(), data: "AA==".into() });
+        let turns = vec![
+            Turn {
+                role: Role::Assistant,
+                content: vec![
+                    Content::Thinking { text: "hm".into(), signature: None },
+                    Content::ToolCall { id: "a".into(), name: "f".into(), arguments: String::new() },
+                    Content::ToolCall { id: "b".into(), name: "g".into(), arguments: "{\"n\":12345678901234567890}".into() },
+                ],
+            },
+            Turn { role: Role::User, content: vec![Content::Text("and".into()), result("a", vec![image], false), result("b", vec![Content::Text("no".into())], true)] },
+        ];
+        let call = Call { turns, choices: 1, ..Call::default() };
+        assert_eq!(
+            body(&call, &vllm())["messages"],
+            serde_json::json!([
+                {"role":"assistant","content":null,"reasoning_content":"hm","tool_calls":[
+                    {"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},
+                    {"id":"b","type":"function","function":{"name":"g","arguments":"{\"n\":12345678901234567890}"}}]},
+                {"role":"tool","tool_call_id":"a","content":"[image: in the next user message]"},
+                {"role":"tool","tool_call_id":"b","content":"Error: no"},
+                {"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}},{"type":"text","text":"and"}]},
+            ])
+        );
+        assert_eq!(write_call(&call, &Target::default()).unwrap().dropped, ["thinking"]);
+    }
+
+    #[test]
+    fn thinking_is_said_in_the_words_the_target_knows() {
+        let effort = Target { reasoning_effort: true, ..Target::default() };
+        type Case<'a> = (Option<Thinking>, &'a Target, &'a str, &'a str, &'a [&'a str]);
+        let cases: &[Case<'_>] = &[
+            (None, &vllm(), "null", "null", &[]),
+            (Some(Thinking::Off), &vllm(), "null", r#"{"enable_thinking":false}"#, &[]),
+            (Some(Thinking::Budget(9)), &vllm(), "null", r#"{"enable_thinking":true}"#, &[]),
+            (Some(Thinking::Budget(4096)), &effort, "\"low\"", "null", &[]),
+            (Some(Thinking::Budget(16384)), &effort, "\"medium\"", "null", &[]),
+            (Some(Thinking::Budget(16385)), &effort, "\"high\"", "null", &[]),
+            (Some(Thinking::Adaptive), &effort, "\"medium\"", "null", &[]),
+            (Some(Thinking::Off), &effort, "\"none\"", "null", &[]),
+            (Some(Thinking::Adaptive), &Target::default(), "null", "null", &["thinking"]),
+            (Some(Thinking::Off), &Target::default(), "null", "null", &[]),
+        ];
+        for (thinking, to, effort, kwargs, dropped) in cases {
+            let call = Call { thinking: *thinking, choices: 1, family: "anthropic", ..Call::default() };
+            let body = body(&call, to);
+            assert_eq!((body["reasoning_effort"].to_string().as_str(), body["chat_template_kwargs"].to_string().as_str()), (*effort, *kwargs), "{thinking:?}");
+            assert_eq!(write_call(&call, to).unwrap().dropped, *dropped, "{thinking:?}");
+        }
+    }
+
+    #[test]
+    fn foreign_fields_are_named_and_threads_refused() {
+        let mut call = Call {
+            choices: 1,
+            family: "anthropic",
+            top_k: Some(4),
+            tools: vec![Tool::Hosted { kind: "web_search_20250305".into(), json: "{}".into() }],
+            extra: vec![("context_management".into(), "{}".into())],
+            ..Call::default()
+        };
+        assert_eq!(write_call(&call, &Target::default()).unwrap().dropped, ["top_k", "tools.web_search_20250305", "context_management"]);
+        call.extra.push(("thread".into(), "{}".into()));
+        let fault = write_call(&call, &Target::default()).unwrap_err();
+        assert_eq!((fault.status(), fault.code), (400, Some("thread_unsupported_request")));
+    }
+
+    #[test]
+    fn usage_is_always_asked_for() {
+        let call = Call { stream: true, choices: 1, ..Call::default() };
+        let to = Target { continuous_usage: true, ..Target::default() };
+        assert_eq!(body(&call, &to)["stream_options"], serde_json::json!({"include_usage":true,"continuous_usage_stats":true}));
+        assert_eq!(body(&call, &Target::default())["stream_options"], serde_json::json!({"include_usage":true}));
+    }
+}

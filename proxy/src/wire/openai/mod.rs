@@ -1,0 +1,4 @@
+//! The OpenAI family.
+
+pub mod chat;
+pub mod models;

@@ -1,0 +1,251 @@
+//! The backend's frames into the client's bytes: verbatim until something must differ.
+//!
+//! Both ways of going through share one loop. Where the two sides speak alike, a frame is glanced at for the books and leaves
+//! as the bytes it came in, neighbours of one read in one piece. Where they do not, it is read into events and written anew.
+
+use super::frame::{Frame, Frames};
+use super::object::Object;
+use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
+use crate::canon::{Answer, Event, Fault, FaultKind};
+use bytes::{Bytes, BytesMut};
+
+/// One stream on its way from a backend to a client.
+pub struct Pipe {
+    frames: Frames,
+    way: Way,
+    stopped: bool,
+    over: bool,
+}
+
+enum Way {
+    /// Same dialect on both sides.
+    Alike { dialect: Dialect, rename: Rename, hide_usage: bool },
+    /// Through the canon.
+    Across { reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
+}
+
+/// What came of a read.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Bytes for the client.
+    pub bytes: Bytes,
+    /// The reply is complete: these are its last bytes.
+    pub end: bool,
+    /// The reply has failed: the caller ends it with an error frame after these bytes.
+    pub fault: Option<Fault>,
+}
+
+impl Pipe {
+    /// For a backend that speaks the client's dialect. `model`: the name the client must see.
+    pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
+        let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage };
+        Self { frames: Frames::default(), way, stopped: false, over: false }
+    }
+
+    /// For a backend of another dialect.
+    pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
+        let way = Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
+        Self { frames: Frames::default(), way, stopped: false, over: false }
+    }
+
+    /// Takes what the backend sent; `see` is told what each frame means to the books, before anything is written.
+    pub fn push(&mut self, read: Bytes, see: &mut dyn FnMut(&Glance)) -> Passed {
+        self.frames.feed(read);
+        self.drain(see)
+    }
+
+    /// The backend's bytes ended.
+    pub fn finish(&mut self, see: &mut dyn FnMut(&Glance)) -> Passed {
+        self.frames.finish();
+        let mut passed = self.drain(see);
+        if self.over {
+            return passed;
+        }
+        self.over = true;
+        match &mut self.way {
+            Way::Across { reader, writer, events } => {
+                reader.end(events);
+                let mut out = BytesMut::from(&passed.bytes[..]);
+                write_events(events, writer.as_mut(), see, &mut out, &mut passed);
+                passed.bytes = out.freeze();
+            }
+            Way::Alike { .. } if self.stopped => passed.end = true,
+            Way::Alike { .. } => passed.fault = Some(cut()),
+        }
+        passed
+    }
+
+    fn drain(&mut self, see: &mut dyn FnMut(&Glance)) -> Passed {
+        let mut passed = Passed::default();
+        let mut run = Run::default();
+        while !self.over {
+            match self.frames.next() {
+                Ok(Some(frame)) => self.pass(&frame, see, &mut run, &mut passed),
+                Ok(None) => break,
+                Err(_) => passed.fault = Some(Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB inside its stream.")),
+            }
+            self.over = passed.end || passed.fault.is_some();
+        }
+        passed.bytes = run.take();
+        passed
+    }
+
+    fn pass(&mut self, frame: &Frame, see: &mut dyn FnMut(&Glance), run: &mut Run, passed: &mut Passed) {
+        match &mut self.way {
+            Way::Alike { dialect, rename, hide_usage } => {
+                let glance = dialect.codec().glance(frame);
+                see(&glance);
+                self.stopped |= glance.stop.is_some();
+                passed.end = glance.end;
+                if let Some(fault) = glance.fault {
+                    passed.fault = Some(fault);
+                    return;
+                }
+                if glance.usage_only && *hide_usage {
+                    return;
+                }
+                let bare = (glance.usage_beside && *hide_usage).then(|| without_usage(frame)).flatten();
+                let named = rename.apply(*dialect, bare.as_ref().unwrap_or(frame));
+                run.add(named.or(bare.map(|frame| frame.raw)).unwrap_or_else(|| frame.raw.clone()));
+            }
+            Way::Across { reader, writer, events } => {
+                reader.read(frame, events);
+                let mut out = BytesMut::new();
+                write_events(events, writer.as_mut(), see, &mut out, passed);
+                run.add(out.freeze());
+            }
+        }
+    }
+}
+
+/// The fault of a stream that ended without saying so.
+pub fn cut() -> Fault {
+    Fault::new(FaultKind::BackendCut, "The backend's stream broke off before the reply was complete.")
+}
+
+/// Tells the books what an event means, as a frame of the same dialect would have.
+pub fn glance_event(event: &Event) -> Glance {
+    match event {
+        Event::Delta(_) => Glance { token: true, ..Glance::default() },
+        Event::Usage(usage) => Glance { usage: Some(*usage), ..Glance::default() },
+        Event::Stop(reason) => Glance { stop: Some(reason.clone()), end: true, ..Glance::default() },
+        Event::Fault(fault) => Glance { fault: Some(fault.clone()), ..Glance::default() },
+        Event::Start { .. } | Event::Open(_) | Event::Close => Glance::default(),
+    }
+}
+
+/// Writes events for the client; a fault is left to the caller, who knows the request's id.
+pub fn write_events(events: &mut Vec<Event>, writer: &mut dyn WriteReply, see: &mut dyn FnMut(&Glance), out: &mut BytesMut, passed: &mut Passed) {
+    for event in events.drain(..) {
+        see(&glance_event(&event));
+        match event {
+            Event::Fault(fault) => {
+                passed.fault = Some(fault);
+                return;
+            }
+            event => {
+                passed.end |= matches!(event, Event::Stop(_));
+                writer.write(&event, out);
+            }
+        }
+    }
+}
+
+/// A whole body under the name the client asked for, untouched where it already stands there.
+pub fn rename_answer(body: Bytes, model: &str) -> Bytes {
+    let Ok(object) = Object::read(body.clone()) else { return body };
+    if object.get("model").and_then(super::json::Json::as_str).is_none_or(|name| name == model) {
+        return body;
+    }
+    let mut name = Vec::new();
+    super::json::write_str(&mut name, model);
+    object.splice(&[("model", Some(&name))])
+}
+
+/// Folds events into an answer.
+///
+/// # Errors
+/// The fault they end in, or that they have no end.
+pub fn fold(events: impl IntoIterator<Item = Event>) -> Result<Answer, Fault> {
+    let mut answer = Answer::default();
+    for event in events {
+        answer.fold(event)?;
+    }
+    if answer.stop.is_none() { Err(cut()) } else { Ok(answer) }
+}
+
+/// The same frame without its `usage` member.
+fn without_usage(frame: &Frame) -> Option<Frame> {
+    let data = frame.data()?;
+    let object = Object::read(Bytes::copy_from_slice(&data)).ok()?;
+    Some(Frame { raw: frame.with_data(&object.splice(&[("usage", None)])) })
+}
+
+/// Puts the client's model name where the backend wrote another.
+///
+/// Every frame of a stream begins with the same bytes up to the name, so once found the place is only compared.
+struct Rename {
+    name: Vec<u8>,
+    /// The backend writes the right name by itself: nothing to do.
+    idle: bool,
+    /// The frame's bytes up to and including the backend's name, as last seen.
+    prefix: Vec<u8>,
+    /// Where the name stands in it.
+    at: usize,
+}
+
+impl Rename {
+    fn new(model: &str) -> Self {
+        let mut name = Vec::new();
+        super::json::write_str(&mut name, model);
+        Self { name, idle: false, prefix: Vec::new(), at: 0 }
+    }
+
+    fn apply(&mut self, dialect: Dialect, frame: &Frame) -> Option<Bytes> {
+        if self.idle {
+            return None;
+        }
+        if self.prefix.is_empty() || !frame.raw.starts_with(&self.prefix) {
+            let data = frame.data()?;
+            let span = dialect.codec().model_span(&Bytes::copy_from_slice(&data))?;
+            self.idle = data[span.clone()] == self.name[..];
+            // Data of several lines was joined: its offsets are not the frame's. No server writes a chunk that way.
+            let start = memchr::memmem::find(&frame.raw, &data)?;
+            self.at = start + span.start;
+            self.prefix = frame.raw[..start + span.end].to_vec();
+            if self.idle {
+                return None;
+            }
+        }
+        let mut out = BytesMut::with_capacity(frame.raw.len() + self.name.len());
+        out.extend_from_slice(&self.prefix[..self.at]);
+        out.extend_from_slice(&self.name);
+        out.extend_from_slice(&frame.raw[self.prefix.len()..]);
+        Some(out.freeze())
+    }
+}
+
+/// Gathers the pieces of one read, so that one read costs one write. A single piece stays the slice it is.
+#[derive(Default)]
+struct Run {
+    only: Bytes,
+    many: BytesMut,
+}
+
+impl Run {
+    fn add(&mut self, piece: Bytes) {
+        if self.only.is_empty() && self.many.is_empty() {
+            self.only = piece;
+        } else if !piece.is_empty() {
+            if !self.only.is_empty() {
+                self.many.reserve(self.only.len() + piece.len());
+                self.many.extend_from_slice(&std::mem::take(&mut self.only));
+            }
+            self.many.extend_from_slice(&piece);
+        }
+    }
+
+    fn take(self) -> Bytes {
+        if self.many.is_empty() { self.only } else { self.many.freeze() }
+    }
+}

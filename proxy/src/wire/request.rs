@@ -1,0 +1,156 @@
+//! A request at three depths: the bytes as received, the top-level keys, the canonical call.
+//!
+//! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with a value spliced; only
+//! towards another dialect, or when nothing else will do, written anew from the call.
+
+use super::object::{Object, Refusal};
+use super::{Dialect, Target, Written, json};
+use crate::canon::fault::Detail;
+use crate::canon::{Call, Fault};
+use bytes::Bytes;
+use std::cell::OnceCell;
+
+/// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
+const FORBIDDEN: [&str; 4] = ["api_base", "api_key", "base_url", "extra_headers"];
+
+/// A generating request.
+#[derive(Debug)]
+pub struct Request {
+    /// What the client speaks.
+    pub dialect: Dialect,
+    /// The model it asks for.
+    pub model: String,
+    /// It wants a stream.
+    pub stream: bool,
+    object: Object,
+    call: OnceCell<Call>,
+}
+
+/// A request ready for a backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// What the backend will be spoken to in.
+    pub dialect: Dialect,
+    /// Body, and what had to be dropped or moved.
+    pub written: Written,
+    /// Token counts were asked for that the client did not ask for: they are kept from it on the way back.
+    pub hide_usage: bool,
+}
+
+impl Request {
+    /// Reads the top level of a body and checks it.
+    ///
+    /// # Errors
+    /// A fault that names everything wrong with it.
+    pub fn read(dialect: Dialect, body: Bytes) -> Result<Self, Fault> {
+        // An absent body is an object without fields: the answer then lists the ones it needs.
+        let body = if body.iter().all(u8::is_ascii_whitespace) { Bytes::from_static(b"{}") } else { body };
+        let object = Object::read(body.clone()).map_err(|refusal| refused(&refusal, &body))?;
+        dialect.codec().check(&object)?;
+        let model = object.get("model").and_then(json::Json::as_str).unwrap_or_default().into_owned();
+        let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(false);
+        Ok(Self { dialect, model, stream, object, call: OnceCell::new() })
+    }
+
+    /// The canonical call, read on first ask.
+    ///
+    /// # Errors
+    /// Everything that is wrong below the top level.
+    pub fn call(&self) -> Result<&Call, Fault> {
+        if let Some(call) = self.call.get() {
+            return Ok(call);
+        }
+        let call = self.dialect.codec().read_call(&self.object)?;
+        Ok(self.call.get_or_init(|| call))
+    }
+
+    /// The client wants usage in its stream.
+    pub fn stream_usage(&self) -> bool {
+        match self.dialect {
+            Dialect::Chat => self.object.get("stream_options").and_then(|options| options.get("include_usage")).and_then(json::Json::as_bool).unwrap_or(false),
+            Dialect::Messages => true,
+        }
+    }
+
+    /// The end user, as far as the top level tells.
+    pub fn user(&self) -> Option<String> {
+        let user = match self.dialect {
+            Dialect::Chat => self.object.get("user"),
+            Dialect::Messages => self.object.get("metadata").and_then(|metadata| metadata.get("user_id")),
+        };
+        user.and_then(json::Json::as_str).map(|user| user.chars().take(256).collect())
+    }
+
+    /// Writes the request for a backend that speaks `dialects`, in the client's own where it can.
+    ///
+    /// # Errors
+    /// The feature that cannot be said there, by name.
+    pub fn write(&self, dialects: &[Dialect], to: &Target) -> Result<Outgoing, Fault> {
+        if dialects.contains(&self.dialect) {
+            return Ok(self.splice(to));
+        }
+        let dialect = *dialects.first().ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
+        let written = dialect.codec().write_call(self.call()?, to)?;
+        Ok(Outgoing { dialect, written, hide_usage: false })
+    }
+
+    fn splice(&self, to: &Target) -> Outgoing {
+        let mut model = Vec::new();
+        let usage = self.dialect.codec().ask_usage(&self.object, to.continuous_usage);
+        let mut edits: Vec<(&str, Option<&[u8]>)> = Vec::new();
+        if to.model != self.model {
+            json::write_str(&mut model, &to.model);
+            edits.push(("model", Some(&model)));
+        }
+        if let Some((key, value)) = &usage {
+            edits.push((key, Some(value)));
+        }
+        let mut dropped = Vec::new();
+        for key in FORBIDDEN {
+            if self.object.value(key).is_some() {
+                edits.push((key, None));
+                dropped.push(key.to_owned());
+            }
+        }
+        let written = Written { body: self.object.splice(&edits), dropped, adjusted: Vec::new() };
+        Outgoing { dialect: self.dialect, written, hide_usage: usage.is_some() }
+    }
+
+    /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
+    pub fn estimate_input(&self) -> u64 {
+        let raw: usize = ["messages", "system", "tools"].iter().filter_map(|key| self.object.get(key)).map(|value| value.raw().len()).sum();
+        let carries_images = || memchr::memmem::find(self.object.source(), b"base64").is_some();
+        match (raw > 4096 && carries_images()).then(|| self.call()) {
+            Some(Ok(call)) => call.turns.iter().flat_map(|turn| &turn.content).map(weigh).sum::<u64>().div_ceil(4),
+            _ => (raw as u64).div_ceil(4),
+        }
+    }
+}
+
+/// Bytes of text in a piece of content; an image weighs as much as 1,000 tokens.
+fn weigh(content: &crate::canon::call::Content) -> u64 {
+    use crate::canon::call::Content;
+    match content {
+        Content::Text(text) | Content::Refusal(text) | Content::Thinking { text, .. } => text.len() as u64,
+        Content::ToolCall { name, arguments, .. } => (name.len() + arguments.len()) as u64,
+        Content::ToolResult { content, .. } => content.iter().map(weigh).sum(),
+        Content::Image(_) => 4000,
+        Content::RedactedThinking { .. } => 0,
+        Content::Other { json, .. } => json.len().min(4000) as u64,
+    }
+}
+
+fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
+    match refusal {
+        Refusal::Syntax(syntax) => {
+            let msg = format!("JSON decode error: {} at {}", syntax.what, syntax.place(body));
+            let detail = Detail { loc: vec!["body".into(), syntax.at.to_string()], msg: msg.clone(), kind: "json_invalid", input: "{}".into() };
+            Fault { details: vec![detail], ..Fault::invalid(format!("We could not parse the JSON body of your request. {msg}")) }
+        }
+        Refusal::NotAnObject => {
+            let detail = Detail { loc: vec!["body".into()], msg: "Input should be a JSON object".into(), kind: "dict_type", input: String::new() };
+            Fault { details: vec![detail], ..Fault::invalid("The request body must be a JSON object.") }
+        }
+        Refusal::Duplicate(key) => Fault::invalid(format!("The key `{key}` stands twice in the request body; send it once.")).with_param(key.clone()),
+    }
+}
