@@ -34,7 +34,11 @@ impl Foundation {
     /// The ledger cannot be used.
     pub fn pour(config: &Config) -> Result<Self, String> {
         let registry = Registry::new();
-        let build = IntGauge::with_opts(Opts::new("tidegate_build_info", "Which tidegate this is.").const_label("version", env!("CARGO_PKG_VERSION")).const_label("commit", option_env!("TIDEGATE_COMMIT").unwrap_or("unknown")));
+        let build = IntGauge::with_opts(
+            Opts::new("tidegate_build_info", "Which tidegate this is.")
+                .const_label("version", env!("CARGO_PKG_VERSION"))
+                .const_label("commit", option_env!("TIDEGATE_COMMIT").unwrap_or("unknown")),
+        );
         let build = build.map_err(|error| error.to_string())?;
         build.set(1);
         registry.register(Box::new(build)).map_err(|error| error.to_string())?;
@@ -70,7 +74,10 @@ pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
     let names: Vec<_> = config.backends.keys().cloned().collect();
     let mut wrong = problems(accounts.errors());
     let gate = Gate::build(&accounts).unwrap_or_else(|errors| {
-        wrong.extend(errors.into_iter().map(|text| text.split_once(": ").map_or_else(|| Problem::new("", text.clone()), |(place, what)| Problem::new(place, what))));
+        wrong.extend(errors.into_iter().map(|text| {
+            text.split_once(": ")
+                .map_or_else(|| Problem::new("", text.clone()), |(place, what)| Problem::new(place, what))
+        }));
         Gate::default()
     });
     let routes = Routes::build(&config.models, &names).unwrap_or_else(|errors| {
@@ -98,7 +105,10 @@ pub struct Running {
 /// # Errors
 /// It could not be started.
 pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&Running)) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let api = server::bind(config.server.listen)?;

@@ -106,7 +106,10 @@ pub fn open_tab(now: &Rooms, headers: &HeaderMap, dialect: Dialect, endpoint: &A
 /// The gate's, or 503 while the disk takes no records.
 pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted, Fault> {
     if !now.ledger.accepts() {
-        return Err(Fault::new(FaultKind::Overloaded, "The gateway cannot write its usage records and takes no requests until it can."));
+        return Err(Fault::new(
+            FaultKind::Overloaded,
+            "The gateway cannot write its usage records and takes no requests until it can.",
+        ));
     }
     let admitted = now.gate.admit(headers)?;
     tab.admitted(&admitted.caller);

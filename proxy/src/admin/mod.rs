@@ -72,10 +72,14 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
             match TextEncoder::new().encode(&admin.registry.gather(), &mut page) {
                 Ok(()) => {
                     let mut response = Response::new(Full::from(page));
-                    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
+                    response
+                        .headers_mut()
+                        .insert(header::CONTENT_TYPE, HeaderValue::from_static(prometheus::TEXT_FORMAT));
                     response
                 }
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}\n")),
+                Err(error) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}\n"))
+                }
             }
         }
         _ => text(StatusCode::NOT_FOUND, "there is /metrics, /livez and /readyz\n"),

@@ -57,7 +57,11 @@ impl Endpoint {
             host: HeaderValue::from_str(host).map_err(|error| format!("`{url}`: {error}"))?,
             prefix,
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            tls: if tls { Some(ServerName::try_from(name.clone()).map_err(|error| format!("`{url}`: {error}"))?) } else { None },
+            tls: if tls {
+                Some(ServerName::try_from(name.clone()).map_err(|error| format!("`{url}`: {error}"))?)
+            } else {
+                None
+            },
             name,
             http2,
         })
@@ -69,7 +73,8 @@ impl Endpoint {
             let stream = TcpStream::connect((self.name.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
             // A whole reply may take as long as it takes; a peer that is gone must still be noticed.
-            let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+            let alive =
+                socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
             socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
             match &self.tls {
                 None => Ok(Stream::Plain(stream)),
@@ -79,7 +84,9 @@ impl Endpoint {
                 }
             }
         };
-        tokio::time::timeout(limit, open).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the connection was not made in time")))
+        tokio::time::timeout(limit, open)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the connection was not made in time")))
     }
 }
 
@@ -94,7 +101,9 @@ fn tls_config(http2: bool) -> Arc<ClientConfig> {
     let build = || {
         let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("ring supports the default TLS versions");
+        let versions = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring supports the default TLS versions");
         let mut config = versions.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         Arc::new(config)
@@ -110,10 +119,19 @@ mod tests {
     fn addresses_are_read_or_refused_with_a_reason() {
         let read = |url: &str| Endpoint::read(url, "b/0".into(), false);
         let good = read("http://10.0.0.5:8000/base/").unwrap();
-        assert_eq!((good.name.as_str(), good.port, good.prefix.as_str(), good.host.to_str().unwrap()), ("10.0.0.5", 8000, "/base", "10.0.0.5:8000"));
+        assert_eq!(
+            (good.name.as_str(), good.port, good.prefix.as_str(), good.host.to_str().unwrap()),
+            ("10.0.0.5", 8000, "/base", "10.0.0.5:8000")
+        );
         assert_eq!(read("https://api.example.com").unwrap().port, 443);
         assert_eq!(read("http://[::1]:1").unwrap().name, "::1");
-        for (url, why) in [("ftp://x", "http://"), ("http://u:p@x", "credentials"), ("http://x/v1", "without `/v1`"), ("http://", ""), ("http://x?k=1", "query")] {
+        for (url, why) in [
+            ("ftp://x", "http://"),
+            ("http://u:p@x", "credentials"),
+            ("http://x/v1", "without `/v1`"),
+            ("http://", ""),
+            ("http://x?k=1", "query"),
+        ] {
             assert!(read(url).unwrap_err().contains(why), "{url}");
         }
     }

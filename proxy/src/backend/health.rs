@@ -27,7 +27,7 @@ pub(super) fn watch(backends: Vec<Arc<Backend>>, up: IntGaugeVec, in_flight: Int
                     return;
                 }
                 for backend in alive {
-                    look(&backend, round % (EVERY.as_secs()) == 0, &up, &in_flight).await;
+                    look(&backend, round.is_multiple_of(EVERY.as_secs()), &up, &in_flight).await;
                 }
                 round += 1;
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -45,7 +45,9 @@ async fn look(backend: &Arc<Backend>, probe: bool, up: &IntGaugeVec, in_flight: 
         in_flight.with_label_values(&[&backend.name, &backend.name]).set(local.in_flight() as i64);
     }
     for endpoint in &backend.endpoints {
-        in_flight.with_label_values(&[&*backend.name, &*endpoint.label]).set(endpoint.in_flight.load(Ordering::Relaxed) as i64);
+        in_flight
+            .with_label_values(&[&*backend.name, &*endpoint.label])
+            .set(endpoint.in_flight.load(Ordering::Relaxed) as i64);
         let (true, Some(path)) = (probe, backend.traits.health) else { continue };
         let gauge = up.with_label_values(&[&*backend.name, &*endpoint.label]);
         let answers = tokio::time::timeout(LIMIT, ask(backend, endpoint, path)).await.unwrap_or(false);
@@ -57,12 +59,18 @@ async fn look(backend: &Arc<Backend>, probe: bool, up: &IntGaugeVec, in_flight: 
 }
 
 async fn ask(backend: &Backend, endpoint: &Arc<Endpoint>, path: &str) -> bool {
-    let uri = if endpoint.http2 { format!("http://{}{}{path}", endpoint.host.to_str().unwrap_or_default(), endpoint.prefix) } else { format!("{}{path}", endpoint.prefix) };
+    let uri = if endpoint.http2 {
+        format!("http://{}{}{path}", endpoint.host.to_str().unwrap_or_default(), endpoint.prefix)
+    } else {
+        format!("{}{path}", endpoint.prefix)
+    };
     let Ok(mut request) = Request::get(uri).body(Full::new(Bytes::new())) else { return false };
     if !endpoint.http2 {
         request.headers_mut().insert(header::HOST, endpoint.host.clone());
     }
-    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))));
+    request
+        .headers_mut()
+        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))));
     if let Some((name, value)) = &backend.credentials {
         request.headers_mut().insert(name.clone(), value.clone());
     }

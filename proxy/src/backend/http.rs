@@ -74,7 +74,10 @@ impl Drop for Busy {
 
 impl Body {
     /// The next bytes; `None` at the end.
-    pub fn poll_data(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Result<Bytes, hyper::Error>>> {
+    pub fn poll_data(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Bytes, hyper::Error>>> {
         loop {
             match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -102,15 +105,15 @@ impl Body {
     }
 
     fn hand_back(&mut self) {
-        if let Some((sender, endpoint)) = self.lease.take() {
-            if !sender.is_closed() {
-                POOLS.with_borrow_mut(|pools| {
-                    let idle = &mut pools.entry(endpoint.id).or_default().idle;
-                    if idle.len() < KEEP {
-                        idle.push((sender, Instant::now()));
-                    }
-                });
-            }
+        if let Some((sender, endpoint)) = self.lease.take()
+            && !sender.is_closed()
+        {
+            POOLS.with_borrow_mut(|pools| {
+                let idle = &mut pools.entry(endpoint.id).or_default().idle;
+                if idle.len() < KEEP {
+                    idle.push((sender, Instant::now()));
+                }
+            });
         }
     }
 }
@@ -131,7 +134,12 @@ impl Drop for Body {
 ///
 /// # Errors
 /// See [`Failure`].
-pub async fn send(endpoint: &Arc<Endpoint>, request: Request<Full<Bytes>>, idle: Duration, connect: Duration) -> Result<(Response<()>, Body), Failure> {
+pub async fn send(
+    endpoint: &Arc<Endpoint>,
+    request: Request<Full<Bytes>>,
+    idle: Duration,
+    connect: Duration,
+) -> Result<(Response<()>, Body), Failure> {
     let busy = Busy::new(endpoint);
     if endpoint.http2 {
         return send_shared(endpoint, request, connect, busy).await;
@@ -189,7 +197,12 @@ fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
     });
 }
 
-async fn send_shared(endpoint: &Arc<Endpoint>, request: Request<Full<Bytes>>, connect: Duration, busy: Busy) -> Result<(Response<()>, Body), Failure> {
+async fn send_shared(
+    endpoint: &Arc<Endpoint>,
+    request: Request<Full<Bytes>>,
+    connect: Duration,
+    busy: Busy,
+) -> Result<(Response<()>, Body), Failure> {
     let shared = POOLS.with_borrow(|pools| pools.get(&endpoint.id).and_then(|pool| pool.shared.clone()));
     if let Some(mut sender) = shared.filter(|sender| !sender.is_closed()) {
         let again = copy(&request);

@@ -72,7 +72,13 @@ mod here {
                 match &engine {
                     Ok(engine) => {
                         let info = engine.info();
-                        tracing::info!(backend = &*name, model = info.name, context = info.context_length, seconds = began.elapsed().as_secs_f32(), "local model loaded");
+                        tracing::info!(
+                            backend = &*name,
+                            model = info.name,
+                            context = info.context_length,
+                            seconds = began.elapsed().as_secs_f32(),
+                            "local model loaded"
+                        );
                     }
                     Err(error) => tracing::error!(backend = &*name, error, "local model not loaded"),
                 }
@@ -108,7 +114,9 @@ mod here {
             let mut dropped = Vec::new();
             let job = job(call, target, &mut dropped).map_err(Verdict::Final)?;
             let pieces = engine.submit(job).map_err(|error| match error {
-                SubmitError::Full => Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later.")),
+                SubmitError::Full => {
+                    Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later."))
+                }
                 SubmitError::Stopped => unavailable("The model has stopped."),
             })?;
             let (events, receiver) = mpsc::channel(64);
@@ -131,7 +139,10 @@ mod here {
         if call.format.is_some() {
             return Err(Fault::unsupported("response_format", "This model cannot be held to a response format yet."));
         }
-        if matches!(call.tool_choice, Some(crate::canon::call::ToolChoice::Required | crate::canon::call::ToolChoice::Named(_))) {
+        if matches!(
+            call.tool_choice,
+            Some(crate::canon::call::ToolChoice::Required | crate::canon::call::ToolChoice::Named(_))
+        ) {
             return Err(Fault::unsupported("tool_choice", "This model cannot be made to call a tool."));
         }
         if !call.tools.is_empty() {
@@ -140,7 +151,8 @@ mod here {
         // The chat template reads messages as OpenAI writes them: that dialect says them.
         let plain = Call { tools: Vec::new(), tool_choice: None, ..call.clone() };
         let written = Dialect::Chat.codec().write_call(&plain, target)?;
-        let mut body: serde_json::Value = serde_json::from_slice(&written.body).map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
+        let mut body: serde_json::Value = serde_json::from_slice(&written.body)
+            .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
         dropped.extend(written.dropped);
         Ok(Job {
             messages: body["messages"].take(),
@@ -184,7 +196,11 @@ mod here {
                     if open {
                         out.push(Event::Close);
                     }
-                    out.push(Event::Usage(Usage { input: Some(prompt_tokens as u64), output: Some(completion_tokens as u64), ..Usage::default() }));
+                    out.push(Event::Usage(Usage {
+                        input: Some(prompt_tokens as u64),
+                        output: Some(completion_tokens as u64),
+                        ..Usage::default()
+                    }));
                     out.push(Event::Stop(match reason {
                         End::Stop => StopReason::EndTurn,
                         End::StopSequence(text) => StopReason::StopSequence(Some(text)),
@@ -198,7 +214,10 @@ mod here {
                     ended = true;
                 }
                 None => {
-                    out.push(Event::Fault(Fault::new(FaultKind::BackendError, "The model stopped in the middle of its answer.")));
+                    out.push(Event::Fault(Fault::new(
+                        FaultKind::BackendError,
+                        "The model stopped in the middle of its answer.",
+                    )));
                     ended = true;
                 }
             }

@@ -69,11 +69,31 @@ const VLLM: Traits = Traits {
     ..PLAIN
 };
 const LLAMACPP: Traits = Traits { provider: "llamacpp", continuous_usage: false, ..VLLM };
-const OLLAMA: Traits = Traits { provider: "ollama", dialects: &[Dialect::Chat], health: Some("/api/version"), system_first: true, ..PLAIN };
+const OLLAMA: Traits = Traits {
+    provider: "ollama",
+    dialects: &[Dialect::Chat],
+    health: Some("/api/version"),
+    system_first: true,
+    ..PLAIN
+};
 // OpenAI itself: https://platform.openai.com/docs/api-reference/chat, `max_tokens` is deprecated there.
 const OPENAI: Traits = Traits { idle: Duration::from_secs(30), max_completion_tokens: true, ..PLAIN };
-const ANTHROPIC: Traits = Traits { provider: "anthropic", dialects: &[Dialect::Messages], api_key_header: true, idle: Duration::from_secs(30), extended_sampling: true, ..PLAIN };
-const TIDEGATE: Traits = Traits { provider: "tidegate", dialects: &[Dialect::Chat, Dialect::Messages], idle: Duration::from_secs(30), extended_sampling: true, health: Some("/v1/models"), ..PLAIN };
+const ANTHROPIC: Traits = Traits {
+    provider: "anthropic",
+    dialects: &[Dialect::Messages],
+    api_key_header: true,
+    idle: Duration::from_secs(30),
+    extended_sampling: true,
+    ..PLAIN
+};
+const TIDEGATE: Traits = Traits {
+    provider: "tidegate",
+    dialects: &[Dialect::Chat, Dialect::Messages],
+    idle: Duration::from_secs(30),
+    extended_sampling: true,
+    health: Some("/"),
+    ..PLAIN
+};
 const LOCAL: Traits = Traits { provider: "local", system_first: true, extended_sampling: true, ..PLAIN };
 
 impl Kind {

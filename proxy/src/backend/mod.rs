@@ -96,7 +96,8 @@ impl Backends {
         for (name, settings) in config {
             match Backend::build(name, settings) {
                 Ok(mut backend) => {
-                    backend.local = settings.weights.as_ref().map(|weights| inprocess::Local::load(name, weights, settings));
+                    backend.local =
+                        settings.weights.as_ref().map(|weights| inprocess::Local::load(name, weights, settings));
                     by_name.insert(name.clone(), Arc::new(backend));
                 }
                 Err(more) => errors.extend(more),
@@ -123,7 +124,14 @@ impl Backends {
     ///
     /// # Errors
     /// The fault of the last target, when none did; a feature no target can express; everything the request itself gets wrong.
-    pub async fn send(&self, route: &Route, request: &Request, headers: &HeaderMap, request_id: &str, tried: &mut dyn FnMut(Try<'_>)) -> Result<Sent, Fault> {
+    pub async fn send(
+        &self,
+        route: &Route,
+        request: &Request,
+        headers: &HeaderMap,
+        request_id: &str,
+        tried: &mut dyn FnMut(Try<'_>),
+    ) -> Result<Sent, Fault> {
         let mut waited = Duration::ZERO;
         let mut last = None;
         let candidates = pick::order(self, route);
@@ -131,7 +139,13 @@ impl Backends {
             let backend = candidate.backend;
             let target = backend.traits.target(&candidate.hop.model, route.max_output);
             let attempt = at as u32 + 1;
-            tried(Try { backend: &backend.name, target: candidate.label(), model: &candidate.hop.model, provider: backend.traits.provider, attempt });
+            tried(Try {
+                backend: &backend.name,
+                target: candidate.label(),
+                model: &candidate.hop.model,
+                provider: backend.traits.provider,
+                attempt,
+            });
             let began = Instant::now();
             let answer = match (&backend.local, candidate.endpoint) {
                 (Some(local), _) => local.send(request, &target),
@@ -145,19 +159,29 @@ impl Backends {
                 Ok((outgoing, reply)) => return Ok(Sent { outgoing, reply, waited, timeouts: backend.timeouts }),
                 Err(verdict::Verdict::Final(fault)) => return Err(fault),
                 Err(verdict::Verdict::Another(fault)) => {
-                    tracing::warn!(request_id, target = &**candidate.label(), attempt, error = fault.message, waited_ms = began.elapsed().as_millis() as u64, "a backend gave no reply");
+                    tracing::warn!(
+                        request_id,
+                        target = &**candidate.label(),
+                        attempt,
+                        error = fault.message,
+                        waited_ms = began.elapsed().as_millis() as u64,
+                        "a backend gave no reply"
+                    );
                     last = Some(fault);
                 }
             }
         }
-        let mut fault = last.unwrap_or_else(|| Fault::new(FaultKind::BackendUnavailable, "No backend serves this model at the moment."));
+        let mut fault = last.unwrap_or_else(|| {
+            Fault::new(FaultKind::BackendUnavailable, "No backend serves this model at the moment.")
+        });
         fault.exhausted = candidates.len() > 1;
         Err(fault)
     }
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    let family = IntGaugeVec::new(Opts::new(name, help), &["backend", "target"]).expect("the name and labels are constants");
+    let family =
+        IntGaugeVec::new(Opts::new(name, help), &["backend", "target"]).expect("the name and labels are constants");
     // A second configuration in one process finds the family registered: it uses its own until the first is gone.
     let _ = registry.register(Box::new(family.clone()));
     family
@@ -169,10 +193,24 @@ impl Backend {
         let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
         let is_local = settings.kind == Kind::Local;
         if is_local != urls.is_empty() {
-            errors.push((String::new(), if is_local { "a local backend has no url".into() } else { "a backend needs a `url` (or several `urls`)".into() }));
+            errors.push((
+                String::new(),
+                if is_local {
+                    "a local backend has no url".into()
+                } else {
+                    "a backend needs a `url` (or several `urls`)".into()
+                },
+            ));
         }
         if is_local != settings.weights.is_some() {
-            errors.push((String::new(), if is_local { "a local backend needs `weights`, a GGUF file".into() } else { "`weights` is for kind = \"local\"".into() }));
+            errors.push((
+                String::new(),
+                if is_local {
+                    "a local backend needs `weights`, a GGUF file".into()
+                } else {
+                    "`weights` is for kind = \"local\"".into()
+                },
+            ));
         }
         let mut endpoints = Vec::new();
         for (index, url) in urls.into_iter().enumerate() {
@@ -183,7 +221,11 @@ impl Backend {
         }
         let traits = settings.kind.traits();
         let credentials = settings.key.as_ref().map(|key| {
-            let (header, text) = if traits.api_key_header { (HeaderName::from_static("x-api-key"), key.reveal().to_owned()) } else { (header::AUTHORIZATION, format!("Bearer {}", key.reveal())) };
+            let (header, text) = if traits.api_key_header {
+                (HeaderName::from_static("x-api-key"), key.reveal().to_owned())
+            } else {
+                (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
+            };
             HeaderValue::from_str(&text).map(|mut value| {
                 value.set_sensitive(true);
                 (header, value)
@@ -195,21 +237,47 @@ impl Backend {
         });
         let dialects = settings.dialects.as_ref().map_or_else(
             || traits.dialects.to_vec(),
-            |families| Dialect::ALL.into_iter().filter(|dialect| families.iter().any(|family| *family == family_of(*dialect))).collect(),
+            |families| {
+                Dialect::ALL
+                    .into_iter()
+                    .filter(|dialect| families.iter().any(|family| *family == family_of(*dialect)))
+                    .collect()
+            },
         );
         if !errors.is_empty() {
             return Err(errors.into_iter().map(|(key, error)| (format!("backends.{name}{key}"), error)).collect());
         }
-        Ok(Self { name: name.clone(), traits, dialects, endpoints, credentials, key: settings.key.clone(), timeouts: settings.timeouts, local: None })
+        Ok(Self {
+            name: name.clone(),
+            traits,
+            dialects,
+            endpoints,
+            credentials,
+            key: settings.key.clone(),
+            timeouts: settings.timeouts,
+            local: None,
+        })
     }
 
     /// Sends a written request to one address.
-    async fn call(&self, endpoint: &Arc<Endpoint>, outgoing: Outgoing, request: &Request, headers: &HeaderMap, request_id: &str, waited: &mut Duration) -> Result<(Outgoing, Reply), verdict::Verdict> {
+    async fn call(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        outgoing: Outgoing,
+        request: &Request,
+        headers: &HeaderMap,
+        request_id: &str,
+        waited: &mut Duration,
+    ) -> Result<(Outgoing, Reply), verdict::Verdict> {
         let message = self.message(endpoint, &outgoing, headers, request_id);
         let began = Instant::now();
         let sending = http::send(endpoint, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
-        let sent = if request.stream { tokio::time::timeout(self.timeouts.first_token.0, sending).await.unwrap_or(Err(http::Failure::Slow)) } else { sending.await };
+        let sent = if request.stream {
+            tokio::time::timeout(self.timeouts.first_token.0, sending).await.unwrap_or(Err(http::Failure::Slow))
+        } else {
+            sending.await
+        };
         *waited += began.elapsed();
         let (head, body) = sent.map_err(|failure| verdict::unreachable(&failure))?;
         if head.status().is_success() {
@@ -221,12 +289,22 @@ impl Backend {
         Err(verdict)
     }
 
-    fn message(&self, endpoint: &Endpoint, outgoing: &Outgoing, headers: &HeaderMap, request_id: &str) -> ::http::Request<Full<bytes::Bytes>> {
+    fn message(
+        &self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing,
+        headers: &HeaderMap,
+        request_id: &str,
+    ) -> ::http::Request<Full<bytes::Bytes>> {
         let mut message = ::http::Request::new(Full::new(outgoing.written.body.clone()));
         *message.method_mut() = Method::POST;
         let path = outgoing.dialect.path();
         let uri = if endpoint.http2 {
-            Uri::builder().scheme("http").authority(endpoint.host.as_bytes()).path_and_query(format!("{}{path}", endpoint.prefix)).build()
+            Uri::builder()
+                .scheme("http")
+                .authority(endpoint.host.as_bytes())
+                .path_and_query(format!("{}{path}", endpoint.prefix))
+                .build()
         } else if endpoint.prefix.is_empty() {
             Ok(Uri::from_static(path))
         } else {

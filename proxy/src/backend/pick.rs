@@ -31,7 +31,11 @@ pub(super) fn order<'a>(backends: &'a Backends, route: &'a Route) -> Vec<Candida
         if backend.endpoints.is_empty() {
             candidates.push(Candidate { hop, backend, endpoint: None });
         }
-        candidates.extend(backend.endpoints.iter().map(|endpoint| Candidate { hop, backend, endpoint: Some(endpoint) }));
+        candidates.extend(backend.endpoints.iter().map(|endpoint| Candidate {
+            hop,
+            backend,
+            endpoint: Some(endpoint),
+        }));
     }
     let mut start = 0;
     while start < candidates.len() {

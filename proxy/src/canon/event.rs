@@ -134,10 +134,11 @@ impl Grammar {
             Event::Start { .. } if self.started => return Err("a second Start".into()),
             Event::Start { .. } => self.started = true,
             _ if !self.started => return Err(format!("{event:?} before Start")),
-            Event::Open(part) => match self.open.replace(part.clone()) {
-                Some(open) => return Err(format!("{part:?} opened inside {open:?}")),
-                None => {}
-            },
+            Event::Open(part) => {
+                if let Some(open) = self.open.replace(part.clone()) {
+                    return Err(format!("{part:?} opened inside {open:?}"));
+                }
+            }
             Event::Delta(delta) => match (&self.open, delta) {
                 (Some(Part::Text), Delta::Text(_) | Delta::Citation(_))
                 | (Some(Part::Refusal), Delta::Text(_))

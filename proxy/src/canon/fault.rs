@@ -164,7 +164,16 @@ pub struct Fault {
 impl Fault {
     /// A fault of this kind.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), code: None, param: None, details: Vec::new(), status: None, retry_after: None, exhausted: false }
+        Self {
+            kind,
+            message: message.into(),
+            code: None,
+            param: None,
+            details: Vec::new(),
+            status: None,
+            retry_after: None,
+            exhausted: false,
+        }
     }
 
     /// The request is wrong.
@@ -182,9 +191,19 @@ impl Fault {
         Self::new(FaultKind::Internal, message)
     }
 
+    /// The backend's stream ended before it had said so.
+    pub fn cut() -> Self {
+        Self::new(FaultKind::BackendCut, "The backend's stream broke off before the reply was complete.")
+    }
+
     /// The model is unknown or not this caller's; both read the same.
     pub fn model_not_found(model: &str) -> Self {
-        let mut fault = Self::new(FaultKind::ModelNotFound, format!("The model `{model}` does not exist or you do not have access to it. GET /v1/models lists the ones you may use."));
+        let mut fault = Self::new(
+            FaultKind::ModelNotFound,
+            format!(
+                "The model `{model}` does not exist or you do not have access to it. GET /v1/models lists the ones you may use."
+            ),
+        );
         fault.code = Some("model_not_found");
         fault.param = Some("model".into());
         fault
@@ -192,7 +211,11 @@ impl Fault {
 
     /// Every detail at once; the message sums them up.
     pub fn from_details(details: Vec<Detail>) -> Self {
-        let message = details.iter().map(|detail| format!("{}: {}", dotted(&detail.loc), detail.msg)).collect::<Vec<_>>().join("; ");
+        let message = details
+            .iter()
+            .map(|detail| format!("{}: {}", dotted(&detail.loc), detail.msg))
+            .collect::<Vec<_>>()
+            .join("; ");
         let param = details.first().map(|detail| dotted(&detail.loc)).filter(|param| !param.is_empty());
         Self { details, param, ..Self::new(FaultKind::Invalid, message) }
     }

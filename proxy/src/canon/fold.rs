@@ -41,11 +41,15 @@ impl Answer {
                 self.id = id;
                 self.model = model;
             }
-            Event::Open(part) => self.parts.push(Piece { part, text: String::new(), signature: None, citations: Vec::new() }),
+            Event::Open(part) => {
+                self.parts.push(Piece { part, text: String::new(), signature: None, citations: Vec::new() })
+            }
             Event::Delta(delta) => {
                 if let Some(piece) = self.parts.last_mut() {
                     match delta {
-                        Delta::Text(text) | Delta::Thinking(text) | Delta::Arguments(text) => piece.text.push_str(&text),
+                        Delta::Text(text) | Delta::Thinking(text) | Delta::Arguments(text) => {
+                            piece.text.push_str(&text)
+                        }
                         Delta::Signature(text) => piece.signature.get_or_insert_default().push_str(&text),
                         Delta::Citation(json) => piece.citations.push(json),
                     }

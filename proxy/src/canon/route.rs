@@ -84,8 +84,10 @@ mod tests {
 
     #[test]
     fn cached_tokens_are_priced_apart_and_once() {
-        let price = Price { currency: "USD".into(), input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: None };
-        let usage = Usage { input: Some(1_000_000), output: Some(100_000), cache_read: Some(400_000), ..Usage::default() };
+        let price =
+            Price { currency: "USD".into(), input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: None };
+        let usage =
+            Usage { input: Some(1_000_000), output: Some(100_000), cache_read: Some(400_000), ..Usage::default() };
         assert!((price.of(&usage) - (0.6 + 0.04 + 1.0)).abs() < 1e-9);
     }
 }

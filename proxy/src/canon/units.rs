@@ -38,10 +38,11 @@ enum Written {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = match Written::deserialize(from).map_err(|_| D::Error::custom("expected a size such as \"32MiB\""))? {
-            Written::Number(bytes) => return usize::try_from(bytes).map(Size).map_err(D::Error::custom),
-            Written::Text(text) => text,
-        };
+        let text =
+            match Written::deserialize(from).map_err(|_| D::Error::custom("expected a size such as \"32MiB\""))? {
+                Written::Number(bytes) => return usize::try_from(bytes).map(Size).map_err(D::Error::custom),
+                Written::Text(text) => text,
+            };
         let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
         let unit: usize = match text[digits..].trim() {
             "" | "B" => 1,
@@ -51,9 +52,15 @@ impl<'de> Deserialize<'de> for Size {
             "MiB" | "M" => 1 << 20,
             "GB" => 1_000_000_000,
             "GiB" | "G" => 1 << 30,
-            unit => return Err(D::Error::custom(format!("unknown unit `{unit}` in size \"{text}\"; use B, kB, KiB, MB, MiB, GB or GiB"))),
+            unit => {
+                return Err(D::Error::custom(format!(
+                    "unknown unit `{unit}` in size \"{text}\"; use B, kB, KiB, MB, MiB, GB or GiB"
+                )));
+            }
         };
-        let number: usize = text[..digits].parse().map_err(|_| D::Error::custom(format!("expected a size such as \"32MiB\", found \"{text}\"")))?;
+        let number: usize = text[..digits]
+            .parse()
+            .map_err(|_| D::Error::custom(format!("expected a size such as \"32MiB\", found \"{text}\"")))?;
         number.checked_mul(unit).map(Size).ok_or_else(|| D::Error::custom(format!("size \"{text}\" is too large")))
     }
 }
@@ -61,10 +68,12 @@ impl<'de> Deserialize<'de> for Size {
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match Written::deserialize(from).map_err(|_| D::Error::custom("expected a period such as \"30s\""))? {
-            Written::Number(number) => Err(D::Error::custom(format!("a period needs a unit: write \"{number}s\" for seconds"))),
-            Written::Text(text) => {
-                humantime::parse_duration(&text).map(Period).map_err(|error| D::Error::custom(format!("expected a period such as \"30s\", found \"{text}\" ({error})")))
+            Written::Number(number) => {
+                Err(D::Error::custom(format!("a period needs a unit: write \"{number}s\" for seconds")))
             }
+            Written::Text(text) => humantime::parse_duration(&text).map(Period).map_err(|error| {
+                D::Error::custom(format!("expected a period such as \"30s\", found \"{text}\" ({error})"))
+            }),
         }
     }
 }
@@ -73,10 +82,16 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         if let Some(name) = text.strip_prefix("env:") {
-            return std::env::var(name).ok().filter(|value| !value.is_empty()).map(Secret).ok_or_else(|| D::Error::custom(format!("the environment variable {name} is not set")));
+            return std::env::var(name)
+                .ok()
+                .filter(|value| !value.is_empty())
+                .map(Secret)
+                .ok_or_else(|| D::Error::custom(format!("the environment variable {name} is not set")));
         }
         if let Some(path) = text.strip_prefix("file:") {
-            return std::fs::read_to_string(path).map(|value| Secret(value.trim().to_owned())).map_err(|error| D::Error::custom(format!("cannot read the secret from {path}: {error}")));
+            return std::fs::read_to_string(path)
+                .map(|value| Secret(value.trim().to_owned()))
+                .map_err(|error| D::Error::custom(format!("cannot read the secret from {path}: {error}")));
         }
         Ok(Secret(text))
     }
@@ -104,10 +119,23 @@ mod tests {
 
     #[test]
     fn sizes_and_periods_read_as_people_write_them() {
-        for (text, expect) in [("\"32MiB\"", Some(32 << 20)), ("7", Some(7)), ("\"1 GB\"", Some(1_000_000_000)), ("\"1 MX\"", None), ("\"x\"", None), ("\"99999999999GiB\"", None)] {
+        for (text, expect) in [
+            ("\"32MiB\"", Some(32 << 20)),
+            ("7", Some(7)),
+            ("\"1 GB\"", Some(1_000_000_000)),
+            ("\"1 MX\"", None),
+            ("\"x\"", None),
+            ("\"99999999999GiB\"", None),
+        ] {
             assert_eq!(serde_json::from_str::<Size>(text).ok().map(|size| size.0), expect, "{text}");
         }
-        for (text, expect) in [("\"30s\"", Some(30_000)), ("\"50ms\"", Some(50)), ("\"400d\"", Some(34_560_000_000)), ("30", None), ("\"soon\"", None)] {
+        for (text, expect) in [
+            ("\"30s\"", Some(30_000)),
+            ("\"50ms\"", Some(50)),
+            ("\"400d\"", Some(34_560_000_000)),
+            ("30", None),
+            ("\"soon\"", None),
+        ] {
             assert_eq!(serde_json::from_str::<Period>(text).ok().map(|period| period.0.as_millis()), expect, "{text}");
         }
     }
@@ -116,6 +144,11 @@ mod tests {
     fn a_secret_never_prints() {
         let secret: Secret = serde_json::from_str("\"hunter2\"").unwrap();
         assert_eq!((format!("{secret:?}").as_str(), secret.reveal()), ("***", "hunter2"));
-        assert!(serde_json::from_str::<Secret>("\"env:TIDEGATE_NO_SUCH\"").unwrap_err().to_string().contains("TIDEGATE_NO_SUCH"));
+        assert!(
+            serde_json::from_str::<Secret>("\"env:TIDEGATE_NO_SUCH\"")
+                .unwrap_err()
+                .to_string()
+                .contains("TIDEGATE_NO_SUCH")
+        );
     }
 }

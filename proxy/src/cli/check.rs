@@ -5,7 +5,9 @@ use clap::Args;
 
 /// Check a configuration and print everything that is wrong with it, with file, line and key.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate check --config tidegate.toml\n  tidegate check --schema > tidegate.schema.json")]
+#[command(
+    after_help = "Example:\n  tidegate check --config tidegate.toml\n  tidegate check --schema > tidegate.schema.json"
+)]
 pub(super) struct Check {
     #[command(flatten)]
     from: From,
@@ -23,7 +25,12 @@ impl Check {
         let config = self.from.load(&[])?;
         let projects: usize = config.organizations.values().map(|organization| organization.projects.len()).sum();
         let name = self.from.file().map_or("the built-in configuration".to_owned(), |path| path.display().to_string());
-        super::print(&format!("{name} is good: {} backends, {} models, {} organizations, {projects} projects\n", config.backends.len(), config.models.len(), config.organizations.len()));
+        super::print(&format!(
+            "{name} is good: {} backends, {} models, {} organizations, {projects} projects\n",
+            config.backends.len(),
+            config.models.len(),
+            config.organizations.len()
+        ));
         Ok(())
     }
 }

@@ -50,7 +50,8 @@ impl Keys {
         let Verb::New(new) = self.verb;
         let (prefix, place) = match (&new.owner.project, &new.owner.organization, &new.owner.user) {
             (Some(path), _, _) => {
-                let (organization, project) = path.split_once('/').ok_or("--project takes ORGANIZATION/PROJECT, for example acme/web")?;
+                let (organization, project) =
+                    path.split_once('/').ok_or("--project takes ORGANIZATION/PROJECT, for example acme/web")?;
                 ("dfproj_", format!("[organizations.{organization}.projects.{project}]"))
             }
             (_, Some(organization), _) => ("dforg_", format!("[organizations.{organization}]")),
@@ -61,7 +62,10 @@ impl Keys {
         if new.format != Format::Table {
             return table::print(new.format, &["id", "key", "hash"], &[vec![new.id.into(), key.into(), hash.into()]]);
         }
-        super::print(&format!("key   {key}\n\nIt is shown only now. Under {place} add to `keys`:\n\n  {{ id = \"{}\", hash = \"{hash}\" }}\n", new.id));
+        super::print(&format!(
+            "key   {key}\n\nIt is shown only now. Under {place} add to `keys`:\n\n  {{ id = \"{}\", hash = \"{hash}\" }}\n",
+            new.id
+        ));
         Ok(())
     }
 }

@@ -69,7 +69,11 @@ impl From {
 
 fn explain(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
-    format!("the configuration has {}:\n{}", if lines.len() == 1 { "a problem".into() } else { format!("{} problems", lines.len()) }, lines.join("\n"))
+    format!(
+        "the configuration has {}:\n{}",
+        if lines.len() == 1 { "a problem".into() } else { format!("{} problems", lines.len()) },
+        lines.join("\n")
+    )
 }
 
 /// How to print data.

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// List the configured models, or fetch one.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate models\n  tidegate models pull HuggingFaceTB/SmolLM2-135M-Instruct-GGUF --to models")]
+#[command(
+    after_help = "Example:\n  tidegate models\n  tidegate models pull HuggingFaceTB/SmolLM2-135M-Instruct-GGUF --to models"
+)]
 pub(super) struct Models {
     #[command(flatten)]
     from: From,
@@ -57,7 +59,12 @@ impl Models {
             .models
             .iter()
             .map(|(name, model)| {
-                let targets = model.targets.iter().map(|target| format!("{}:{}", target.backend, target.model.as_ref().unwrap_or(name))).collect::<Vec<_>>().join(" ");
+                let targets = model
+                    .targets
+                    .iter()
+                    .map(|target| format!("{}:{}", target.backend, target.model.as_ref().unwrap_or(name)))
+                    .collect::<Vec<_>>()
+                    .join(" ");
                 vec![name.to_string().into(), targets.into(), model.fallbacks.join(" ").into()]
             })
             .collect();
@@ -94,7 +101,11 @@ impl Pull {
         self.fetch(&file, &part)?;
         self.verify(&file, &part)?;
         std::fs::rename(&part, &target).map_err(|error| format!("cannot rename {}: {error}", part.display()))?;
-        super::print(&format!("{}\n\nPut it into the configuration:\n\n  [backends.here]\n  kind = \"local\"\n  weights = \"{}\"\n", target.display(), target.display()));
+        super::print(&format!(
+            "{}\n\nPut it into the configuration:\n\n  [backends.here]\n  kind = \"local\"\n  weights = \"{}\"\n",
+            target.display(),
+            target.display()
+        ));
         Ok(())
     }
 
@@ -102,12 +113,28 @@ impl Pull {
     fn choose(&self) -> Result<Listed, String> {
         let address = format!("{}/api/models/{}/tree/{}?recursive=true", self.endpoint, self.repository, self.revision);
         let mut answer = self.get(&address, 0)?;
-        let listed: Vec<Listed> = serde_json::from_reader(answer.body_mut().as_reader()).map_err(|error| format!("{address} gave no list of files: {error}"))?;
-        let mut files: Vec<Listed> = listed.into_iter().filter(|file| file.path.ends_with(".gguf") && self.file.as_ref().is_none_or(|name| file.path == *name)).collect();
+        let listed: Vec<Listed> = serde_json::from_reader(answer.body_mut().as_reader())
+            .map_err(|error| format!("{address} gave no list of files: {error}"))?;
+        let mut files: Vec<Listed> = listed
+            .into_iter()
+            .filter(|file| file.path.ends_with(".gguf") && self.file.as_ref().is_none_or(|name| file.path == *name))
+            .collect();
         match files.len() {
             1 => Ok(files.remove(0)),
-            0 => Err(format!("{} has no GGUF file{}", self.repository, self.file.as_ref().map_or(String::new(), |name| format!(" `{name}`")))),
-            _ => Err(format!("{} has several GGUF files; choose one with --file:\n{}", self.repository, files.iter().map(|file| format!("  {} ({} MB)", file.path, file.size / 1_000_000)).collect::<Vec<_>>().join("\n"))),
+            0 => Err(format!(
+                "{} has no GGUF file{}",
+                self.repository,
+                self.file.as_ref().map_or(String::new(), |name| format!(" `{name}`"))
+            )),
+            _ => Err(format!(
+                "{} has several GGUF files; choose one with --file:\n{}",
+                self.repository,
+                files
+                    .iter()
+                    .map(|file| format!("  {} ({} MB)", file.path, file.size / 1_000_000))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            )),
         }
     }
 
@@ -123,7 +150,9 @@ impl Pull {
     }
 
     fn fetch(&self, file: &Listed, part: &Path) -> Result<(), String> {
-        let fail = |error: std::io::Error| format!("cannot write {}: {error}; run the same command again to go on", part.display());
+        let fail = |error: std::io::Error| {
+            format!("cannot write {}: {error}; run the same command again to go on", part.display())
+        };
         let have = std::fs::metadata(part).map_or(0, |meta| meta.len());
         if have == file.size {
             return Ok(());
@@ -132,9 +161,13 @@ impl Pull {
         let mut answer = self.get(&address, have)?;
         // A server that does not know ranges sends all of it again.
         let resumes = answer.status().as_u16() == 206;
-        let mut out = OpenOptions::new().create(true).write(true).append(resumes).truncate(!resumes).open(part).map_err(fail)?;
+        let mut out =
+            OpenOptions::new().create(true).write(true).append(resumes).truncate(!resumes).open(part).map_err(fail)?;
         let bar = ProgressBar::new(file.size).with_position(if resumes { have } else { 0 });
-        bar.set_style(ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         let mut reader = bar.wrap_read(answer.body_mut().as_reader());
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -161,11 +194,19 @@ impl Pull {
             }
         }
         if length != file.size {
-            return Err(format!("{} has {length} of {} bytes; run the same command again to go on", path.display(), file.size));
+            return Err(format!(
+                "{} has {length} of {} bytes; run the same command again to go on",
+                path.display(),
+                file.size
+            ));
         }
         let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         match &file.lfs {
-            Some(lfs) if lfs.oid != found => Err(format!("{} is damaged: its SHA-256 is {found}, the hub says {}; delete it and fetch it again", path.display(), lfs.oid)),
+            Some(lfs) if lfs.oid != found => Err(format!(
+                "{} is damaged: its SHA-256 is {found}, the hub says {}; delete it and fetch it again",
+                path.display(),
+                lfs.oid
+            )),
             Some(_) => Ok(()),
             None => Err(format!("the hub gives no checksum for {}; not keeping what cannot be checked", file.path)),
         }

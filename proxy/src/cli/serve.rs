@@ -25,7 +25,10 @@ pub(super) struct Serve {
 impl Serve {
     pub fn run(self) -> Result<(), String> {
         log(self.log_json);
-        let overrides: Vec<_> = [("server.listen", self.listen), ("admin.listen", self.admin)].into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_string()))).collect();
+        let overrides: Vec<_> = [("server.listen", self.listen), ("admin.listen", self.admin)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_string())))
+            .collect();
         let config = self.from.load(&overrides)?;
         crate::app::run(&config, stop(), |_| {})
     }

@@ -7,7 +7,16 @@ use serde_json::{Map, Value};
 pub(super) fn print(format: Format, columns: &[&str], rows: &[Vec<Value>]) -> Result<(), String> {
     let text = match format {
         Format::Table => table(columns, rows),
-        Format::Json => rows.iter().map(|row| Value::Object(columns.iter().map(|column| (*column).to_owned()).zip(row.iter().cloned()).collect::<Map<_, _>>()).to_string() + "\n").collect(),
+        Format::Json => rows
+            .iter()
+            .map(|row| {
+                Value::Object(
+                    columns.iter().map(|column| (*column).to_owned()).zip(row.iter().cloned()).collect::<Map<_, _>>(),
+                )
+                .to_string()
+                    + "\n"
+            })
+            .collect(),
         Format::Csv => csv(columns, rows)?,
     };
     super::print(&text);
@@ -28,7 +37,9 @@ fn csv(columns: &[&str], rows: &[Vec<Value>]) -> Result<String, String> {
 /// Text to the left, numbers to the right.
 fn table(columns: &[&str], rows: &[Vec<Value>]) -> String {
     let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
-    let width = |at: usize| cells.iter().map(|row| row[at].chars().count()).chain([columns[at].chars().count()]).max().unwrap_or(0);
+    let width = |at: usize| {
+        cells.iter().map(|row| row[at].chars().count()).chain([columns[at].chars().count()]).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let is_number = |at: usize| rows.iter().any(|row| row[at].is_number());
     let line = |row: &[String]| {

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 /// Show what was used, by whom and at what price. Works beside a running gateway.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate usage --by project,model --since 7d\n  tidegate usage --records --format json | tail")]
+#[command(
+    after_help = "Example:\n  tidegate usage --by project,model --since 7d\n  tidegate usage --records --format json | tail"
+)]
 pub(super) struct Usage {
     #[command(flatten)]
     from: From,
@@ -40,15 +42,23 @@ impl Usage {
     pub fn run(self) -> Result<(), String> {
         let path = self.from.load(&[])?.ledger.path;
         if !path.exists() {
-            return Err(format!("there is no ledger at {} yet: it begins with the first `tidegate serve`", path.display()));
+            return Err(format!(
+                "there is no ledger at {} yet: it begins with the first `tidegate serve`",
+                path.display()
+            ));
         }
         let mut store = Store::open(&path)?;
         // What the gateway (or one that died) has written a moment ago is still in the journal.
         ingest(&mut store, &path)?;
         let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
         let since = self.since.map(|since| now.saturating_sub(since).as_millis() as i64);
-        let filter = Filter { since, until: None, organization: self.organization, project: self.project, limit: self.limit };
-        if self.records { records(&store, &filter, self.format) } else { totals(&store, &filter, &self.by, self.format) }
+        let filter =
+            Filter { since, until: None, organization: self.organization, project: self.project, limit: self.limit };
+        if self.records {
+            records(&store, &filter, self.format)
+        } else {
+            totals(&store, &filter, &self.by, self.format)
+        }
     }
 }
 
@@ -62,17 +72,41 @@ fn records(store: &Store, filter: &Filter, format: Format) -> Result<(), String>
         })
         .collect::<Result<_, _>>()?;
     // A table of thirty columns is for nobody's eyes.
-    let short = ["started_at", "organization", "project", "endpoint", "model_requested", "backend", "status", "outcome", "input_tokens", "output_tokens", "usage_source", "first_token_ms", "duration_ms", "cost"];
-    let all: Vec<String> = serde_json::to_value(crate::canon::Record::default()).ok().and_then(|value| Some(value.as_object()?.keys().cloned().collect())).unwrap_or_default();
-    let columns: Vec<&str> = if format == Format::Table { short.to_vec() } else { all.iter().map(String::as_str).collect() };
-    let cells: Vec<Vec<Value>> = rows.iter().map(|row| columns.iter().map(|column| cell(format, column, row)).collect()).collect();
+    let short = [
+        "started_at",
+        "organization",
+        "project",
+        "endpoint",
+        "model_requested",
+        "backend",
+        "status",
+        "outcome",
+        "input_tokens",
+        "output_tokens",
+        "usage_source",
+        "first_token_ms",
+        "duration_ms",
+        "cost",
+    ];
+    let all: Vec<String> = serde_json::to_value(crate::canon::Record::default())
+        .ok()
+        .and_then(|value| Some(value.as_object()?.keys().cloned().collect()))
+        .unwrap_or_default();
+    let columns: Vec<&str> =
+        if format == Format::Table { short.to_vec() } else { all.iter().map(String::as_str).collect() };
+    let cells: Vec<Vec<Value>> =
+        rows.iter().map(|row| columns.iter().map(|column| cell(format, column, row)).collect()).collect();
     table::print(format, &columns, &cells)
 }
 
 fn cell(format: Format, column: &str, row: &serde_json::Map<String, Value>) -> Value {
     let value = row.get(column).cloned().unwrap_or(Value::Null);
     match (format, column, value.as_u64()) {
-        (Format::Table, "started_at", Some(millis)) => humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis)).to_string().into(),
+        (Format::Table, "started_at", Some(millis)) => {
+            humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_millis(millis))
+                .to_string()
+                .into()
+        }
         _ => value,
     }
 }
@@ -80,13 +114,28 @@ fn cell(format: Format, column: &str, row: &serde_json::Map<String, Value>) -> V
 fn totals(store: &Store, filter: &Filter, by: &[Group], format: Format) -> Result<(), String> {
     let rows = store.totals(filter, by).map_err(|error| error.to_string())?;
     let mut columns: Vec<&str> = by.iter().map(|group| group.heading()).collect();
-    columns.extend(["requests", "failed", "input_tokens", "output_tokens", "cache_read_tokens", "estimated", "cost", "currency"]);
+    columns.extend([
+        "requests",
+        "failed",
+        "input_tokens",
+        "output_tokens",
+        "cache_read_tokens",
+        "estimated",
+        "cost",
+        "currency",
+    ]);
     let cells: Vec<Vec<Value>> = rows
         .into_iter()
         .map(|row| {
             let cost = if row.currency.is_empty() { Value::Null } else { ((row.cost * 1e6).round() / 1e6).into() };
-            let counts = [row.requests, row.failed, row.input_tokens, row.output_tokens, row.cache_read_tokens, row.estimated];
-            row.group.into_iter().map(Value::String).chain(counts.map(Value::from)).chain([cost, Value::String(row.currency)]).collect()
+            let counts =
+                [row.requests, row.failed, row.input_tokens, row.output_tokens, row.cache_read_tokens, row.estimated];
+            row.group
+                .into_iter()
+                .map(Value::String)
+                .chain(counts.map(Value::from))
+                .chain([cost, Value::String(row.currency)])
+                .collect()
         })
         .collect();
     table::print(format, &columns, &cells)

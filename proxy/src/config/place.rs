@@ -60,7 +60,8 @@ pub(super) fn segments(key: &str) -> Vec<String> {
 
 /// Parts as a dotted key.
 pub(super) fn dotted(parts: &[String]) -> String {
-    let bare = |part: &String| part.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-');
+    let bare =
+        |part: &String| part.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-');
     parts.iter().map(|part| if bare(part) { part.clone() } else { format!("\"{part}\"") }).collect::<Vec<_>>().join(".")
 }
 

@@ -23,15 +23,20 @@ pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Confi
     let mut figment = Figment::new();
     let mut text = String::new();
     if let Some(path) = file {
-        text = std::fs::read_to_string(path).map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
+        text = std::fs::read_to_string(path)
+            .map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
         figment = match path.extension().and_then(|extension| extension.to_str()) {
             Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
             Some("json") => figment.merge(Json::string(&text)),
             _ => {
                 // figment names the error but not the line; the editor's parser does.
                 if let Err(error) = text.parse::<toml_edit::Document<String>>() {
-                    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-                    let problem = Problem { place: Some((path.to_owned(), line)), ..Problem::new("", format!("this is no TOML: {}", error.message())) };
+                    let line =
+                        error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+                    let problem = Problem {
+                        place: Some((path.to_owned(), line)),
+                        ..Problem::new("", format!("this is no TOML: {}", error.message()))
+                    };
                     return Err(vec![problem]);
                 }
                 figment.merge(Toml::string(&text))
@@ -64,7 +69,12 @@ pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Confi
 fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
     let mut tree: Dict = match figment.extract() {
         Ok(tree) => tree,
-        Err(error) => return (None, error.into_iter().map(|error| Problem::new(dotted(&error.path), error.kind.to_string())).collect()),
+        Err(error) => {
+            return (
+                None,
+                error.into_iter().map(|error| Problem::new(dotted(&error.path), error.kind.to_string())).collect(),
+            );
+        }
     };
     let mut problems = Vec::new();
     for (pattern, what) in NOT_YET {
@@ -84,7 +94,9 @@ fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
                 }
                 format!("unknown key `{field}`{}", nearest(field, known))
             }
-            Kind::UnknownVariant(word, known) => format!("unknown value `{word}`; it is one of {}{}", known.join(", "), nearest(word, known)),
+            Kind::UnknownVariant(word, known) => {
+                format!("unknown value `{word}`; it is one of {}{}", known.join(", "), nearest(word, known))
+            }
             Kind::MissingField(field) => {
                 problems.push(Problem::new(dotted(&path), format!("the key `{field}` is missing")));
                 // Nothing can be taken out that would make it whole, but the thing that lacks it.
@@ -172,9 +184,15 @@ mod tests {
 
     #[test]
     fn references_are_checked_and_broken_files_have_a_line() {
-        let found = problems("[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\n[models.\"m:1\"]\ntargets = [ { backend = \"gpx\" } ]\n");
+        let found = problems(
+            "[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\n[models.\"m:1\"]\ntargets = [ { backend = \"gpx\" } ]\n",
+        );
         assert_eq!(found, ["F:5: models.\"m:1\".targets: there is no backend `gpx`; did you mean `gpu`?"]);
-        assert!(problems("[server]\nlisten = \n")[0].starts_with("F:2: this is no TOML"), "{:?}", problems("[server]\nlisten = \n"));
+        assert!(
+            problems("[server]\nlisten = \n")[0].starts_with("F:2: this is no TOML"),
+            "{:?}",
+            problems("[server]\nlisten = \n")
+        );
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
     }
 

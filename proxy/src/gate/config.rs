@@ -77,11 +77,18 @@ impl std::fmt::Debug for KeyHash {
 impl<'de> Deserialize<'de> for KeyHash {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        let wrong = || D::Error::custom("expected `sha256:` and 64 hex digits (`tidegate keys new` prints them); the key itself does not belong into the configuration");
+        let wrong = || {
+            D::Error::custom(
+                "expected `sha256:` and 64 hex digits (`tidegate keys new` prints them); the key itself does not belong into the configuration",
+            )
+        };
         let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.is_ascii()).ok_or_else(wrong)?;
         let mut hash = [0; 32];
         for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?;
+            *byte = std::str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .ok_or_else(wrong)?;
         }
         Ok(Self(hash))
     }
@@ -98,7 +105,8 @@ impl JsonSchema for KeyHash {
 
 /// Ids of organizations, projects and users.
 pub(crate) fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 impl Config {
@@ -118,8 +126,13 @@ impl Config {
         }
         for (name, user) in &self.users {
             id(format!("users.{name}"), name, &mut errors);
-            for organization in user.organizations.iter().filter(|organization| !self.organizations.contains_key(*organization)) {
-                errors.push((format!("users.{name}.organizations"), format!("there is no organization `{organization}`")));
+            for organization in
+                user.organizations.iter().filter(|organization| !self.organizations.contains_key(*organization))
+            {
+                errors.push((
+                    format!("users.{name}.organizations"),
+                    format!("there is no organization `{organization}`"),
+                ));
             }
         }
         errors

@@ -50,7 +50,10 @@ enum Scope {
     Project(Arc<Tenant>),
     Organization(Arc<Account>),
     /// `None`: everything.
-    User { id: Arc<str>, organizations: Option<Vec<Arc<str>>> },
+    User {
+        id: Arc<str>,
+        organizations: Option<Vec<Arc<str>>>,
+    },
 }
 
 /// Somebody the gate let in.
@@ -108,17 +111,35 @@ impl Gate {
         };
         for (id, organization) in &config.organizations {
             let tenants = organization.projects.iter().map(|(project, settings)| {
-                let models = settings.models.as_ref().map(|models| models.iter().map(|model| Pattern(model.as_str().into())).collect());
-                let tenant = Tenant { organization: id.clone(), id: project.clone(), archived: settings.archived || organization.archived, models };
+                let models = settings
+                    .models
+                    .as_ref()
+                    .map(|models| models.iter().map(|model| Pattern(model.as_str().into())).collect());
+                let tenant = Tenant {
+                    organization: id.clone(),
+                    id: project.clone(),
+                    archived: settings.archived || organization.archived,
+                    models,
+                };
                 (project.clone(), Arc::new(tenant))
             });
             let account = Arc::new(Account { id: id.clone(), projects: tenants.collect() });
             for key in &organization.keys {
-                add(&mut gate, format!("organizations.{id}.keys.{}", key.id), key, Scope::Organization(account.clone()));
+                add(
+                    &mut gate,
+                    format!("organizations.{id}.keys.{}", key.id),
+                    key,
+                    Scope::Organization(account.clone()),
+                );
             }
             for (project, settings) in &organization.projects {
                 for key in &settings.keys {
-                    add(&mut gate, format!("organizations.{id}.projects.{project}.keys.{}", key.id), key, Scope::Project(account.projects[project].clone()));
+                    add(
+                        &mut gate,
+                        format!("organizations.{id}.projects.{project}.keys.{}", key.id),
+                        key,
+                        Scope::Project(account.projects[project].clone()),
+                    );
                 }
             }
             gate.organizations.insert(id.clone(), account);
@@ -126,7 +147,12 @@ impl Gate {
         for (id, user) in &config.users {
             for key in &user.keys {
                 let organizations = (!user.admin).then(|| user.organizations.clone());
-                add(&mut gate, format!("users.{id}.keys.{}", key.id), key, Scope::User { id: id.clone(), organizations });
+                add(
+                    &mut gate,
+                    format!("users.{id}.keys.{}", key.id),
+                    key,
+                    Scope::User { id: id.clone(), organizations },
+                );
             }
         }
         if errors.is_empty() { Ok(gate) } else { Err(errors) }
@@ -149,11 +175,16 @@ impl Gate {
             }
             Scope::User { id, organizations } => {
                 let (Some(organization), Some(project)) = (organization, project) else {
-                    return Err(missing(if organization.is_none() { "OpenAI-Organization" } else { "OpenAI-Project" }, "A user key"));
+                    return Err(missing(
+                        if organization.is_none() { "OpenAI-Organization" } else { "OpenAI-Project" },
+                        "A user key",
+                    ));
                 };
                 let mine = organizations.as_ref().is_none_or(|mine| mine.iter().any(|mine| **mine == *organization));
                 let account = self.organizations.get(organization).filter(|_| mine);
-                let account = account.ok_or_else(|| forbidden("This key may not act for the organization named in OpenAI-Organization."))?;
+                let account = account.ok_or_else(|| {
+                    forbidden("This key may not act for the organization named in OpenAI-Organization.")
+                })?;
                 (find_project(account, project)?, Some(id.clone()))
             }
         };
@@ -166,7 +197,12 @@ impl Gate {
         if tenant.archived {
             return Err(forbidden("This project is archived."));
         }
-        let caller = Caller { organization: tenant.organization.clone(), project: tenant.id.clone(), key: known.id.clone(), user };
+        let caller = Caller {
+            organization: tenant.organization.clone(),
+            project: tenant.id.clone(),
+            key: known.id.clone(),
+            user,
+        };
         Ok(Admitted { caller, tenant })
     }
 
@@ -174,7 +210,10 @@ impl Gate {
         let hash = keys::digest(secret);
         let prefix: &[u8; 8] = hash.first_chunk().expect("a SHA-256 has more than eight bytes");
         // An unknown key is compared with something, too, so that both answers take the same time.
-        let nothing = [([0; 32], Credential { id: "".into(), scope: Scope::User { id: "".into(), organizations: Some(Vec::new()) } })];
+        let nothing = [(
+            [0; 32],
+            Credential { id: "".into(), scope: Scope::User { id: "".into(), organizations: Some(Vec::new()) } },
+        )];
         let candidates = self.keys.get(prefix).map_or(&[][..], Vec::as_slice);
         let found = candidates.iter().find(|(known, _)| known.ct_eq(&hash).into());
         if candidates.is_empty() {
@@ -195,9 +234,13 @@ fn credential(headers: &HeaderMap) -> Result<&[u8], Fault> {
     };
     let plain = single_bytes(headers, "x-api-key")?.map(<[u8]>::trim_ascii);
     match (bearer.filter(|key| !key.is_empty()), plain.filter(|key| !key.is_empty())) {
-        (Some(bearer), Some(plain)) if bearer != plain => Err(Fault::invalid("Authorization and x-api-key carry different keys; send one.")),
+        (Some(bearer), Some(plain)) if bearer != plain => {
+            Err(Fault::invalid("Authorization and x-api-key carry different keys; send one."))
+        }
         (Some(key), _) | (None, Some(key)) => Ok(key),
-        (None, None) => Err(unauthenticated("You didn't provide an API key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.")),
+        (None, None) => Err(unauthenticated(
+            "You didn't provide an API key. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+        )),
     }
 }
 
@@ -211,13 +254,20 @@ fn single_bytes<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
-    let Some(value) = single_bytes(headers, name)?.map(<[u8]>::trim_ascii).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = single_bytes(headers, name)?.map(<[u8]>::trim_ascii).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
     let text = std::str::from_utf8(value).ok().filter(|text| config::is_id(text));
-    text.map(Some).ok_or_else(|| Fault::invalid(format!("The header {name} must be an id of 1 to 64 letters, digits, `_` or `-`.")).with_param(name))
+    text.map(Some).ok_or_else(|| {
+        Fault::invalid(format!("The header {name} must be an id of 1 to 64 letters, digits, `_` or `-`."))
+            .with_param(name)
+    })
 }
 
 fn find_project(account: &Account, project: &str) -> Result<Arc<Tenant>, Fault> {
-    account.projects.get(project).cloned().ok_or_else(|| forbidden(&format!("The organization `{}` has no project of the name in OpenAI-Project.", account.id)))
+    account.projects.get(project).cloned().ok_or_else(|| {
+        forbidden(&format!("The organization `{}` has no project of the name in OpenAI-Project.", account.id))
+    })
 }
 
 fn missing(header: &'static str, who: &str) -> Fault {

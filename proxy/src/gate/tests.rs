@@ -8,13 +8,25 @@ fn gate() -> Gate {
         key("ops", "dforg_1"),
         key("web-1", "dfproj_1")
     );
-    let users = format!(r#"{{"root":{{"admin":true,"keys":[{}]}},"ann":{{"organizations":["acme"],"keys":[{}]}}}}"#, key("r", "dfuser_root"), key("a", "dfuser_ann"));
-    Gate::build(&Config { organizations: serde_json::from_str(&organizations).unwrap(), users: serde_json::from_str(&users).unwrap() }).unwrap()
+    let users = format!(
+        r#"{{"root":{{"admin":true,"keys":[{}]}},"ann":{{"organizations":["acme"],"keys":[{}]}}}}"#,
+        key("r", "dfuser_root"),
+        key("a", "dfuser_ann")
+    );
+    Gate::build(&Config {
+        organizations: serde_json::from_str(&organizations).unwrap(),
+        users: serde_json::from_str(&users).unwrap(),
+    })
+    .unwrap()
 }
 
 /// Headers as `name: value`, one a line.
 fn headers(text: &str) -> HeaderMap {
-    text.split('\n').filter(|line| !line.is_empty()).map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
+    text.split('\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
+        .collect()
 }
 
 #[test]
@@ -45,7 +57,12 @@ fn the_credentials_and_the_two_headers() {
         ("", Err(401)),
     ];
     for (text, expect) in cases {
-        let answer = gate.admit(&headers(text)).map(|admitted| format!("{}/{}/{}", admitted.caller.organization, admitted.caller.project, admitted.caller.key)).map_err(|fault| fault.status());
+        let answer = gate
+            .admit(&headers(text))
+            .map(|admitted| {
+                format!("{}/{}/{}", admitted.caller.organization, admitted.caller.project, admitted.caller.key)
+            })
+            .map_err(|fault| fault.status());
         assert_eq!(answer.as_deref().map_err(|status| *status), *expect, "{text}");
     }
 }
@@ -53,20 +70,37 @@ fn the_credentials_and_the_two_headers() {
 #[test]
 fn models_by_pattern() {
     let admitted = gate().admit(&headers("x-api-key: dfproj_1")).unwrap();
-    for (model, may) in [("qwen3:0.6b", true), ("qwen3", false), ("exact", true), ("exactly", false), ("other", false)] {
+    for (model, may) in [("qwen3:0.6b", true), ("qwen3", false), ("exact", true), ("exactly", false), ("other", false)]
+    {
         assert_eq!(admitted.may_use(model), may, "{model}");
     }
-    for (pattern, name, matches) in [("*", "", true), ("a*c", "abc", true), ("a*c", "ac", true), ("a*c", "acb", false), ("*b*", "abc", true), ("a*b*c", "a-b-b-c", true)] {
+    for (pattern, name, matches) in [
+        ("*", "", true),
+        ("a*c", "abc", true),
+        ("a*c", "ac", true),
+        ("a*c", "acb", false),
+        ("*b*", "abc", true),
+        ("a*b*c", "a-b-b-c", true),
+    ] {
         assert_eq!(Pattern(pattern.into()).matches(name), matches, "{pattern} {name}");
     }
 }
 
 #[test]
 fn a_key_belongs_to_one_place() {
-    let project = |id: &str| format!(r#"{{"projects":{{"{id}":{{"keys":[{{"id":"k","hash":"{}"}}]}}}}}}"#, hash_of("same"));
+    let project =
+        |id: &str| format!(r#"{{"projects":{{"{id}":{{"keys":[{{"id":"k","hash":"{}"}}]}}}}}}"#, hash_of("same"));
     let organizations = format!(r#"{{"a":{},"b":{}}}"#, project("p"), project("q"));
-    let errors = Gate::build(&Config { organizations: serde_json::from_str(&organizations).unwrap(), users: Default::default() }).unwrap_err();
-    assert!(errors[0].contains("organizations.b.projects.q.keys.k") && errors[0].contains("organizations.a.projects.p.keys.k"), "{errors:?}");
+    let errors = Gate::build(&Config {
+        organizations: serde_json::from_str(&organizations).unwrap(),
+        users: Default::default(),
+    })
+    .unwrap_err();
+    assert!(
+        errors[0].contains("organizations.b.projects.q.keys.k")
+            && errors[0].contains("organizations.a.projects.p.keys.k"),
+        "{errors:?}"
+    );
 }
 
 #[test]

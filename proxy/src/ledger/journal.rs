@@ -61,9 +61,15 @@ impl Journal {
         std::fs::create_dir_all(&folder).map_err(fail)?;
         let lock = OpenOptions::new().create(true).append(true).open(folder.join("lock")).map_err(fail)?;
         if lock.try_lock().is_err() {
-            return Err(format!("another gateway is using the ledger {}; give each its own [ledger] path", ledger.display()));
+            return Err(format!(
+                "another gateway is using the ledger {}; give each its own [ledger] path",
+                ledger.display()
+            ));
         }
-        let shards = (0..shards.max(1)).map(|_| Shard::create(&folder).map(Mutex::new)).collect::<Result<_, _>>().map_err(fail)?;
+        let shards = (0..shards.max(1))
+            .map(|_| Shard::create(&folder).map(Mutex::new))
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
         Ok(Self {
             folder,
             shards,
@@ -131,12 +137,15 @@ impl Journal {
 
     /// Records not yet in the database.
     pub(super) fn pending(&self) -> u64 {
-        self.appended.load(Ordering::Relaxed).saturating_sub(self.committed.load(Ordering::Relaxed) + self.rejected.load(Ordering::Relaxed))
+        self.appended
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.committed.load(Ordering::Relaxed) + self.rejected.load(Ordering::Relaxed))
     }
 
     /// Deletes files that nobody appends to and that are in the database to the end.
     fn sweep(&self, store: &mut Store) -> Result<(), rusqlite::Error> {
-        let active: Vec<String> = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).name.clone()).collect();
+        let active: Vec<String> =
+            self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).name.clone()).collect();
         for (name, path) in segments(&self.folder) {
             if active.contains(&name) {
                 continue;
@@ -214,7 +223,8 @@ pub fn ingest(store: &mut Store, ledger: &Path) -> Result<(u64, u64), String> {
     let (mut added, mut rejected) = (0, 0);
     for (name, path) in segments(&folder) {
         loop {
-            let (more, bad) = ingest_some(store, &folder, &name, &path).map_err(|error| format!("cannot read the journal {} into the ledger: {error}", path.display()))?;
+            let (more, bad) = ingest_some(store, &folder, &name, &path)
+                .map_err(|error| format!("cannot read the journal {} into the ledger: {error}", path.display()))?;
             added += more;
             rejected += bad;
             if more + bad == 0 {
@@ -225,7 +235,12 @@ pub fn ingest(store: &mut Store, ledger: &Path) -> Result<(u64, u64), String> {
     Ok((added, rejected))
 }
 
-fn ingest_some(store: &mut Store, folder: &Path, name: &str, path: &Path) -> Result<(u64, u64), Box<dyn std::error::Error>> {
+fn ingest_some(
+    store: &mut Store,
+    folder: &Path,
+    name: &str,
+    path: &Path,
+) -> Result<(u64, u64), Box<dyn std::error::Error>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         // Read to its end and deleted by the gateway since it was listed.
@@ -289,8 +304,12 @@ pub(super) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> 
                 ledger.series.follow(journal);
                 if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) || closing {
                     swept = Some(Instant::now());
-                    let horizon = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(retention);
-                    let swept = journal.sweep(&mut store).and_then(|()| store.delete_before(horizon.as_millis() as i64));
+                    let horizon = SystemTime::now()
+                        .duration_since(SystemTime::UNIX_EPOCH)
+                        .unwrap_or_default()
+                        .saturating_sub(retention);
+                    let swept =
+                        journal.sweep(&mut store).and_then(|()| store.delete_before(horizon.as_millis() as i64));
                     if let Err(error) = swept {
                         tracing::warn!(%error, "could not tidy the ledger; trying again in a minute");
                     }

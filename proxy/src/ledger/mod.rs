@@ -33,7 +33,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: "tidegate.db".into(), retention: Period(Duration::from_secs(400 * 86400)), when_full: WhenFull::Refuse }
+        Self {
+            path: "tidegate.db".into(),
+            retention: Period(Duration::from_secs(400 * 86400)),
+            when_full: WhenFull::Refuse,
+        }
     }
 }
 

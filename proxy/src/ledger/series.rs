@@ -6,21 +6,34 @@
 use super::journal::Journal;
 use crate::canon::{Outcome, Record};
 use prometheus::core::Collector;
-use prometheus::{CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const TOKENS: [f64; 14] = [1., 4., 16., 64., 256., 1024., 4096., 16384., 65536., 262_144., 1_048_576., 4_194_304., 16_777_216., 67_108_864.];
+const TOKENS: [f64; 14] =
+    [1., 4., 16., 64., 256., 1024., 4096., 16384., 65536., 262_144., 1_048_576., 4_194_304., 16_777_216., 67_108_864.];
 const DURATION: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-const FIRST_TOKEN: [f64; 23] = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1., 2.5, 5., 7.5, 10., 15., 20., 30., 45., 60., 120., 300.];
+const FIRST_TOKEN: [f64; 23] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1., 2.5, 5., 7.5, 10., 15., 20., 30., 45., 60.,
+    120., 300.,
+];
 const PER_TOKEN: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1., 2.5];
-const OVERHEAD: [f64; 14] = [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
+const OVERHEAD: [f64; 14] =
+    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25];
 
 /// Labels of the OpenTelemetry GenAI families (semantic conventions for generative AI metrics).
-const GEN_AI: [&str; 5] = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model", "gen_ai_original_model"];
+const GEN_AI: [&str; 5] = [
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+    "gen_ai_original_model",
+];
 
 /// The metric families of the books.
 pub(super) struct Series {
@@ -54,6 +67,11 @@ struct Handles {
     /// Keeps the strings alive whose addresses are the key.
     _labels: [Arc<str>; 6],
     requests: IntCounter,
+    /// Only for requests that reached a backend: the others must not make empty series.
+    served: Option<Served>,
+}
+
+struct Served {
     tokens: [IntCounter; 5],
     token_usage: [Histogram; 2],
     duration: Histogram,
@@ -70,29 +88,82 @@ thread_local! {
 
 impl Series {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        fn add<C: Collector + Clone + 'static>(registry: &Registry, family: Result<C, prometheus::Error>) -> Result<C, prometheus::Error> {
+        fn add<C: Collector + Clone + 'static>(
+            registry: &Registry,
+            family: Result<C, prometheus::Error>,
+        ) -> Result<C, prometheus::Error> {
             let family = family?;
             registry.register(Box::new(family.clone()))?;
             Ok(family)
         }
-        let counter = |name: &str, help: &str, labels: &[&str]| add(registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| add(registry, IntCounterVec::new(Opts::new(name, help), labels));
         let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help));
-        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| add(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels));
+        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            add(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+        };
         let gen_ai = |extra: &'static str| [GEN_AI.as_slice(), &[extra]].concat();
         Ok(Self {
-            tokens: counter("tidegate_tokens_total", "Tokens booked, by kind; sums up to the ledger.", &["organization", "project", "model", "backend", "kind"])?,
-            requests: counter("tidegate_requests_total", "Requests that ended; error_type says on whose side one failed.", &["organization", "project", "endpoint", "model", "status", "error_type"])?,
-            cost: add(registry, CounterVec::new(Opts::new("tidegate_cost_total", "Price of the tokens booked."), &["organization", "project", "model", "currency"]))?,
-            overhead: histogram("tidegate_overhead_seconds", "Time the gateway itself took for a request.", &OVERHEAD, &["endpoint"])?,
-            sources: counter("tidegate_usage_source_total", "Where the token counts of a record come from.", &["source", "backend"])?,
-            disconnects: counter("tidegate_client_disconnects_total", "Clients that left before their reply was complete.", &["endpoint", "phase"])?,
+            tokens: counter(
+                "tidegate_tokens_total",
+                "Tokens booked, by kind; sums up to the ledger.",
+                &["organization", "project", "model", "backend", "kind"],
+            )?,
+            requests: counter(
+                "tidegate_requests_total",
+                "Requests that ended; error_type says on whose side one failed.",
+                &["organization", "project", "endpoint", "model", "status", "error_type"],
+            )?,
+            cost: add(
+                registry,
+                CounterVec::new(
+                    Opts::new("tidegate_cost_total", "Price of the tokens booked."),
+                    &["organization", "project", "model", "currency"],
+                ),
+            )?,
+            overhead: histogram(
+                "tidegate_overhead_seconds",
+                "Time the gateway itself took for a request.",
+                &OVERHEAD,
+                &["endpoint"],
+            )?,
+            sources: counter(
+                "tidegate_usage_source_total",
+                "Where the token counts of a record come from.",
+                &["source", "backend"],
+            )?,
+            disconnects: counter(
+                "tidegate_client_disconnects_total",
+                "Clients that left before their reply was complete.",
+                &["endpoint", "phase"],
+            )?,
             records: counter("tidegate_usage_records_total", "Usage records by what became of them.", &["outcome"])?,
             pending: gauge("tidegate_usage_pending", "Records in the journal that are not in the database yet.")?,
             spool: gauge("tidegate_usage_spool_bytes", "Size of the journal on disk.")?,
-            token_usage: histogram("gen_ai_client_token_usage", "Tokens of a request.", &TOKENS, &gen_ai("gen_ai_token_type"))?,
-            duration: histogram("gen_ai_server_request_duration_seconds", "From the request's head to the reply's end.", &DURATION, &gen_ai("error_type"))?,
-            first_token: histogram("gen_ai_server_time_to_first_token_seconds", "From the request's head to the first token.", &FIRST_TOKEN, &gen_ai("error_type"))?,
-            per_token: histogram("gen_ai_server_time_per_output_token_seconds", "Time per generated token after the first.", &PER_TOKEN, &gen_ai("error_type"))?,
+            token_usage: histogram(
+                "gen_ai_client_token_usage",
+                "Tokens of a request.",
+                &TOKENS,
+                &gen_ai("gen_ai_token_type"),
+            )?,
+            duration: histogram(
+                "gen_ai_server_request_duration_seconds",
+                "From the request's head to the reply's end.",
+                &DURATION,
+                &gen_ai("error_type"),
+            )?,
+            first_token: histogram(
+                "gen_ai_server_time_to_first_token_seconds",
+                "From the request's head to the first token.",
+                &FIRST_TOKEN,
+                &gen_ai("error_type"),
+            )?,
+            per_token: histogram(
+                "gen_ai_server_time_per_output_token_seconds",
+                "Time per generated token after the first.",
+                &PER_TOKEN,
+                &gen_ai("error_type"),
+            )?,
         })
     }
 
@@ -103,31 +174,37 @@ impl Series {
             self.disconnects.with_label_values(&[&*record.endpoint, phase]).inc();
         }
         if let (Some(cost), Some(currency)) = (record.cost, &record.currency) {
-            self.cost.with_label_values(&[&*record.organization, &*record.project, &*labels.route, &**currency]).inc_by(cost);
+            self.cost
+                .with_label_values(&[&*record.organization, &*record.project, &*labels.route, &**currency])
+                .inc_by(cost);
         }
         let handles = self.handles(record, labels);
         handles.requests.inc();
-        if record.attempts == 0 {
-            return;
-        }
-        let counts = [record.input_tokens, record.output_tokens, record.cache_read_tokens, record.cache_write_tokens, record.reasoning_tokens];
-        for (counter, count) in handles.tokens.iter().zip(counts) {
+        let Some(served) = &handles.served else { return };
+        let counts = [
+            record.input_tokens,
+            record.output_tokens,
+            record.cache_read_tokens,
+            record.cache_write_tokens,
+            record.reasoning_tokens,
+        ];
+        for (counter, count) in served.tokens.iter().zip(counts) {
             if let Some(count) = count.filter(|count| *count > 0) {
                 counter.inc_by(count);
             }
         }
-        handles.source.inc();
-        handles.duration.observe(record.duration_ms / 1e3);
-        handles.overhead.observe(record.overhead_ms / 1e3);
+        served.source.inc();
+        served.duration.observe(record.duration_ms / 1e3);
+        served.overhead.observe(record.overhead_ms / 1e3);
         if record.usage_source == crate::canon::UsageSource::Reported {
-            for (histogram, count) in handles.token_usage.iter().zip(counts) {
+            for (histogram, count) in served.token_usage.iter().zip(counts) {
                 histogram.observe(count.unwrap_or(0) as f64);
             }
         }
         if let Some(first) = record.first_token_ms {
-            handles.first_token.observe(first / 1e3);
+            served.first_token.observe(first / 1e3);
             if let Some(tokens) = record.output_tokens.filter(|tokens| *tokens > 1) {
-                handles.per_token.observe((record.duration_ms - first) / 1e3 / (tokens - 1) as f64);
+                served.per_token.observe((record.duration_ms - first) / 1e3 / (tokens - 1) as f64);
             }
         }
     }
@@ -169,19 +246,37 @@ impl Series {
     }
 
     fn resolve(&self, record: &Record, labels: &Labels) -> Handles {
-        let (organization, project, endpoint, route, backend) = (&*record.organization, &*record.project, &*record.endpoint, &*labels.route, &*record.backend);
+        let (organization, project, endpoint, route, backend) =
+            (&*record.organization, &*record.project, &*record.endpoint, &*labels.route, &*record.backend);
         let operation = if endpoint.starts_with("chat") || endpoint == "messages" { "chat" } else { endpoint };
         let gen_ai = |last: &'static str| [operation, labels.provider, route, route, route, last];
         Handles {
-            _labels: [record.organization.clone(), record.project.clone(), record.endpoint.clone(), labels.route.clone(), record.backend.clone(), record.model.clone()],
-            requests: self.requests.with_label_values(&[organization, project, endpoint, route, &record.status.to_string(), labels.error]),
-            tokens: ["input", "output", "cache_read", "cache_write", "reasoning"].map(|kind| self.tokens.with_label_values(&[organization, project, route, backend, kind])),
-            token_usage: ["input", "output"].map(|kind| self.token_usage.with_label_values(&gen_ai(kind))),
-            duration: self.duration.with_label_values(&gen_ai(labels.error)),
-            first_token: self.first_token.with_label_values(&gen_ai(labels.error)),
-            per_token: self.per_token.with_label_values(&gen_ai(labels.error)),
-            overhead: self.overhead.with_label_values(&[endpoint]),
-            source: self.sources.with_label_values(&[record.usage_source.as_str(), backend]),
+            _labels: [
+                record.organization.clone(),
+                record.project.clone(),
+                record.endpoint.clone(),
+                labels.route.clone(),
+                record.backend.clone(),
+                record.model.clone(),
+            ],
+            requests: self.requests.with_label_values(&[
+                organization,
+                project,
+                endpoint,
+                route,
+                &record.status.to_string(),
+                labels.error,
+            ]),
+            served: (record.attempts > 0).then(|| Served {
+                tokens: ["input", "output", "cache_read", "cache_write", "reasoning"]
+                    .map(|kind| self.tokens.with_label_values(&[organization, project, route, backend, kind])),
+                token_usage: ["input", "output"].map(|kind| self.token_usage.with_label_values(&gen_ai(kind))),
+                duration: self.duration.with_label_values(&gen_ai(labels.error)),
+                first_token: self.first_token.with_label_values(&gen_ai(labels.error)),
+                per_token: self.per_token.with_label_values(&gen_ai(labels.error)),
+                overhead: self.overhead.with_label_values(&[endpoint]),
+                source: self.sources.with_label_values(&[record.usage_source.as_str(), backend]),
+            }),
         }
     }
 }

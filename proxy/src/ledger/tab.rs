@@ -46,7 +46,19 @@ impl Ledger {
             ..Record::default()
         };
         let labels = Labels { route: unknown(), error: "", provider: "" };
-        Tab { ledger: self.clone(), record, labels, route: None, usage: Usage::default(), pieces: 0, reported_at: 0, input_estimate: None, started: Instant::now(), busy: Duration::ZERO, closed: false }
+        Tab {
+            ledger: self.clone(),
+            record,
+            labels,
+            route: None,
+            usage: Usage::default(),
+            pieces: 0,
+            reported_at: 0,
+            input_estimate: None,
+            started: Instant::now(),
+            busy: Duration::ZERO,
+            closed: false,
+        }
     }
 }
 
@@ -113,7 +125,14 @@ impl Tab {
     }
 
     /// A backend is about to be tried, or has taken the request.
-    pub fn tried(&mut self, backend: &Arc<str>, target: &Arc<str>, model: &Arc<str>, provider: &'static str, attempts: u32) {
+    pub fn tried(
+        &mut self,
+        backend: &Arc<str>,
+        target: &Arc<str>,
+        model: &Arc<str>,
+        provider: &'static str,
+        attempts: u32,
+    ) {
         self.record.backend = backend.clone();
         self.record.target = target.clone();
         self.record.model = model.clone();
@@ -197,8 +216,19 @@ impl Tab {
         record.duration_ms = millis(elapsed);
         record.ended_at = record.started_at + elapsed.as_millis() as i64;
         record.overhead_ms = millis(self.busy);
-        if let Some(price) = self.route.as_ref().and_then(|route| route.price.as_ref()).filter(|_| record.usage_source != UsageSource::Missing) {
-            let usage = Usage { input: record.input_tokens, output: record.output_tokens, cache_read: record.cache_read_tokens, cache_write: record.cache_write_tokens, reasoning: None };
+        if let Some(price) = self
+            .route
+            .as_ref()
+            .and_then(|route| route.price.as_ref())
+            .filter(|_| record.usage_source != UsageSource::Missing)
+        {
+            let usage = Usage {
+                input: record.input_tokens,
+                output: record.output_tokens,
+                cache_read: record.cache_read_tokens,
+                cache_write: record.cache_write_tokens,
+                reasoning: None,
+            };
             record.cost = Some(price.of(&usage));
             record.currency = Some(price.currency.clone());
         }

@@ -90,7 +90,9 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.get_mut().0 {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
             Kind::Stream(stream) => stream.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
@@ -144,7 +146,7 @@ impl Stream {
             }
             Source::Events(events, writer, batch) => {
                 if batch.is_empty() && ready!(events.poll_recv_many(cx, batch, 64)) == 0 {
-                    batch.push(Event::Fault(reply::cut()));
+                    batch.push(Event::Fault(Fault::cut()));
                 }
                 let began = Instant::now();
                 self.clock.last = began;
@@ -180,10 +182,8 @@ impl Stream {
                 tab.failed(&fault, true);
             }
             self.source = Source::Over;
-        } else if end {
-            if let Some(mut tab) = self.tab.take() {
-                tab.done();
-            }
+        } else if end && let Some(mut tab) = self.tab.take() {
+            tab.done();
         }
         bytes
     }

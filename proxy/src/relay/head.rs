@@ -26,7 +26,10 @@ pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
         headers.insert(HeaderName::from_static("x-tidegate-attempts"), HeaderValue::from(tab.attempts()));
     }
     let overhead = tab.overhead().as_micros();
-    headers.insert(HeaderName::from_static("x-tidegate-overhead-ms"), text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)));
+    headers.insert(
+        HeaderName::from_static("x-tidegate-overhead-ms"),
+        text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)),
+    );
 }
 
 /// A list of names as a header's value; nothing for an empty list.
@@ -39,7 +42,8 @@ pub(super) fn name_list(headers: &mut HeaderMap, name: &'static str, list: &[Str
 /// A header's value; what no header can carry becomes `?`.
 fn text(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| {
-        let clean: String = text.chars().map(|letter| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' }).collect();
+        let clean: String =
+            text.chars().map(|letter| if letter.is_ascii_graphic() || letter == ' ' { letter } else { '?' }).collect();
         HeaderValue::from_str(&clean).unwrap_or(HeaderValue::from_static("?"))
     })
 }
@@ -47,7 +51,8 @@ fn text(text: &str) -> HeaderValue {
 /// A fault in the caller's dialect.
 pub fn fault_response(dialect: Dialect, fault: &Fault, request_id: &str) -> Response<Body> {
     let codec = dialect.codec();
-    let mut response = plain_response(codec.fault_status(fault), "application/json", codec.write_fault(fault, request_id));
+    let mut response =
+        plain_response(codec.fault_status(fault), "application/json", codec.write_fault(fault, request_id));
     let headers = response.headers_mut();
     if let Some(wait) = fault.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));

@@ -51,7 +51,8 @@ fn check_type(headers: &HeaderMap) -> Result<(), Fault> {
     if essence.eq_ignore_ascii_case(b"application/json") {
         return Ok(());
     }
-    Err(Fault::new(FaultKind::MediaType, "The body must be JSON: send `Content-Type: application/json`.").with_param("content-type"))
+    Err(Fault::new(FaultKind::MediaType, "The body must be JSON: send `Content-Type: application/json`.")
+        .with_param("content-type"))
 }
 
 fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fault> {
@@ -64,9 +65,17 @@ fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fau
         b"gzip" | b"x-gzip" => flate2::read::MultiGzDecoder::new(&body[..]).take(room).read_to_end(&mut text),
         b"zstd" => zstd::Decoder::new(&body[..]).and_then(|decoder| decoder.take(room).read_to_end(&mut text)),
         b"br" => brotli::Decompressor::new(&body[..], 4096).take(room).read_to_end(&mut text),
-        _ => return Err(Fault::new(FaultKind::MediaType, "This Content-Encoding is not known here; use gzip, zstd or br.").with_param("content-encoding")),
+        _ => {
+            return Err(Fault::new(
+                FaultKind::MediaType,
+                "This Content-Encoding is not known here; use gzip, zstd or br.",
+            )
+            .with_param("content-encoding"));
+        }
     };
-    decoded.map_err(|_| Fault::invalid("The body is not what its Content-Encoding says.").with_param("content-encoding"))?;
+    decoded.map_err(|_| {
+        Fault::invalid("The body is not what its Content-Encoding says.").with_param("content-encoding")
+    })?;
     if text.len() > limits.body {
         return Err(too_large(limits));
     }
@@ -74,5 +83,8 @@ fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fau
 }
 
 fn too_large(limits: Limits) -> Fault {
-    Fault::new(FaultKind::TooLarge, format!("The request body is larger than the {} bytes this gateway takes.", limits.body))
+    Fault::new(
+        FaultKind::TooLarge,
+        format!("The request body is larger than the {} bytes this gateway takes.", limits.body),
+    )
 }

@@ -3,7 +3,7 @@
 use super::{Body, Rooms, admit, head, open_tab, plain_response, refuse};
 use crate::canon::Fault;
 use crate::gate::Admitted;
-use crate::wire::{Dialect, openai, anthropic};
+use crate::wire::{Dialect, anthropic, openai};
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
@@ -31,7 +31,13 @@ pub fn show_model(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &
     })
 }
 
-fn answer(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>, write: impl FnOnce(&Admitted) -> Result<Bytes, Fault>) -> Response<Body> {
+fn answer(
+    now: &Arc<Rooms>,
+    asked: &Parts,
+    dialect: Dialect,
+    endpoint: &Arc<str>,
+    write: impl FnOnce(&Admitted) -> Result<Bytes, Fault>,
+) -> Response<Body> {
     let mut tab = open_tab(now, &asked.headers, dialect, endpoint);
     let written = admit(now, &asked.headers, &mut tab).and_then(|caller| write(&caller));
     match written {

@@ -5,11 +5,11 @@ use super::{Rooms, head};
 use crate::backend::{Reply, Sent, http};
 use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
-use crate::wire::reply::{Passed, Pipe, cut, fold, glance_event, rename_answer, write_events};
+use crate::wire::reply::{Passed, Pipe, fold, glance_event, rename_answer, write_events};
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Glance, ReplyHead};
-use bytes::{Bytes, BytesMut};
 use ::http::{HeaderName, HeaderValue, Response, header};
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,7 +54,7 @@ pub(super) async fn begin(now: &Arc<Rooms>, request: Request, sent: Sent, tab: &
         }
         Reply::Events(mut events) => {
             // What the engine refuses, it refuses in its first event: that still is an answer of its own.
-            let first = events.recv().await.unwrap_or_else(|| Event::Fault(cut()));
+            let first = events.recv().await.unwrap_or_else(|| Event::Fault(Fault::cut()));
             if let Event::Fault(fault) = first {
                 return Err(fault);
             }
@@ -95,7 +95,8 @@ impl Begun {
             Way::Stream(source, timeouts) => {
                 let clock = Clock::new(timeouts.first_token.0);
                 let cut = Box::pin(self.now.cut.clone().cancelled_owned());
-                *response.body_mut() = Body::stream(Stream { source, tab: Some(tab), dialect: self.dialect, timeouts, cut, clock });
+                *response.body_mut() =
+                    Body::stream(Stream { source, tab: Some(tab), dialect: self.dialect, timeouts, cut, clock });
             }
         }
         response
@@ -103,7 +104,14 @@ impl Begun {
 }
 
 /// A whole body for the client, from whatever came.
-fn whole(request: &Request, outgoing: &Outgoing, head: ReplyHead, text: Bytes, streamed: bool, tab: &mut Tab) -> Result<Bytes, Fault> {
+fn whole(
+    request: &Request,
+    outgoing: &Outgoing,
+    head: ReplyHead,
+    text: Bytes,
+    streamed: bool,
+    tab: &mut Tab,
+) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
     if outgoing.dialect == request.dialect && !streamed && !request.stream {
         let glance = backend.glance_answer(&text);
@@ -121,7 +129,13 @@ fn whole(request: &Request, outgoing: &Outgoing, head: ReplyHead, text: Bytes, s
         // The client asked for a stream and the backend answered whole: the same events, all at once.
         let mut events = fold(events)?.unfold();
         let (mut out, mut passed) = (BytesMut::new(), Passed::default());
-        write_events(&mut events, request.dialect.codec().writer(head).as_mut(), &mut |glance| tab.see(glance), &mut out, &mut passed);
+        write_events(
+            &mut events,
+            request.dialect.codec().writer(head).as_mut(),
+            &mut |glance| tab.see(glance),
+            &mut out,
+            &mut passed,
+        );
         return passed.fault.map_or(Ok(out.freeze()), Err);
     }
     answer(request, &head, events, tab)
@@ -153,10 +167,13 @@ fn estimate(events: &[Event]) -> u64 {
 }
 
 fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
-    let (mut frames, mut reader, mut events) = (crate::wire::frame::Frames::default(), dialect.codec().reader(), Vec::new());
+    let (mut frames, mut reader, mut events) =
+        (crate::wire::frame::Frames::default(), dialect.codec().reader(), Vec::new());
     frames.feed(text);
     frames.finish();
-    while let Some(frame) = frames.next().map_err(|_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB."))? {
+    while let Some(frame) =
+        frames.next().map_err(|_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB."))?
+    {
         reader.read(&frame, &mut events);
     }
     reader.end(&mut events);
@@ -167,7 +184,7 @@ async fn collect(body: &mut http::Body) -> Result<Bytes, Fault> {
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(read) = body.data().await {
-        let data = read.map_err(|_| cut())?;
+        let data = read.map_err(|_| Fault::cut())?;
         if whole.len() + joined.len() + data.len() > WHOLE {
             return Err(Fault::new(FaultKind::BackendError, "The backend's reply is larger than 64 MiB."));
         }
@@ -187,7 +204,7 @@ fn is_stream(response: &Response<()>) -> bool {
 
 /// What a reply of ours says at its head; made only where we will write one.
 fn reply_head(now: &Rooms, request: &Request, outgoing: &Outgoing, tab: &Tab) -> ReplyHead {
-    if outgoing.dialect == request.dialect && outgoing.written.body.len() > 0 && !request.stream {
+    if outgoing.dialect == request.dialect && !outgoing.written.body.is_empty() && !request.stream {
         return ReplyHead::default();
     }
     ReplyHead {

@@ -82,16 +82,28 @@ impl Routes {
                 errors.push((format!("{place}.targets"), "a model needs at least one target".into()));
             }
             for target in model.targets.iter().filter(|target| !backends.contains(&target.backend)) {
-                errors.push((format!("{place}.targets"), format!("there is no backend `{}`{}", target.backend, near(&target.backend, backends))));
+                errors.push((
+                    format!("{place}.targets"),
+                    format!("there is no backend `{}`{}", target.backend, near(&target.backend, backends)),
+                ));
             }
             for target in model.targets.iter().filter(|target| target.weight == 0) {
-                errors.push((format!("{place}.targets"), format!("the target on `{}` has weight 0 and would never be used; remove it", target.backend)));
+                errors.push((
+                    format!("{place}.targets"),
+                    format!("the target on `{}` has weight 0 and would never be used; remove it", target.backend),
+                ));
             }
             let mut hops = Vec::new();
             for fallback in &model.fallbacks {
                 match config.get(fallback) {
                     Some(other) => hops.extend(other.targets.iter().map(|target| hop(target, fallback))),
-                    None => errors.push((format!("{place}.fallbacks"), format!("there is no model `{fallback}`{}", near(fallback, &config.keys().cloned().collect::<Vec<_>>())))),
+                    None => errors.push((
+                        format!("{place}.fallbacks"),
+                        format!(
+                            "there is no model `{fallback}`{}",
+                            near(fallback, &config.keys().cloned().collect::<Vec<_>>())
+                        ),
+                    )),
                 }
             }
             match name.split_once('*') {
@@ -99,7 +111,13 @@ impl Routes {
                     routes.exact.insert(name.clone(), Arc::new(resolve(name, name, model, &hops)));
                 }
                 Some((_, tail)) if tail.contains('*') => errors.push((place, "a pattern may have one `*`".into())),
-                Some((head, tail)) => routes.patterns.push(Pattern { head: head.into(), tail: tail.into(), name: name.clone(), model: model.clone(), fallbacks: hops }),
+                Some((head, tail)) => routes.patterns.push(Pattern {
+                    head: head.into(),
+                    tail: tail.into(),
+                    name: name.clone(),
+                    model: model.clone(),
+                    fallbacks: hops,
+                }),
             }
         }
         routes.patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.name.len()));
@@ -114,7 +132,11 @@ impl Routes {
         if let Some(route) = self.exact.get(model) {
             return Ok(route.clone());
         }
-        let pattern = self.patterns.iter().find(|pattern| model.len() >= pattern.head.len() + pattern.tail.len() && model.starts_with(&*pattern.head) && model.ends_with(&*pattern.tail));
+        let pattern = self.patterns.iter().find(|pattern| {
+            model.len() >= pattern.head.len() + pattern.tail.len()
+                && model.starts_with(&*pattern.head)
+                && model.ends_with(&*pattern.tail)
+        });
         let pattern = pattern.ok_or_else(|| Fault::model_not_found(model))?;
         Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks)))
     }
@@ -128,7 +150,12 @@ impl Routes {
 }
 
 fn hop(target: &Target, model: &Arc<str>) -> Hop {
-    Hop { backend: target.backend.clone(), model: target.model.clone().unwrap_or_else(|| model.clone()), weight: target.weight, priority: target.priority }
+    Hop {
+        backend: target.backend.clone(),
+        model: target.model.clone().unwrap_or_else(|| model.clone()),
+        weight: target.weight,
+        priority: target.priority,
+    }
 }
 
 /// Fallbacks come after every target of the model's own.
@@ -137,12 +164,20 @@ fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop]) 
     hops.sort_by_key(|hop| hop.priority);
     let behind = hops.last().map_or(0, |hop| hop.priority) + 1;
     hops.extend(fallbacks.iter().enumerate().map(|(at, hop)| Hop { priority: behind + at as u32, ..hop.clone() }));
-    Route { name: name.clone(), hops, policy: model.policy, retries: model.retries + fallbacks.len() as u32, price: model.price.clone().map(Arc::new), max_output: model.max_output }
+    Route {
+        name: name.clone(),
+        hops,
+        policy: model.policy,
+        retries: model.retries + fallbacks.len() as u32,
+        price: model.price.clone().map(Arc::new),
+        max_output: model.max_output,
+    }
 }
 
 fn near(word: &str, known: &[Arc<str>]) -> String {
     let best = known.iter().max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
-    best.filter(|best| strsim::jaro_winkler(word, best) > 0.75).map_or_else(String::new, |best| format!("; did you mean `{best}`?"))
+    best.filter(|best| strsim::jaro_winkler(word, best) > 0.75)
+        .map_or_else(String::new, |best| format!("; did you mean `{best}`?"))
 }
 
 #[cfg(test)]
@@ -160,7 +195,16 @@ mod tests {
                 "tiny":{"targets":[{"backend":"laptop"}]},"qwen3:*":{"targets":[{"backend":"gpu"}]},"*":{"targets":[{"backend":"laptop"}]}}"#,
         )
         .unwrap();
-        let hops = |model: &str| routes.pick(model).unwrap().hops.iter().map(|hop| format!("{}:{}", hop.backend, hop.model)).collect::<Vec<_>>().join(" ");
+        let hops = |model: &str| {
+            routes
+                .pick(model)
+                .unwrap()
+                .hops
+                .iter()
+                .map(|hop| format!("{}:{}", hop.backend, hop.model))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         assert_eq!(hops("qwen3:0.6b"), "gpu:Qwen/Qwen3 laptop:qwen3:0.6b laptop:tiny");
         assert_eq!(hops("qwen3:8b"), "gpu:qwen3:8b");
         assert_eq!(hops("a/b:c"), "laptop:a/b:c");

@@ -1,11 +1,13 @@
 //! One connection: which HTTP it speaks, its time limits, and the way from a path to a room.
 
+use super::Config;
 use super::limit::{Full, InFlight};
 use super::paths::{Path, endpoint, read};
-use super::Config;
 use crate::backend::http::LocalExecutor;
 use crate::canon::{Fault, FaultKind};
-use crate::relay::{Asked, Body, Limits, Rooms, fault_response, list_models, open_tab, plain_response, refuse, relay, show_model};
+use crate::relay::{
+    Asked, Body, Limits, Rooms, fault_response, list_models, open_tab, plain_response, refuse, relay, show_model,
+};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -35,7 +37,11 @@ pub(super) struct Door {
 
 impl Door {
     pub fn new(config: &Config, rooms: Arc<ArcSwap<Rooms>>, registry: &prometheus::Registry) -> Self {
-        Self { rooms, header_timeout: config.header_timeout.0, in_flight: InFlight::new(config.max_in_flight, registry) }
+        Self {
+            rooms,
+            header_timeout: config.header_timeout.0,
+            in_flight: InFlight::new(config.max_in_flight, registry),
+        }
     }
 
     pub fn in_flight(&self) -> usize {
@@ -58,7 +64,11 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     let io = TokioIo::new(stream);
     if first[..seen].starts_with(&PREFACE[..seen.max(3).min(PREFACE.len())]) {
         let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
-        builder.timer(TokioTimer::new()).max_send_buf_size(BUFFER).keep_alive_interval(Duration::from_secs(30)).max_header_list_size(BUFFER as u32);
+        builder
+            .timer(TokioTimer::new())
+            .max_send_buf_size(BUFFER)
+            .keep_alive_interval(Duration::from_secs(30))
+            .max_header_list_size(BUFFER as u32);
         let connection = builder.serve_connection(io, TowerToHyperService::new(service));
         tokio::pin!(connection);
         tokio::select! {
@@ -87,7 +97,11 @@ async fn guarded(door: &Door, request: Request<Incoming>) -> Response<Body> {
     let dialect = path.dialect();
     AssertUnwindSafe(answer(door, path, request)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("a request panicked; this is a bug in tidegate");
-        fault_response(dialect, &Fault::internal("The gateway failed on this request. Its operator will find the reason in the log."), "")
+        fault_response(
+            dialect,
+            &Fault::internal("The gateway failed on this request. Its operator will find the reason in the log."),
+            "",
+        )
     })
 }
 
@@ -97,14 +111,23 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
     let endpoint = endpoint(&path);
     // The layer below only counts; how a refusal reads is decided here, where the dialect is known.
     if head.extensions.get::<Full>().is_some() {
-        let fault = Fault { retry_after: Some(Duration::from_secs(1)), ..Fault::new(FaultKind::Overloaded, "The gateway has as many requests as it takes; try again in a moment.") };
+        let fault = Fault {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Fault::new(FaultKind::Overloaded, "The gateway has as many requests as it takes; try again in a moment.")
+        };
         return refuse(path.dialect(), &fault, open_tab(&now, &head.headers, path.dialect(), &endpoint));
     }
     match path {
         Path::Generate(dialect) => relay(now, Asked { head, body, dialect, endpoint }).await,
         Path::Models(dialect) => list_models(&now, &head, dialect, &endpoint),
         Path::Model(dialect, id) => show_model(&now, &head, dialect, &endpoint, &id),
-        Path::Root => plain_response(200, "application/json", Bytes::from_static(concat!("{\"name\":\"tidegate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes())),
+        Path::Root => plain_response(
+            200,
+            "application/json",
+            Bytes::from_static(
+                concat!("{\"name\":\"tidegate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes(),
+            ),
+        ),
         Path::Method(dialect, allowed) => {
             let fault = Fault::new(FaultKind::Method, format!("This path takes {allowed}, not {}.", head.method));
             let mut response = refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint));
@@ -112,7 +135,14 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
             response
         }
         Path::Unknown(dialect) => {
-            let fault = Fault::new(FaultKind::PathNotFound, format!("There is nothing at {} {}. The API is below /v1: chat/completions, messages, models.", head.method, head.uri.path()));
+            let fault = Fault::new(
+                FaultKind::PathNotFound,
+                format!(
+                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, models.",
+                    head.method,
+                    head.uri.path()
+                ),
+            );
             refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint))
         }
     }

@@ -25,7 +25,11 @@ pub(super) struct InFlight {
 
 impl InFlight {
     pub fn new(limit: usize, registry: &Registry) -> Self {
-        let gauge = IntGaugeVec::new(Opts::new("tidegate_in_flight", "Requests being served, streams included."), &["endpoint"]).expect("the name and labels are constants");
+        let gauge = IntGaugeVec::new(
+            Opts::new("tidegate_in_flight", "Requests being served, streams included."),
+            &["endpoint"],
+        )
+        .expect("the name and labels are constants");
         let _ = registry.register(Box::new(gauge.clone()));
         Self { count: Arc::default(), limit, gauge }
     }

@@ -25,7 +25,11 @@ impl Path {
     /// The dialect to answer in.
     pub fn dialect(&self) -> Dialect {
         match self {
-            Self::Generate(dialect) | Self::Models(dialect) | Self::Model(dialect, _) | Self::Method(dialect, _) | Self::Unknown(dialect) => *dialect,
+            Self::Generate(dialect)
+            | Self::Models(dialect)
+            | Self::Model(dialect, _)
+            | Self::Method(dialect, _)
+            | Self::Unknown(dialect) => *dialect,
             Self::Root => Dialect::Chat,
         }
     }
@@ -36,7 +40,9 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     let path = request.uri().path();
     // Anthropic's clients ask for the same model list as OpenAI's and are told apart by their version header.
     let shared = if request.headers().contains_key("anthropic-version") { Dialect::Messages } else { Dialect::Chat };
-    let generate = |dialect| if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") };
+    let generate = |dialect| {
+        if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") }
+    };
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     match path {
         "/v1/chat/completions" => generate(Dialect::Chat),
@@ -45,7 +51,9 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
         "/v1/models" => Path::Method(shared, "GET, HEAD"),
         "/" if reading => Path::Root,
         _ => match path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
-            Some(id) if reading => Path::Model(shared, percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()),
+            Some(id) if reading => {
+                Path::Model(shared, percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
+            }
             Some(_) => Path::Method(shared, "GET, HEAD"),
             None if path.starts_with("/v1/messages") => Path::Unknown(Dialect::Messages),
             None => Path::Unknown(shared),

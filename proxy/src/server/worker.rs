@@ -28,13 +28,21 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its runtime could not be started.
-    pub fn start(config: &Config, rooms: Arc<ArcSwap<Rooms>>, registry: &prometheus::Registry, drain: &CancellationToken) -> Result<Self, String> {
+    pub fn start(
+        config: &Config,
+        rooms: Arc<ArcSwap<Rooms>>,
+        registry: &prometheus::Registry,
+        drain: &CancellationToken,
+    ) -> Result<Self, String> {
         let door = Arc::new(Door::new(config, rooms, registry));
         let mut workers = Self { lanes: Vec::new(), threads: Vec::new(), door: door.clone() };
         for number in 0..config.workers() {
             let (connections, mut incoming) = mpsc::unbounded_channel();
             let open = Arc::new(AtomicUsize::new(0));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| format!("cannot start a worker's runtime: {error}"))?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| format!("cannot start a worker's runtime: {error}"))?;
             let (lane_open, door, drain) = (open.clone(), door.clone(), drain.clone());
             let serve = move || {
                 let local = tokio::task::LocalSet::new();
@@ -50,7 +58,10 @@ impl Workers {
                 // Ends when the lane is closed and every connection is done.
                 runtime.block_on(local);
             };
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(serve).map_err(|error| format!("cannot start a worker thread: {error}"))?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(serve)
+                .map_err(|error| format!("cannot start a worker thread: {error}"))?;
             workers.lanes.push(Lane { connections, open });
             workers.threads.push(thread);
         }

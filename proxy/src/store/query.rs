@@ -78,6 +78,19 @@ pub struct Row {
     pub currency: String,
 }
 
+impl Row {
+    fn add(&mut self, other: Row) {
+        self.requests += other.requests;
+        self.failed += other.failed;
+        self.input_tokens += other.input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.cache_read_tokens += other.cache_read_tokens;
+        self.estimated += other.estimated;
+        self.cost += other.cost;
+        self.currency = other.currency;
+    }
+}
+
 impl Store {
     /// Single records, oldest first.
     ///
@@ -86,7 +99,9 @@ impl Store {
     pub fn records(&self, filter: &Filter) -> Result<Vec<Record>, rusqlite::Error> {
         let (clause, values) = conditions(filter);
         let limit = filter.limit.map_or(-1, |limit| limit as i64);
-        let sql = format!("SELECT * FROM (SELECT {COLUMNS} FROM records {clause} ORDER BY id DESC LIMIT {limit}) ORDER BY id");
+        let sql = format!(
+            "SELECT * FROM (SELECT {COLUMNS} FROM records {clause} ORDER BY id DESC LIMIT {limit}) ORDER BY id"
+        );
         self.connection.prepare(&sql)?.query_map(rusqlite::params_from_iter(values), record)?.collect()
     }
 
@@ -103,23 +118,33 @@ impl Store {
              coalesce(sum(cache_read_tokens), 0), sum(usage_source = 'estimated'), coalesce(sum(cost), 0.0) FROM records {clause} GROUP BY {places} coalesce(currency, '') ORDER BY {places} coalesce(currency, '')"
         );
         let width = groups.len();
-        self.connection
-            .prepare(&sql)?
-            .query_map(rusqlite::params_from_iter(values), |row| {
-                let count = |at: usize| row.get::<_, i64>(width + at).map(|number| number as u64);
-                Ok(Row {
-                    group: (0..width).map(|at| row.get::<_, Option<String>>(at).map(Option::unwrap_or_default)).collect::<Result<_, _>>()?,
-                    currency: row.get(width)?,
-                    requests: count(1)?,
-                    failed: count(2)?,
-                    input_tokens: count(3)?,
-                    output_tokens: count(4)?,
-                    cache_read_tokens: count(5)?,
-                    estimated: count(6)?,
-                    cost: row.get(width + 7)?,
-                })
-            })?
-            .collect()
+        let mut statement = self.connection.prepare(&sql)?;
+        let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
+            let count = |at: usize| row.get::<_, i64>(width + at).map(|number| number as u64);
+            Ok(Row {
+                group: (0..width)
+                    .map(|at| row.get::<_, Option<String>>(at).map(Option::unwrap_or_default))
+                    .collect::<Result<_, _>>()?,
+                currency: row.get(width)?,
+                requests: count(1)?,
+                failed: count(2)?,
+                input_tokens: count(3)?,
+                output_tokens: count(4)?,
+                cache_read_tokens: count(5)?,
+                estimated: count(6)?,
+                cost: row.get(width + 7)?,
+            })
+        })?;
+        // What cost nothing (refused, no price) stands first in its group and joins the first currency there is.
+        let mut merged: Vec<Row> = Vec::new();
+        for row in rows {
+            let row = row?;
+            match merged.last_mut().filter(|last| last.group == row.group && last.currency.is_empty()) {
+                Some(last) => last.add(row),
+                None => merged.push(row),
+            }
+        }
+        Ok(merged)
     }
 }
 

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS journals (name TEXT PRIMARY KEY, offset INTEGER NOT N
 PRAGMA user_version = 1;
 ";
 
-const INSERT: &str = "INSERT OR IGNORE INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const INSERT: &str =
+    "INSERT OR IGNORE INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// Columns in the order of the contract (docs/usage.md).
 pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, model, backend, target, attempts, stream, \
@@ -42,7 +43,10 @@ impl Store {
         connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;
         if version > 1 {
-            return Err(format!("the ledger {} has schema {version}, this tidegate knows 1: it was written by a newer version", path.display()));
+            return Err(format!(
+                "the ledger {} has schema {version}, this tidegate knows 1: it was written by a newer version",
+                path.display()
+            ));
         }
         // WAL lets readers read while we write; NORMAL is safe against the death of the process, which the journal's promise is about.
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(fail)?;
@@ -58,7 +62,8 @@ impl Store {
     /// # Errors
     /// It is not there, or not a ledger.
     pub fn open_readonly(path: &Path) -> Result<Self, String> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| format!("cannot read the ledger {}: {error}", path.display()))?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|error| format!("cannot read the ledger {}: {error}", path.display()))?;
         Ok(Self { connection })
     }
 
@@ -105,7 +110,11 @@ impl Batch<'_> {
     /// # Errors
     /// SQLite's.
     pub fn offset(&self, journal: &str) -> Result<u64, rusqlite::Error> {
-        self.transaction.prepare_cached("SELECT offset FROM journals WHERE name = ?")?.query_row([journal], |row| row.get::<_, i64>(0)).optional().map(|offset| offset.unwrap_or(0) as u64)
+        self.transaction
+            .prepare_cached("SELECT offset FROM journals WHERE name = ?")?
+            .query_row([journal], |row| row.get::<_, i64>(0))
+            .optional()
+            .map(|offset| offset.unwrap_or(0) as u64)
     }
 
     /// Says how far it is now read.
@@ -113,7 +122,10 @@ impl Batch<'_> {
     /// # Errors
     /// SQLite's.
     pub fn advance(&self, journal: &str, offset: u64) -> Result<(), rusqlite::Error> {
-        self.transaction.prepare_cached("INSERT INTO journals VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET offset = ?2")?.execute(params![journal, offset as i64]).map(|_| ())
+        self.transaction
+            .prepare_cached("INSERT INTO journals VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET offset = ?2")?
+            .execute(params![journal, offset as i64])
+            .map(|_| ())
     }
 
     /// Adds a record, unless its id is in the books already.
@@ -172,7 +184,7 @@ impl Batch<'_> {
 pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error> {
     let text = |at: usize| row.get::<_, String>(at).map(std::sync::Arc::<str>::from);
     let count = |at: usize| row.get::<_, Option<i64>>(at).map(|tokens| tokens.map(|tokens| tokens as u64));
-    let word = |at: usize| row.get::<_, String>(at).map(|word| serde_json::Value::String(word));
+    let word = |at: usize| row.get::<_, String>(at).map(serde_json::Value::String);
     Ok(Record {
         id: uuid::Uuid::from_slice(&row.get::<_, Vec<u8>>(0)?).unwrap_or_default(),
         request_id: row.get(1)?,

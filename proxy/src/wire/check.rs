@@ -83,7 +83,10 @@ impl<'a> Fields<'a> {
 
     /// Members that are not null and not among `known`.
     pub fn beyond<'s>(&'s self, known: &'s [&str]) -> impl Iterator<Item = (&'s str, Json<'a>)> {
-        self.0.iter().filter(|(key, json)| !json.is_null() && !known.contains(&key.as_ref())).map(|(key, json)| (key.as_ref(), *json))
+        self.0
+            .iter()
+            .filter(|(key, json)| !json.is_null() && !known.contains(&key.as_ref()))
+            .map(|(key, json)| (key.as_ref(), *json))
     }
 
     fn value(&self, key: &str) -> Option<Json<'a>> {
@@ -112,7 +115,12 @@ impl Check {
     /// Notes an error.
     pub fn wrong(&mut self, at: &At<'_>, kind: &'static str, msg: impl Into<String>, input: Option<Json<'_>>) {
         if self.details.len() < DETAILS {
-            self.details.push(Detail { loc: at.loc(), msg: msg.into(), kind, input: input.map(shorten).unwrap_or_default() });
+            self.details.push(Detail {
+                loc: at.loc(),
+                msg: msg.into(),
+                kind,
+                input: input.map(shorten).unwrap_or_default(),
+            });
         }
     }
 
@@ -152,8 +160,12 @@ impl Check {
         let at = at.key(key);
         let Some(number) = json.as_i64() else {
             let (kind, msg) = match json.kind() {
-                Kind::String => ("int_parsing", "Input should be a valid integer, given as a number and not as a string"),
-                Kind::Number if json.as_f64().is_some_and(|number| number.fract() != 0.0) => ("int_from_float", "Input should be a valid integer, got a number with a fractional part"),
+                Kind::String => {
+                    ("int_parsing", "Input should be a valid integer, given as a number and not as a string")
+                }
+                Kind::Number if json.as_f64().is_some_and(|number| number.fract() != 0.0) => {
+                    ("int_from_float", "Input should be a valid integer, got a number with a fractional part")
+                }
                 Kind::Number => ("int_parsing_size", "Input should be an integer of at most 64 bits"),
                 _ => ("int_type", "Input should be a valid integer"),
             };
@@ -176,7 +188,13 @@ impl Check {
     }
 
     /// An optional word of a closed set.
-    pub fn word(&mut self, at: &At<'_>, from: &impl Members, key: &str, words: &[&'static str]) -> Option<&'static str> {
+    pub fn word(
+        &mut self,
+        at: &At<'_>,
+        from: &impl Members,
+        key: &str,
+        words: &[&'static str],
+    ) -> Option<&'static str> {
         let json = present(from, key)?;
         let found = json.as_str().and_then(|text| words.iter().find(|word| **word == text));
         if found.is_none() {
@@ -186,21 +204,38 @@ impl Check {
     }
 
     /// The `type` word that says which shape an object has; unknown ones are noted.
-    pub fn tag(&mut self, at: &At<'_>, from: &Fields<'_>, json: Json<'_>, tags: &[&'static str]) -> Option<&'static str> {
+    pub fn tag(
+        &mut self,
+        at: &At<'_>,
+        from: &Fields<'_>,
+        json: Json<'_>,
+        tags: &[&'static str],
+    ) -> Option<&'static str> {
         let Some(tag) = from.text("type") else {
             self.wrong(at, "union_tag_not_found", "Unable to extract tag using discriminator 'type'", Some(json));
             return None;
         };
         let found = tags.iter().find(|known| **known == tag).copied();
         if found.is_none() {
-            self.wrong(at, "union_tag_invalid", format!("Input tag '{tag}' found using 'type' does not match any of the expected tags: {}", either(tags)), Some(json));
+            self.wrong(
+                at,
+                "union_tag_invalid",
+                format!(
+                    "Input tag '{tag}' found using 'type' does not match any of the expected tags: {}",
+                    either(tags)
+                ),
+                Some(json),
+            );
         }
         found
     }
 
     /// A list of texts.
     pub fn texts(&mut self, at: &At<'_>, json: Json<'_>) -> Vec<String> {
-        self.as_list(at, json).enumerate().filter_map(|(index, item)| self.as_text(&at.index(index), item).map(Cow::into_owned)).collect()
+        self.as_list(at, json)
+            .enumerate()
+            .filter_map(|(index, item)| self.as_text(&at.index(index), item).map(Cow::into_owned))
+            .collect()
     }
 
     /// The elements; notes `list_type`.
@@ -225,7 +260,12 @@ impl Check {
         let text = json.as_str();
         if text.is_none() {
             match json.kind() {
-                Kind::String => self.wrong(at, "string_unicode", "Input should be a valid string, unable to parse raw data as a unicode string", None),
+                Kind::String => self.wrong(
+                    at,
+                    "string_unicode",
+                    "Input should be a valid string, unable to parse raw data as a unicode string",
+                    None,
+                ),
                 _ => self.wrong(at, "string_type", "Input should be a valid string", Some(json)),
             }
         }
@@ -236,12 +276,22 @@ impl Check {
     pub fn model_and_messages(&mut self, request: &super::object::Object) -> Option<String> {
         let model = self.need_text(&BODY, request, "model");
         if model.as_deref() == Some("") {
-            self.wrong(&BODY.key("model"), "string_too_short", "String should have at least 1 character", request.value("model"));
+            self.wrong(
+                &BODY.key("model"),
+                "string_too_short",
+                "String should have at least 1 character",
+                request.value("model"),
+            );
         }
         if let Some(messages) = self.need(&BODY, request, "messages") {
             let at = BODY.key("messages");
             if self.as_list(&at, messages).next().is_none() && messages.kind() == Kind::Array {
-                self.wrong(&at, "too_short", "List should have at least 1 item after validation, not 0", Some(messages));
+                self.wrong(
+                    &at,
+                    "too_short",
+                    "List should have at least 1 item after validation, not 0",
+                    Some(messages),
+                );
             }
         }
         model
@@ -256,11 +306,27 @@ impl Check {
         fits
     }
 
-    fn within<T: PartialOrd + std::fmt::Display>(&mut self, at: &At<'_>, json: Json<'_>, number: T, range: &RangeInclusive<T>) -> bool {
+    fn within<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        at: &At<'_>,
+        json: Json<'_>,
+        number: T,
+        range: &RangeInclusive<T>,
+    ) -> bool {
         if number < *range.start() {
-            self.wrong(at, "greater_than_equal", format!("Input should be greater than or equal to {}", range.start()), Some(json));
+            self.wrong(
+                at,
+                "greater_than_equal",
+                format!("Input should be greater than or equal to {}", range.start()),
+                Some(json),
+            );
         } else if number > *range.end() {
-            self.wrong(at, "less_than_equal", format!("Input should be less than or equal to {}", range.end()), Some(json));
+            self.wrong(
+                at,
+                "less_than_equal",
+                format!("Input should be less than or equal to {}", range.end()),
+                Some(json),
+            );
         }
         range.contains(&number)
     }
@@ -411,7 +477,10 @@ pub(super) fn merge(json: &str, edits: &[(&str, &[u8])]) -> Option<Vec<u8>> {
 
 /// A backend's error as a fault. Its own words are kept where they are words.
 pub(super) fn backend_fault(error: Json<'_>) -> Fault {
-    let status = ["code", "status", "status_code", "http_code"].iter().find_map(|key| error.get(key).and_then(Json::as_u64)).filter(|code| (400..600).contains(code));
+    let status = ["code", "status", "status_code", "http_code"]
+        .iter()
+        .find_map(|key| error.get(key).and_then(Json::as_u64))
+        .filter(|code| (400..600).contains(code));
     let kind = error.get("type").and_then(Json::as_str).unwrap_or_default();
     let code = error.get("code").and_then(Json::as_str).unwrap_or_default();
     let message = message(error).unwrap_or_else(|| "The backend reported an error without a message.".into());
@@ -419,14 +488,18 @@ pub(super) fn backend_fault(error: Json<'_>) -> Fault {
     if status == Some(529) || said(&["overloaded_error", "overloaded"]) {
         return Fault::new(FaultKind::BackendBusy, message).with_status(529);
     }
-    if status == Some(429) || said(&["rate_limit_error", "rate_limit_exceeded", "insufficient_quota", "too_many_requests"]) {
+    if status == Some(429)
+        || said(&["rate_limit_error", "rate_limit_exceeded", "insufficient_quota", "too_many_requests"])
+    {
         return Fault::new(FaultKind::BackendBusy, message);
     }
     if status == Some(504) || said(&["timeout_error", "timeout"]) {
         return Fault::new(FaultKind::BackendTimeout, message);
     }
     match status {
-        Some(code @ (400 | 413 | 422)) => Fault::new(FaultKind::BackendInvalid, message).with_status(u16::try_from(code).unwrap_or(400)),
+        Some(code @ (400 | 413 | 422)) => {
+            Fault::new(FaultKind::BackendInvalid, message).with_status(u16::try_from(code).unwrap_or(400))
+        }
         None if said(&["invalid_request_error", "request_too_large"]) => Fault::new(FaultKind::BackendInvalid, message),
         _ => Fault::new(FaultKind::BackendError, message),
     }
@@ -454,7 +527,9 @@ fn clean(text: &str) -> String {
         word.contains("://")
             || bare.parse::<std::net::SocketAddr>().is_ok()
             || bare.parse::<std::net::IpAddr>().is_ok()
-            || ["sk-", "sk_", "dfproj_", "dforg_", "dfuser_", "hf_", "Bearer="].iter().any(|prefix| bare.starts_with(prefix))
+            || ["sk-", "sk_", "dfproj_", "dforg_", "dfuser_", "hf_", "Bearer="]
+                .iter()
+                .any(|prefix| bare.starts_with(prefix))
     };
     let mut out = String::with_capacity(text.len().min(1024));
     for (at, word) in text.split(' ').enumerate() {
@@ -490,7 +565,14 @@ mod tests {
 
     #[test]
     fn arguments_are_an_object_or_nothing() {
-        for (text, expect) in [("", Some("{}")), (" ", Some("{}")), ("{\"n\":12345678901234567890}", Some("{\"n\":12345678901234567890}")), ("[1]", None), ("{", None), ("\"x\"", None)] {
+        for (text, expect) in [
+            ("", Some("{}")),
+            (" ", Some("{}")),
+            ("{\"n\":12345678901234567890}", Some("{\"n\":12345678901234567890}")),
+            ("[1]", None),
+            ("{", None),
+            ("\"x\"", None),
+        ] {
             assert_eq!(arguments_object(text), expect, "{text}");
         }
     }

@@ -211,12 +211,14 @@ mod tests {
         out
     }
 
-    const STREAM: &str = "\u{feff}data: {\"a\":\"é\u{2028}\"}\r\n\r\n: ping\n\nevent: x\rdata: 1\rdata:2\r\rid: 7\ndata: [DONE]\n\n";
+    const STREAM: &str =
+        "\u{feff}data: {\"a\":\"é\u{2028}\"}\r\n\r\n: ping\n\nevent: x\rdata: 1\rdata:2\r\rid: 7\ndata: [DONE]\n\n";
 
     #[test]
     fn frames_are_the_same_under_any_chunking() {
         let whole = split(STREAM.as_bytes(), STREAM.len());
-        let data: Vec<_> = whole.iter().map(|frame| frame.data().map(|data| String::from_utf8(data.into_owned()).unwrap())).collect();
+        let data: Vec<_> =
+            whole.iter().map(|frame| frame.data().map(|data| String::from_utf8(data.into_owned()).unwrap())).collect();
         assert_eq!(data, [Some("{\"a\":\"é\u{2028}\"}".into()), None, Some("1\n2".into()), Some("[DONE]".into())]);
         assert_eq!(whole[2].event(), Some(b"x".as_slice()));
         for size in 1..STREAM.len() {

@@ -122,12 +122,18 @@ impl<'a> Json<'a> {
 
     /// An integer ≥ 0 that fits 64 bits; `3.0` counts as 3.
     pub fn as_u64(self) -> Option<u64> {
-        self.parse::<u64>().or_else(|| self.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number)).map(|number| number as u64))
+        self.parse::<u64>().or_else(|| {
+            self.as_f64()
+                .filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number))
+                .map(|number| number as u64)
+        })
     }
 
     /// An integer that fits 64 bits.
     pub fn as_i64(self) -> Option<i64> {
-        self.parse::<i64>().or_else(|| self.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64))
+        self.parse::<i64>().or_else(|| {
+            self.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64)
+        })
     }
 
     /// A finite number.
@@ -162,10 +168,8 @@ impl<'a> Json<'a> {
             match byte {
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' => depth -= 1,
-                b'"' => {
-                    if scan.string().is_err() {
-                        break;
-                    }
+                b'"' if scan.string().is_err() => {
+                    break;
                 }
                 _ => {}
             }
@@ -319,7 +323,13 @@ impl<'a> Scan<'a> {
                     Some(b'}') if object => levels.pop(),
                     Some(b']') if !object => levels.pop(),
                     Some(_) => return self.fail(if object { "expected `,` or `}`" } else { "expected `,` or `]`" }),
-                    None => return self.fail(if object { "unexpected end, an object is not closed" } else { "unexpected end, an array is not closed" }),
+                    None => {
+                        return self.fail(if object {
+                            "unexpected end, an object is not closed"
+                        } else {
+                            "unexpected end, an array is not closed"
+                        });
+                    }
                 }
                 self.at += 1;
             }
@@ -371,7 +381,11 @@ impl<'a> Scan<'a> {
     fn escape(&mut self) -> Result<(), Syntax> {
         match self.text.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) => self.at += 6,
+            Some(b'u')
+                if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) =>
+            {
+                self.at += 6
+            }
             _ => return self.fail("an invalid escape"),
         }
         Ok(())
@@ -464,12 +478,48 @@ mod tests {
     #[test]
     fn agrees_with_serde_json_on_what_is_json() {
         let cases: &[&str] = &[
-            "{}", "[]", " {\"a\" : [1, 2.5e+3, -0, true,false,null,\"x\\u00e9\\n\"] } ", "1", "\"\"", "[[[]]]", "{\"a\":{\"b\":{}}}",
-            "", "{", "[1,]", "{\"a\":}", "{\"a\" 1}", "{a:1}", "01", "1.", ".5", "-", "1e", "+1", "tru", "nulll", "\"\\x\"", "\"\\u12g4\"", "\"a\nb\"", "[1 2]", "{} {}", "{\"a\":1,}", "\"", "[\"a\"",
-            "{\"a\":1 \"b\":2}", "]", "}", ",", "NaN", "'a'",
+            "{}",
+            "[]",
+            " {\"a\" : [1, 2.5e+3, -0, true,false,null,\"x\\u00e9\\n\"] } ",
+            "1",
+            "\"\"",
+            "[[[]]]",
+            "{\"a\":{\"b\":{}}}",
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":}",
+            "{\"a\" 1}",
+            "{a:1}",
+            "01",
+            "1.",
+            ".5",
+            "-",
+            "1e",
+            "+1",
+            "tru",
+            "nulll",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"a\nb\"",
+            "[1 2]",
+            "{} {}",
+            "{\"a\":1,}",
+            "\"",
+            "[\"a\"",
+            "{\"a\":1 \"b\":2}",
+            "]",
+            "}",
+            ",",
+            "NaN",
+            "'a'",
         ];
         for case in cases {
-            assert_eq!(validate(case.as_bytes()).is_ok(), serde_json::from_str::<serde_json::Value>(case).is_ok(), "{case}");
+            assert_eq!(
+                validate(case.as_bytes()).is_ok(),
+                serde_json::from_str::<serde_json::Value>(case).is_ok(),
+                "{case}"
+            );
         }
     }
 
@@ -503,7 +553,10 @@ mod tests {
         assert_eq!(json.get("i").unwrap().as_i64(), Some(-3));
         assert_eq!(json.get("u").unwrap().as_u64(), Some(u64::MAX));
         assert_eq!(json.get("f").unwrap().as_u64(), Some(2));
-        assert_eq!(json.get("l").unwrap().items().map(|item| item.raw().to_owned()).collect::<Vec<_>>(), ["1", "\"x\"", "{}"]);
+        assert_eq!(
+            json.get("l").unwrap().items().map(|item| item.raw().to_owned()).collect::<Vec<_>>(),
+            ["1", "\"x\"", "{}"]
+        );
         assert!(json.get("z").is_none() && json.get("absent").is_none());
         assert!(json.get("lone").unwrap().as_str().is_none());
         assert_eq!(json.entries().count(), 8);

@@ -125,14 +125,24 @@ impl Object {
 
     fn is_named(&self, field: &Field, key: &str) -> bool {
         let name = &self.source[field.key.start + 1..field.key.end - 1];
-        name == key.as_bytes() || (name.contains(&b'\\') && Json::trusted(&self.source[field.key.clone()]).as_str().is_some_and(|name| name == key))
+        name == key.as_bytes()
+            || (name.contains(&b'\\')
+                && Json::trusted(&self.source[field.key.clone()]).as_str().is_some_and(|name| name == key))
     }
 
     fn refuse_duplicates(&self) -> Result<(), Refusal> {
         let escaped = self.fields.iter().any(|field| self.source[field.key.clone()].contains(&b'\\'));
         // Requests have a dozen keys; a body made of thousands must not cost their square.
         let twice = if self.fields.len() <= 32 && !escaped {
-            self.fields.iter().enumerate().find(|(at, field)| self.fields[..*at].iter().any(|earlier| self.source[earlier.key.clone()] == self.source[field.key.clone()])).map(|(_, field)| Json::trusted(&self.source[field.key.clone()]).raw().trim_matches('"').to_owned())
+            self.fields
+                .iter()
+                .enumerate()
+                .find(|(at, field)| {
+                    self.fields[..*at]
+                        .iter()
+                        .any(|earlier| self.source[earlier.key.clone()] == self.source[field.key.clone()])
+                })
+                .map(|(_, field)| Json::trusted(&self.source[field.key.clone()]).raw().trim_matches('"').to_owned())
         } else {
             let mut seen = std::collections::HashSet::new();
             self.entries().map(|(key, _)| key).find(|key| !seen.insert(key.clone())).map(std::borrow::Cow::into_owned)
@@ -191,7 +201,11 @@ mod tests {
     fn splices_one_value_and_keeps_the_rest() {
         type Edit<'a> = (&'a str, Option<&'a [u8]>);
         let cases: &[(&str, &[Edit<'_>], &str)] = &[
-            (r#"{ "a" : 1 , "model":"x", "z":[ 1 ] }"#, &[("model", Some(b"\"y\""))], r#"{ "a" : 1 , "model":"y", "z":[ 1 ] }"#),
+            (
+                r#"{ "a" : 1 , "model":"x", "z":[ 1 ] }"#,
+                &[("model", Some(b"\"y\""))],
+                r#"{ "a" : 1 , "model":"y", "z":[ 1 ] }"#,
+            ),
             (r#"{"a":1}"#, &[("b", Some(b"2"))], r#"{"a":1,"b":2}"#),
             (r"{}", &[("b", Some(b"2"))], r#"{"b":2}"#),
             (r#"{"a":1,"b":2}"#, &[("a", None)], r#"{"b":2}"#),
@@ -210,10 +224,17 @@ mod tests {
     #[test]
     fn refuses_what_two_readers_would_read_differently() {
         for text in [r#"{"model":"a","model":"b"}"#, r#"{"model":"a","m\u006fdel":"b"}"#] {
-            assert_eq!(Object::read(Bytes::copy_from_slice(text.as_bytes())).unwrap_err(), Refusal::Duplicate("model".into()), "{text}");
+            assert_eq!(
+                Object::read(Bytes::copy_from_slice(text.as_bytes())).unwrap_err(),
+                Refusal::Duplicate("model".into()),
+                "{text}"
+            );
         }
         assert_eq!(Object::read(Bytes::from_static(b"[1]")).unwrap_err(), Refusal::NotAnObject);
-        assert!(matches!(Object::read(Bytes::from_static(b"{\"a\":1} x")).unwrap_err(), Refusal::Syntax(Syntax { at: 8, .. })));
+        assert!(matches!(
+            Object::read(Bytes::from_static(b"{\"a\":1} x")).unwrap_err(),
+            Refusal::Syntax(Syntax { at: 8, .. })
+        ));
     }
 
     proptest::proptest! {

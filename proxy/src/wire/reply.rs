@@ -44,7 +44,8 @@ impl Pipe {
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
-        let way = Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
+        let way =
+            Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
         Self { frames: Frames::default(), way, stopped: false, over: false }
     }
 
@@ -70,7 +71,7 @@ impl Pipe {
                 passed.bytes = out.freeze();
             }
             Way::Alike { .. } if self.stopped => passed.end = true,
-            Way::Alike { .. } => passed.fault = Some(cut()),
+            Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         passed
     }
@@ -82,7 +83,12 @@ impl Pipe {
             match self.frames.next() {
                 Ok(Some(frame)) => self.pass(&frame, see, &mut run, &mut passed),
                 Ok(None) => break,
-                Err(_) => passed.fault = Some(Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB inside its stream.")),
+                Err(_) => {
+                    passed.fault = Some(Fault::new(
+                        FaultKind::BackendError,
+                        "The backend sent a line of more than 8 MiB inside its stream.",
+                    ))
+                }
             }
             self.over = passed.end || passed.fault.is_some();
         }
@@ -118,11 +124,6 @@ impl Pipe {
     }
 }
 
-/// The fault of a stream that ended without saying so.
-pub fn cut() -> Fault {
-    Fault::new(FaultKind::BackendCut, "The backend's stream broke off before the reply was complete.")
-}
-
 /// Tells the books what an event means, as a frame of the same dialect would have.
 pub fn glance_event(event: &Event) -> Glance {
     match event {
@@ -135,7 +136,13 @@ pub fn glance_event(event: &Event) -> Glance {
 }
 
 /// Writes events for the client; a fault is left to the caller, who knows the request's id.
-pub fn write_events(events: &mut Vec<Event>, writer: &mut dyn WriteReply, see: &mut dyn FnMut(&Glance), out: &mut BytesMut, passed: &mut Passed) {
+pub fn write_events(
+    events: &mut Vec<Event>,
+    writer: &mut dyn WriteReply,
+    see: &mut dyn FnMut(&Glance),
+    out: &mut BytesMut,
+    passed: &mut Passed,
+) {
     for event in events.drain(..) {
         see(&glance_event(&event));
         match event {
@@ -171,7 +178,7 @@ pub fn fold(events: impl IntoIterator<Item = Event>) -> Result<Answer, Fault> {
     for event in events {
         answer.fold(event)?;
     }
-    if answer.stop.is_none() { Err(cut()) } else { Ok(answer) }
+    if answer.stop.is_none() { Err(Fault::cut()) } else { Ok(answer) }
 }
 
 /// The same frame without its `usage` member.

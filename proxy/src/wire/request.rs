@@ -67,7 +67,12 @@ impl Request {
     /// The client wants usage in its stream.
     pub fn stream_usage(&self) -> bool {
         match self.dialect {
-            Dialect::Chat => self.object.get("stream_options").and_then(|options| options.get("include_usage")).and_then(json::Json::as_bool).unwrap_or(false),
+            Dialect::Chat => self
+                .object
+                .get("stream_options")
+                .and_then(|options| options.get("include_usage"))
+                .and_then(json::Json::as_bool)
+                .unwrap_or(false),
             Dialect::Messages => true,
         }
     }
@@ -89,7 +94,8 @@ impl Request {
         if dialects.contains(&self.dialect) {
             return Ok(self.splice(to));
         }
-        let dialect = *dialects.first().ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
+        let dialect =
+            *dialects.first().ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
         let written = dialect.codec().write_call(self.call()?, to)?;
         Ok(Outgoing { dialect, written, hide_usage: false })
     }
@@ -118,7 +124,11 @@ impl Request {
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
     pub fn estimate_input(&self) -> u64 {
-        let raw: usize = ["messages", "system", "tools"].iter().filter_map(|key| self.object.get(key)).map(|value| value.raw().len()).sum();
+        let raw: usize = ["messages", "system", "tools"]
+            .iter()
+            .filter_map(|key| self.object.get(key))
+            .map(|value| value.raw().len())
+            .sum();
         let carries_images = || memchr::memmem::find(self.object.source(), b"base64").is_some();
         match (raw > 4096 && carries_images()).then(|| self.call()) {
             Some(Ok(call)) => call.turns.iter().flat_map(|turn| &turn.content).map(weigh).sum::<u64>().div_ceil(4),
@@ -144,13 +154,29 @@ fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
     match refusal {
         Refusal::Syntax(syntax) => {
             let msg = format!("JSON decode error: {} at {}", syntax.what, syntax.place(body));
-            let detail = Detail { loc: vec!["body".into(), syntax.at.to_string()], msg: msg.clone(), kind: "json_invalid", input: "{}".into() };
-            Fault { details: vec![detail], ..Fault::invalid(format!("We could not parse the JSON body of your request. {msg}")) }
+            let detail = Detail {
+                loc: vec!["body".into(), syntax.at.to_string()],
+                msg: msg.clone(),
+                kind: "json_invalid",
+                input: "{}".into(),
+            };
+            Fault {
+                details: vec![detail],
+                ..Fault::invalid(format!("We could not parse the JSON body of your request. {msg}"))
+            }
         }
         Refusal::NotAnObject => {
-            let detail = Detail { loc: vec!["body".into()], msg: "Input should be a JSON object".into(), kind: "dict_type", input: String::new() };
+            let detail = Detail {
+                loc: vec!["body".into()],
+                msg: "Input should be a JSON object".into(),
+                kind: "dict_type",
+                input: String::new(),
+            };
             Fault { details: vec![detail], ..Fault::invalid("The request body must be a JSON object.") }
         }
-        Refusal::Duplicate(key) => Fault::invalid(format!("The key `{key}` stands twice in the request body; send it once.")).with_param(key.clone()),
+        Refusal::Duplicate(key) => {
+            Fault::invalid(format!("The key `{key}` stands twice in the request body; send it once."))
+                .with_param(key.clone())
+        }
     }
 }

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
-use tidegate::canon::{Delta, Event, FaultKind, Usage};
 use tidegate::canon::event::Grammar;
+use tidegate::canon::{Delta, Event, FaultKind, Usage};
 use tidegate::wire::Dialect;
 use tidegate::wire::frame::Frames;
 
@@ -41,7 +41,11 @@ pub fn recordings(calls: bool) -> Vec<Recording> {
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "sse" || extension == "json"));
         paths.sort();
         assert!(!paths.is_empty(), "{}", folder.display());
-        found.extend(paths.into_iter().map(|path| Recording { dialect, bytes: std::fs::read(&path).unwrap().into(), path }));
+        found.extend(paths.into_iter().map(|path| Recording {
+            dialect,
+            bytes: std::fs::read(&path).unwrap().into(),
+            path,
+        }));
     }
     found
 }
@@ -108,11 +112,14 @@ fn glances_agree_with_readings() {
             }
         }
         assert_eq!(seen, read, "{name}");
-        let spoken = events.iter().any(|event| matches!(event, Event::Delta(Delta::Text(_) | Delta::Thinking(_) | Delta::Arguments(_))));
+        let spoken = events
+            .iter()
+            .any(|event| matches!(event, Event::Delta(Delta::Text(_) | Delta::Thinking(_) | Delta::Arguments(_))));
         assert!(!spoken || glances.iter().any(|glance| glance.token), "{name}");
         let stopped = matches!(events.last(), Some(Event::Stop(_)));
         assert!(!stopped || glances.iter().any(|glance| glance.stop.is_some()), "{name}");
-        let faulted = events.iter().any(|event| matches!(event, Event::Fault(fault) if fault.kind != FaultKind::BackendCut));
+        let faulted =
+            events.iter().any(|event| matches!(event, Event::Fault(fault) if fault.kind != FaultKind::BackendCut));
         assert_eq!(faulted, glances.iter().any(|glance| glance.fault.is_some()), "{name}");
     }
 }

@@ -11,7 +11,14 @@ use tidegate::wire::object::Object;
 use tidegate::wire::{Dialect, ReplyHead, Target, anthropic};
 
 fn head() -> ReplyHead {
-    ReplyHead { id: "1".into(), model: "asked".into(), created: 1, stream_usage: true, input_estimate: 0, deepfellow: true }
+    ReplyHead {
+        id: "1".into(),
+        model: "asked".into(),
+        created: 1,
+        stream_usage: true,
+        input_estimate: 0,
+        deepfellow: true,
+    }
 }
 
 fn write(dialect: Dialect, events: &[Event]) -> Bytes {
@@ -64,7 +71,8 @@ fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
             // Flat: one reasoning, one text, one refusal, then the calls.
             let mut flat = Vec::new();
             for kind in [Part::Thinking, Part::Text, Part::Refusal] {
-                let text: String = answer.parts.iter().filter(|piece| piece.part == kind).map(|piece| piece.text.as_str()).collect();
+                let text: String =
+                    answer.parts.iter().filter(|piece| piece.part == kind).map(|piece| piece.text.as_str()).collect();
                 if !text.is_empty() {
                     flat.push(Piece { part: kind, text, signature: None, citations: Vec::new() });
                 }
@@ -114,7 +122,14 @@ fn every_pair_of_dialects_agrees_on_streams_and_wholes() {
 
 /// A target that takes everything its dialect can say.
 fn target() -> Target {
-    Target { model: "there".into(), system_first: true, thinking_kwargs: true, extended_sampling: true, reasoning_effort: true, ..Target::default() }
+    Target {
+        model: "there".into(),
+        system_first: true,
+        thinking_kwargs: true,
+        extended_sampling: true,
+        reasoning_effort: true,
+        ..Target::default()
+    }
 }
 
 fn read_call(dialect: Dialect, body: &Bytes) -> Call {
@@ -138,7 +153,11 @@ fn talk(call: &Call) -> Vec<(Role, String)> {
             said.push((turn.role, text));
         }
     }
-    let system: Vec<_> = said.iter().filter(|(role, _)| matches!(role, Role::System | Role::Developer)).map(|(_, text)| text.clone()).collect();
+    let system: Vec<_> = said
+        .iter()
+        .filter(|(role, _)| matches!(role, Role::System | Role::Developer))
+        .map(|(_, text)| text.clone())
+        .collect();
     said.retain(|(role, _)| matches!(role, Role::User | Role::Assistant));
     said.insert(0, (Role::System, system.join("\n\n")));
     said
@@ -150,12 +169,22 @@ fn every_pair_of_dialects_agrees_on_calls() {
         let call = read_call(recording.dialect, &recording.bytes);
         for backend in Dialect::ALL {
             let name = format!("{} to {backend:?}", recording.path.display());
-            let written = backend.codec().write_call(&call, &target()).unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
+            let written =
+                backend.codec().write_call(&call, &target()).unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
             let again = read_call(backend, &written.body);
             assert_eq!(talk(&again), talk(&call), "{name}");
-            let names = |call: &Call| call.tools.iter().map(|tool| format!("{tool:?}").replace("strict: Some(false)", "strict: None")).collect::<Vec<_>>();
+            let names = |call: &Call| {
+                call.tools
+                    .iter()
+                    .map(|tool| format!("{tool:?}").replace("strict: Some(false)", "strict: None"))
+                    .collect::<Vec<_>>()
+            };
             assert_eq!(names(&again), names(&call), "{name}");
-            assert_eq!((again.stream, &again.stop, &again.tool_choice, again.parallel_tools), (call.stream, &call.stop, &call.tool_choice, call.parallel_tools), "{name}");
+            assert_eq!(
+                (again.stream, &again.stop, &again.tool_choice, again.parallel_tools),
+                (call.stream, &call.stop, &call.tool_choice, call.parallel_tools),
+                "{name}"
+            );
             // From here on nothing changes any more.
             let second = backend.codec().write_call(&again, &target()).unwrap();
             let third = backend.codec().write_call(&read_call(backend, &second.body), &target()).unwrap();
@@ -188,11 +217,22 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
 }
 
 fn answers() -> impl Strategy<Value = Answer> {
-    let stop = prop_oneof![Just(StopReason::EndTurn), Just(StopReason::MaxTokens), Just(StopReason::ContextWindow), Just(StopReason::Refusal)];
+    let stop = prop_oneof![
+        Just(StopReason::EndTurn),
+        Just(StopReason::MaxTokens),
+        Just(StopReason::ContextWindow),
+        Just(StopReason::Refusal)
+    ];
     (pieces(), stop, 0..1_u64 << 40, 0..1_u64 << 40, 0..9_u64).prop_map(|(parts, stop, input, output, cache)| {
         let calls = parts.iter().any(|piece| matches!(piece.part, Part::ToolCall { .. }));
         let stop = if calls && stop == StopReason::EndTurn { StopReason::ToolUse } else { stop };
-        let usage = Usage { input: Some(input + cache), output: Some(output), cache_read: Some(cache), cache_write: Some(0), reasoning: None };
+        let usage = Usage {
+            input: Some(input + cache),
+            output: Some(output),
+            cache_read: Some(cache),
+            cache_write: Some(0),
+            reasoning: None,
+        };
         Answer { id: None, model: None, parts, usage, stop: Some(stop) }
     })
 }

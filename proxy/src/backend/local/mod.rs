@@ -9,6 +9,7 @@
 
 mod cache;
 mod gguf;
+#[allow(unsafe_code, reason = "SIMD kernels; each block says why it is sound")]
 mod kernel;
 mod math;
 mod matrix;

@@ -14,7 +14,8 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 /// Keys whose text is generated.
-static SPOKEN: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| ["\"text\"", "\"partial_json\"", "\"thinking\""].map(Finder::new));
+static SPOKEN: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"text\"", "\"partial_json\"", "\"thinking\""].map(Finder::new));
 
 pub(super) fn glance(frame: &Frame) -> Glance {
     let raw = frame.raw.as_ref();
@@ -28,10 +29,14 @@ pub(super) fn glance(frame: &Frame) -> Glance {
     let mut glance = Glance::default();
     match kind.as_ref() {
         "content_block_delta" => glance.token = spoken(raw),
-        "message_start" => glance.usage = event.get("message").and_then(|message| message.get("usage")).and_then(counted),
+        "message_start" => {
+            glance.usage = event.get("message").and_then(|message| message.get("usage")).and_then(counted)
+        }
         "message_delta" => {
             let delta = event.get("delta").map(Fields::of).unwrap_or_default();
-            glance.stop = delta.text("stop_reason").map(|word| stop_reason(&word, delta.text("stop_sequence").map(Cow::into_owned), false));
+            glance.stop = delta
+                .text("stop_reason")
+                .map(|word| stop_reason(&word, delta.text("stop_sequence").map(Cow::into_owned), false));
             glance.usage = event.get("usage").and_then(counted).map(|mut usage| {
                 // Zeros behind a prompt that was counted at the start are a server's way of saying nothing.
                 if usage.input == Some(0) {
@@ -41,7 +46,12 @@ pub(super) fn glance(frame: &Frame) -> Glance {
             });
         }
         "message_stop" => glance.end = true,
-        "error" => glance.fault = event.get("error").map(backend_fault).or_else(|| Some(Fault::new(FaultKind::BackendError, "The backend reported an error."))),
+        "error" => {
+            glance.fault = event
+                .get("error")
+                .map(backend_fault)
+                .or_else(|| Some(Fault::new(FaultKind::BackendError, "The backend reported an error.")))
+        }
         "" => glance.fault = event.get("error").map(backend_fault),
         _ => {}
     }
@@ -50,7 +60,10 @@ pub(super) fn glance(frame: &Frame) -> Glance {
 
 pub(super) fn glance_answer(body: &Bytes) -> Glance {
     let Ok(json) = validate(body) else {
-        return Glance { fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")), ..Glance::default() };
+        return Glance {
+            fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")),
+            ..Glance::default()
+        };
     };
     let message = Fields::of(json);
     if let Some(error) = message.get("error") {
@@ -59,7 +72,9 @@ pub(super) fn glance_answer(body: &Bytes) -> Glance {
     Glance {
         token: message.get("content").is_some_and(|content| content.items().next().is_some()),
         usage: message.get("usage").and_then(counted),
-        stop: message.text("stop_reason").map(|word| stop_reason(&word, message.text("stop_sequence").map(Cow::into_owned), false)),
+        stop: message
+            .text("stop_reason")
+            .map(|word| stop_reason(&word, message.text("stop_sequence").map(Cow::into_owned), false)),
         end: true,
         ..Glance::default()
     }
@@ -108,17 +123,45 @@ mod tests {
         let token = Glance { token: true, ..Glance::default() };
         let usage = |input, output| Some(Usage { input, output, ..Usage::default() });
         let cases: Vec<(&str, &str, Glance)> = vec![
-            ("content_block_delta", r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#, token.clone()),
-            ("other", r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json" : "{"}}"#, token.clone()),
-            ("content_block_delta", r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":""}}"#, Glance::default()),
-            ("content_block_delta", r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"x"}}"#, Glance::default()),
-            ("message_start", r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#, Glance { usage: usage(Some(3), Some(1)), ..Glance::default() }),
-            ("message_delta", r#"{"type":"message_delta","delta":{"stop_reason":"max_tokens"},"usage":{"output_tokens":9,"input_tokens":0}}"#, Glance { usage: usage(None, Some(9)), stop: Some(StopReason::MaxTokens), ..Glance::default() }),
+            (
+                "content_block_delta",
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#,
+                token.clone(),
+            ),
+            (
+                "other",
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json" : "{"}}"#,
+                token.clone(),
+            ),
+            (
+                "content_block_delta",
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":""}}"#,
+                Glance::default(),
+            ),
+            (
+                "content_block_delta",
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"x"}}"#,
+                Glance::default(),
+            ),
+            (
+                "message_start",
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#,
+                Glance { usage: usage(Some(3), Some(1)), ..Glance::default() },
+            ),
+            (
+                "message_delta",
+                r#"{"type":"message_delta","delta":{"stop_reason":"max_tokens"},"usage":{"output_tokens":9,"input_tokens":0}}"#,
+                Glance { usage: usage(None, Some(9)), stop: Some(StopReason::MaxTokens), ..Glance::default() },
+            ),
             ("message_stop", r#"{"type":"message_stop"}"#, Glance { end: true, ..Glance::default() }),
             ("ping", r#"{"type":"ping"}"#, Glance::default()),
         ];
         for (name, data, expect) in cases {
-            assert_eq!(glance(&Frame { raw: Bytes::from(format!("event: {name}\ndata: {data}\n\n")) }), expect, "{data}");
+            assert_eq!(
+                glance(&Frame { raw: Bytes::from(format!("event: {name}\ndata: {data}\n\n")) }),
+                expect,
+                "{data}"
+            );
         }
         let error = Frame { raw: Bytes::from_static(b"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}\n\n") };
         assert_eq!(glance(&error).fault.unwrap().status(), 529);

@@ -175,14 +175,20 @@ impl Counts {
         Self {
             input: count(json.get("input_tokens")),
             cache_read: count(json.get("cache_read_input_tokens")),
-            cache_write: count(json.get("cache_creation_input_tokens")).or_else(|| by_ttl.iter().any(Option::is_some).then(|| by_ttl.iter().flatten().sum())),
+            cache_write: count(json.get("cache_creation_input_tokens"))
+                .or_else(|| by_ttl.iter().any(Option::is_some).then(|| by_ttl.iter().flatten().sum())),
             output: count(json.get("output_tokens")),
         }
     }
 
     /// Later reports replace earlier ones, but never shrink them: some servers end with zeros for what they said before.
     fn update(&mut self, later: &Counts) {
-        for (mine, theirs) in [(&mut self.input, later.input), (&mut self.cache_read, later.cache_read), (&mut self.cache_write, later.cache_write), (&mut self.output, later.output)] {
+        for (mine, theirs) in [
+            (&mut self.input, later.input),
+            (&mut self.cache_read, later.cache_read),
+            (&mut self.cache_write, later.cache_write),
+            (&mut self.output, later.output),
+        ] {
             *mine = (*mine).max(theirs);
         }
     }
@@ -204,13 +210,21 @@ fn put_usage(out: &mut Vec<u8>, usage: &Usage, head: &ReplyHead) {
     let (read, written) = (usage.cache_read.unwrap_or(0), usage.cache_write.unwrap_or(0));
     key(out, "usage");
     out.push(b'{');
-    put_raw(out, "input_tokens", usage.input.unwrap_or(head.input_estimate).saturating_sub(read).saturating_sub(written));
+    put_raw(
+        out,
+        "input_tokens",
+        usage.input.unwrap_or(head.input_estimate).saturating_sub(read).saturating_sub(written),
+    );
     put_raw(out, "cache_creation_input_tokens", written);
     if head.deepfellow {
         put_raw(out, "cache_creation_inpuit_tokens", written);
     }
     put_raw(out, "cache_read_input_tokens", read);
-    put_raw(out, "cache_creation", format_args!("{{\"ephemeral_5m_input_tokens\":{written},\"ephemeral_1h_input_tokens\":0}}"));
+    put_raw(
+        out,
+        "cache_creation",
+        format_args!("{{\"ephemeral_5m_input_tokens\":{written},\"ephemeral_1h_input_tokens\":0}}"),
+    );
     put_raw(out, "output_tokens", usage.output.unwrap_or(0));
     put_raw(out, "server_tool_use", "{\"web_search_requests\":0}");
     put_text(out, "service_tier", "standard");
@@ -234,7 +248,9 @@ fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason 
 /// `"stop_reason":…,"stop_sequence":…`
 fn put_stop(out: &mut Vec<u8>, reason: Option<&StopReason>, refused: bool) {
     match reason {
-        Some(reason @ (StopReason::EndTurn | StopReason::Refusal)) => put_text(out, "stop_reason", if refused { "refusal" } else { reason.as_str() }),
+        Some(reason @ (StopReason::EndTurn | StopReason::Refusal)) => {
+            put_text(out, "stop_reason", if refused { "refusal" } else { reason.as_str() })
+        }
         Some(reason) => put_text(out, "stop_reason", reason.as_str()),
         None => put_raw(out, "stop_reason", "null"),
     }
@@ -251,18 +267,43 @@ mod tests {
 
     #[test]
     fn faults_speak_to_both_families_of_clients() {
-        let detail = Detail { loc: vec!["body".into(), "messages".into(), "0".into()], msg: "Field required".into(), kind: "missing", input: String::new() };
+        let detail = Detail {
+            loc: vec!["body".into(), "messages".into(), "0".into()],
+            msg: "Field required".into(),
+            kind: "missing",
+            input: String::new(),
+        };
         let cases: &[(Fault, u16, &str)] = &[
             (
                 Fault::from_details(vec![detail]),
                 422,
                 r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages[0]: Field required"},"request_id":"r","detail":[{"loc":["body","messages",0],"msg":"Field required","type":"missing","input":null}]}"#,
             ),
-            (Fault::new(FaultKind::BackendBusy, "x").with_status(529), 529, r#"{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"r"}"#),
-            (Fault::new(FaultKind::BackendBusy, "x"), 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"},"request_id":"r"}"#),
-            (Fault::new(FaultKind::Overloaded, "x"), 503, r#"{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"r"}"#),
-            (Fault::new(FaultKind::TooLarge, "x"), 413, r#"{"type":"error","error":{"type":"request_too_large","message":"x"},"request_id":"r"}"#),
-            (Fault::new(FaultKind::BackendCut, "x"), 502, r#"{"type":"error","error":{"type":"api_error","message":"x"},"request_id":"r"}"#),
+            (
+                Fault::new(FaultKind::BackendBusy, "x").with_status(529),
+                529,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"r"}"#,
+            ),
+            (
+                Fault::new(FaultKind::BackendBusy, "x"),
+                429,
+                r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"},"request_id":"r"}"#,
+            ),
+            (
+                Fault::new(FaultKind::Overloaded, "x"),
+                503,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"x"},"request_id":"r"}"#,
+            ),
+            (
+                Fault::new(FaultKind::TooLarge, "x"),
+                413,
+                r#"{"type":"error","error":{"type":"request_too_large","message":"x"},"request_id":"r"}"#,
+            ),
+            (
+                Fault::new(FaultKind::BackendCut, "x"),
+                502,
+                r#"{"type":"error","error":{"type":"api_error","message":"x"},"request_id":"r"}"#,
+            ),
             (
                 Fault::invalid("x").with_status(400).with_code("thread_unsupported_request"),
                 400,

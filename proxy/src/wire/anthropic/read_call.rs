@@ -11,8 +11,21 @@ pub(super) const MAX_TOKENS: u64 = 8000;
 
 /// Fields with a canonical form. Everything else is `extra`.
 const KNOWN: &[&str] = &[
-    "model", "messages", "max_tokens", "stream", "system", "temperature", "metadata", "stop_sequences", "thinking",
-    "tool_choice", "tools", "top_k", "top_p", "output_config", "output_format",
+    "model",
+    "messages",
+    "max_tokens",
+    "stream",
+    "system",
+    "temperature",
+    "metadata",
+    "stop_sequences",
+    "thinking",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_p",
+    "output_config",
+    "output_format",
 ];
 
 pub(super) fn check(request: &Object) -> Result<(), Fault> {
@@ -50,9 +63,16 @@ pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
 /// The top level: types and ranges of everything that is not a list of objects.
 fn scalars(check: &mut Check, request: &Object) -> Call {
     let model = check.model_and_messages(request).unwrap_or_default();
-    let stop = present(request, "stop_sequences").map(|json| check.texts(&BODY.key("stop_sequences"), json)).unwrap_or_default();
+    let stop = present(request, "stop_sequences")
+        .map(|json| check.texts(&BODY.key("stop_sequences"), json))
+        .unwrap_or_default();
     if let Some(system) = present(request, "system").filter(|json| !matches!(json.kind(), Kind::String | Kind::Array)) {
-        check.wrong(&BODY.key("system"), "string_type", "Input should be a valid string or a list of text blocks", Some(system));
+        check.wrong(
+            &BODY.key("system"),
+            "string_type",
+            "Input should be a valid string or a list of text blocks",
+            Some(system),
+        );
     }
     if let Some(tools) = present(request, "tools") {
         check.as_list(&BODY.key("tools"), tools);
@@ -128,7 +148,9 @@ struct Turns<'c> {
 impl Turns<'_> {
     fn message(&mut self, at: &At<'_>, json: Json<'_>) -> Option<Turn> {
         let message = self.check.as_dict(at, json)?;
-        for (name, json) in message.beyond(&["role", "content", "id", "type", "model", "stop_reason", "stop_sequence", "usage"]) {
+        for (name, json) in
+            message.beyond(&["role", "content", "id", "type", "model", "stop_reason", "stop_sequence", "usage"])
+        {
             lose(self.extra, format!("messages.{name}"), json);
         }
         self.check.need(at, &message, "role");
@@ -136,7 +158,10 @@ impl Turns<'_> {
         // `system` inside the messages is a beta that Claude Code uses with models it does not know.
         let role = match message.text("role").as_deref() {
             Some("system") => Some(Role::System),
-            _ => self.check.word(at, &message, "role", &["user", "assistant"]).map(|word| if word == "user" { Role::User } else { Role::Assistant }),
+            _ => self
+                .check
+                .word(at, &message, "role", &["user", "assistant"])
+                .map(|word| if word == "user" { Role::User } else { Role::Assistant }),
         };
         let content = self.content(&at.key("content"), message.get("content"));
         Some(Turn { role: role?, content })
@@ -145,12 +170,23 @@ impl Turns<'_> {
     fn content(&mut self, at: &At<'_>, json: Option<Json<'_>>) -> Vec<Content> {
         match json.map(|json| (json, json.kind())) {
             None => Vec::new(),
-            Some((json, Kind::String)) => {
-                self.check.as_text(at, json).filter(|text| !text.is_empty()).map(|text| Content::Text(text.into_owned())).into_iter().collect()
+            Some((json, Kind::String)) => self
+                .check
+                .as_text(at, json)
+                .filter(|text| !text.is_empty())
+                .map(|text| Content::Text(text.into_owned()))
+                .into_iter()
+                .collect(),
+            Some((json, Kind::Array)) => {
+                json.items().enumerate().filter_map(|(index, block)| self.block(&at.index(index), block)).collect()
             }
-            Some((json, Kind::Array)) => json.items().enumerate().filter_map(|(index, block)| self.block(&at.index(index), block)).collect(),
             Some((json, _)) => {
-                self.check.wrong(at, "string_type", "Input should be a valid string or a list of content blocks", Some(json));
+                self.check.wrong(
+                    at,
+                    "string_type",
+                    "Input should be a valid string or a list of content blocks",
+                    Some(json),
+                );
                 Vec::new()
             }
         }
@@ -182,7 +218,9 @@ impl Turns<'_> {
                 let text = self.check.need_text(&at, &block, "thinking");
                 Some(Content::Thinking { signature: self.check.text(&at, &block, "signature"), text: text? })
             }
-            "redacted_thinking" => self.check.need_text(&at, &block, "data").map(|data| Content::RedactedThinking { data }),
+            "redacted_thinking" => {
+                self.check.need_text(&at, &block, "data").map(|data| Content::RedactedThinking { data })
+            }
             "tool_use" => {
                 let (id, name) = (self.check.need_text(&at, &block, "id"), self.check.need_text(&at, &block, "name"));
                 let input = block.get("input");
@@ -207,7 +245,8 @@ impl Turns<'_> {
         match source.text("type").as_deref() {
             Some("url") => self.check.need_text(&at, &source, "url").map(|url| Content::Image(Image::Url(url))),
             Some("base64") => {
-                let (media_type, data) = (self.check.need_text(&at, &source, "media_type"), self.check.need_text(&at, &source, "data"));
+                let (media_type, data) =
+                    (self.check.need_text(&at, &source, "media_type"), self.check.need_text(&at, &source, "data"));
                 Some(Content::Image(Image::Data { media_type: media_type?, data: data? }))
             }
             // A file of the vendor's.
@@ -241,10 +280,17 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         for (name, json) in tool.beyond(&["type", "name", "description", "input_schema", "strict"]) {
             lose(&mut call.extra, format!("tools.{name}"), json);
         }
-        let schema = check.need(&at, &tool, "input_schema").filter(|schema| check.as_dict(&at.key("input_schema"), *schema).is_some());
+        let schema = check
+            .need(&at, &tool, "input_schema")
+            .filter(|schema| check.as_dict(&at.key("input_schema"), *schema).is_some());
         let (description, strict) = (check.text(&at, &tool, "description"), check.flag(&at, &tool, "strict"));
         if let Some(name) = check.need_text(&at, &tool, "name") {
-            call.tools.push(Tool::Function { name, description, parameters: schema.map(|json| json.raw().to_owned()), strict });
+            call.tools.push(Tool::Function {
+                name,
+                description,
+                parameters: schema.map(|json| json.raw().to_owned()),
+                strict,
+            });
         }
     }
 }
@@ -252,8 +298,12 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
 /// `output_config{effort, format}` and its older `output_format`. Effort is the level of adaptive thinking; a schema is the
 /// answer's format. What has no canonical form stays in `extra`.
 fn output(check: &mut Check, request: &Object, call: &mut Call) {
-    let config = request.get("output_config").and_then(|json| check.as_dict(&BODY.key("output_config"), json)).unwrap_or_default();
-    let mut rest: Vec<(&str, &str)> = config.beyond(&["effort", "format"]).map(|(name, json)| (name, json.raw())).collect();
+    let config = request
+        .get("output_config")
+        .and_then(|json| check.as_dict(&BODY.key("output_config"), json))
+        .unwrap_or_default();
+    let mut rest: Vec<(&str, &str)> =
+        config.beyond(&["effort", "format"]).map(|(name, json)| (name, json.raw())).collect();
     if let Some(effort) = config.get("effort") {
         let level = match effort.as_str().as_deref() {
             Some("low") => Some(Effort::Low),
@@ -268,7 +318,12 @@ fn output(check: &mut Check, request: &Object, call: &mut Call) {
     }
     if let Some(format) = config.get("format").or_else(|| request.get("output_format")) {
         match format.get("schema").filter(|schema| schema.kind() == Kind::Object) {
-            Some(schema) => call.format = Some(Format::Schema { name: "output".into(), json: format!(r#"{{"name":"output","schema":{},"strict":true}}"#, schema.raw()) }),
+            Some(schema) => {
+                call.format = Some(Format::Schema {
+                    name: "output".into(),
+                    json: format!(r#"{{"name":"output","schema":{},"strict":true}}"#, schema.raw()),
+                })
+            }
             None => rest.push(("format", format.raw())),
         }
     }
@@ -300,26 +355,46 @@ mod tests {
                 r#"{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":0,"temperature":1.5,"top_p":-1,"top_k":-1,"stream":1,"system":3,"stop_sequences":["a",1],
                 "metadata":[],"thinking":{"type":"maybe"},"tool_choice":{"type":"tool"},"tools":{},"service_tier":"gold"}"#,
                 &[
-                    "body.stop_sequences.1 string_type", "body.system string_type", "body.tools list_type", "body.metadata dict_type", "body.service_tier literal_error",
-                    "body.max_tokens greater_than_equal", "body.temperature less_than_equal", "body.top_p greater_than_equal", "body.top_k greater_than_equal", "body.stream bool_type",
-                    "body.thinking union_tag_invalid", "body.tool_choice.tool.name missing",
+                    "body.stop_sequences.1 string_type",
+                    "body.system string_type",
+                    "body.tools list_type",
+                    "body.metadata dict_type",
+                    "body.service_tier literal_error",
+                    "body.max_tokens greater_than_equal",
+                    "body.temperature less_than_equal",
+                    "body.top_p greater_than_equal",
+                    "body.top_k greater_than_equal",
+                    "body.stream bool_type",
+                    "body.thinking union_tag_invalid",
+                    "body.tool_choice.tool.name missing",
                 ],
             ),
-            (r#"{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":"9","thinking":{"type":"enabled"}}"#, &["body.max_tokens int_parsing", "body.thinking.enabled.budget_tokens missing"]),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":"9","thinking":{"type":"enabled"}}"#,
+                &["body.max_tokens int_parsing", "body.thinking.enabled.budget_tokens missing"],
+            ),
         ];
         for (text, expect) in cases {
             let object = Object::read(Bytes::copy_from_slice(text.as_bytes())).unwrap();
             let fault = check(&object).unwrap_err();
-            let found: Vec<_> = fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
+            let found: Vec<_> =
+                fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
             assert_eq!(found, *expect, "{text}");
         }
         let fault = read(r#"{"model":"m","messages":[{"role":"bot","content":"x"},{"role":"user"},{"role":"user","content":[{"type":"text"},{},{"type":"tool_use","id":1,"name":"f","input":[]}]}],"tools":[{"name":"f"},{"input_schema":{}}]}"#).unwrap_err();
-        let found: Vec<_> = fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
+        let found: Vec<_> =
+            fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
         assert_eq!(
             found,
             [
-                "body.messages.0.role literal_error", "body.messages.1.content missing", "body.messages.2.content.0.text.text missing", "body.messages.2.content.1 union_tag_not_found",
-                "body.messages.2.content.2.tool_use.id string_type", "body.messages.2.content.2.tool_use.input dict_type", "body.tools.0.input_schema missing", "body.tools.1.name missing",
+                "body.messages.0.role literal_error",
+                "body.messages.1.content missing",
+                "body.messages.2.content.0.text.text missing",
+                "body.messages.2.content.1 union_tag_not_found",
+                "body.messages.2.content.2.tool_use.id string_type",
+                "body.messages.2.content.2.tool_use.input dict_type",
+                "body.tools.0.input_schema missing",
+                "body.tools.1.name missing",
             ]
         );
     }
@@ -335,11 +410,26 @@ mod tests {
             "thinking":{"type":"adaptive"},"output_config":{"effort":"low"},"context_management":{},"metadata":{"user_id":"u"}}"#,
         )
         .unwrap();
-        assert_eq!((call.max_tokens, call.thinking, call.parallel_tools, call.tool_choice), (Some(8000), Some(Thinking::Effort(Effort::Low)), Some(false), Some(ToolChoice::Required)));
-        assert_eq!(call.turns.iter().map(|turn| turn.role).collect::<Vec<_>>(), [Role::System, Role::User, Role::Assistant, Role::User, Role::System]);
-        assert_eq!(call.turns[2].content[2], Content::ToolCall { id: "a".into(), name: "f".into(), arguments: "{\"n\": 12345678901234567890}".into() });
-        assert_eq!(call.extra.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["context_management", "content.cache_control"]);
+        assert_eq!(
+            (call.max_tokens, call.thinking, call.parallel_tools, call.tool_choice),
+            (Some(8000), Some(Thinking::Effort(Effort::Low)), Some(false), Some(ToolChoice::Required))
+        );
+        assert_eq!(
+            call.turns.iter().map(|turn| turn.role).collect::<Vec<_>>(),
+            [Role::System, Role::User, Role::Assistant, Role::User, Role::System]
+        );
+        assert_eq!(
+            call.turns[2].content[2],
+            Content::ToolCall { id: "a".into(), name: "f".into(), arguments: "{\"n\": 12345678901234567890}".into() }
+        );
+        assert_eq!(
+            call.extra.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["context_management", "content.cache_control"]
+        );
         assert_eq!(call.user.as_deref(), Some("u"));
-        assert_eq!(read(r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#).unwrap().thinking, Some(Thinking::Off));
+        assert_eq!(
+            read(r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#).unwrap().thinking,
+            Some(Thinking::Off)
+        );
     }
 }

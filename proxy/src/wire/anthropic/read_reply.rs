@@ -99,7 +99,7 @@ impl ReadReply for Reader {
     fn end(&mut self, out: &mut Vec<Event>) {
         if !self.done {
             self.done = true;
-            out.push(Event::Fault(Fault::new(FaultKind::BackendCut, "The backend's stream ended before the message was complete.")));
+            out.push(Event::Fault(Fault::cut()));
         }
     }
 }
@@ -110,10 +110,17 @@ impl Reader {
         let kind = event.text("type").unwrap_or_default();
         if kind == "error" || (kind.is_empty() && event.get("error").is_some()) {
             self.done = true;
-            out.push(Event::Fault(event.get("error").map_or_else(|| Fault::new(FaultKind::BackendError, "The backend reported an error."), backend_fault)));
+            out.push(Event::Fault(
+                event.get("error").map_or_else(
+                    || Fault::new(FaultKind::BackendError, "The backend reported an error."),
+                    backend_fault,
+                ),
+            ));
             return;
         }
-        if !self.started && matches!(kind.as_ref(), "content_block_start" | "content_block_delta" | "message_delta" | "message_stop") {
+        if !self.started
+            && matches!(kind.as_ref(), "content_block_start" | "content_block_delta" | "message_delta" | "message_stop")
+        {
             // The start got lost; nothing in it is needed but its place.
             self.start(&Fields::default(), out);
         }
@@ -199,7 +206,11 @@ impl Reader {
                     self.made += 1;
                 }
                 out.push(Event::Open(Part::ToolCall { id, name: text("name") }));
-                let input = block.get("input").filter(|input| input.entries().next().is_some()).map(Json::raw).unwrap_or_default();
+                let input = block
+                    .get("input")
+                    .filter(|input| input.entries().next().is_some())
+                    .map(Json::raw)
+                    .unwrap_or_default();
                 BlockKind::Call { input: input.to_owned(), argued: false }
             }
             _ => BlockKind::Other { kind, json: json.raw().to_owned(), input: String::new() },
@@ -226,7 +237,9 @@ impl Reader {
         let text = |name: &str| delta.text(name).unwrap_or_default().into_owned();
         match (&mut open.kind, kind.as_ref()) {
             (BlockKind::Text, "text_delta") => push(out, text("text"), Delta::Text),
-            (BlockKind::Text, "citations_delta") => out.extend(delta.get("citation").map(|json| Event::Delta(Delta::Citation(json.raw().to_owned())))),
+            (BlockKind::Text, "citations_delta") => {
+                out.extend(delta.get("citation").map(|json| Event::Delta(Delta::Citation(json.raw().to_owned()))))
+            }
             (BlockKind::Thinking, "thinking_delta") => push(out, text("thinking"), Delta::Thinking),
             (BlockKind::Thinking, "signature_delta") => push(out, text("signature"), Delta::Signature),
             (BlockKind::Call { argued, .. }, "input_json_delta") => {
@@ -236,7 +249,9 @@ impl Reader {
             }
             (BlockKind::Other { input, .. }, "input_json_delta") => input.push_str(&text("partial_json")),
             // Deltas of a kind that we do not know say nothing we could pass on; known ones in a wrong block are a mix-up.
-            (_, "text_delta" | "thinking_delta" | "input_json_delta") => self.fail("The backend continued a content block with another kind of content.", out),
+            (_, "text_delta" | "thinking_delta" | "input_json_delta") => {
+                self.fail("The backend continued a content block with another kind of content.", out)
+            }
             _ => {}
         }
     }
@@ -246,7 +261,10 @@ impl Reader {
         match block.kind {
             BlockKind::Call { input, argued: false } => push(out, input, Delta::Arguments),
             BlockKind::Other { kind, json, input } => {
-                let json = Some(input).filter(|input| validate(input.as_bytes()).is_ok()).and_then(|input| merge(&json, &[("input", input.as_bytes())])).map_or(json, |merged| String::from_utf8_lossy(&merged).into_owned());
+                let json = Some(input)
+                    .filter(|input| validate(input.as_bytes()).is_ok())
+                    .and_then(|input| merge(&json, &[("input", input.as_bytes())]))
+                    .map_or(json, |merged| String::from_utf8_lossy(&merged).into_owned());
                 out.push(Event::Open(Part::Other { kind, json }));
             }
             _ => {}
@@ -304,7 +322,9 @@ mod tests {
                 Event::Delta(Delta::Citation(text)) => said.push_str(&format!("[{text}]")),
                 Event::Delta(Delta::Text(text) | Delta::Thinking(text) | Delta::Arguments(text)) => said.push_str(text),
                 Event::Close => said.push_str(") "),
-                Event::Usage(usage) => said.push_str(&format!("U({:?},{:?}) ", usage.input.unwrap_or(9999), usage.output.unwrap_or(9999))),
+                Event::Usage(usage) => {
+                    said.push_str(&format!("U({:?},{:?}) ", usage.input.unwrap_or(9999), usage.output.unwrap_or(9999)))
+                }
                 Event::Stop(reason) => said.push_str(reason.as_str()),
                 Event::Fault(fault) => said.push_str(&format!("!{}", fault.kind.label())),
             }
@@ -321,26 +341,65 @@ mod tests {
         let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":5,"input_tokens":null}}"#;
         let last = r#"{"type":"message_stop"}"#;
         let call = r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#;
-        let json = |part: &str| format!(r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"input_json_delta","partial_json":{part:?}}}}}"#);
+        let json = |part: &str| {
+            format!(
+                r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"input_json_delta","partial_json":{part:?}}}}}"#
+            )
+        };
         let cases: Vec<(&str, Vec<&str>, &str)> = vec![
             ("text", vec![start, text, r#"{"type":"ping"}"#, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
             ("a second start", vec![start, start, text, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
             ("no block start", vec![start, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
             ("no block stop", vec![start, text, more, end, last], "U(7,1) T(aU(7,5) ) end_turn"),
-            ("reused index", vec![start, text, more, close, text, more, close, end, last], "U(7,1) T(a) T(a) U(7,5) end_turn"),
+            (
+                "reused index",
+                vec![start, text, more, close, text, more, close, end, last],
+                "U(7,1) T(a) T(a) U(7,5) end_turn",
+            ),
             ("no arguments", vec![start, call, close, end, last], "U(7,1) C(t,f,) U(7,5) tool_use"),
-            ("input on the start", vec![r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{"n":12345678901234567890}}}"#, close, last], "C(t,f,{\"n\":12345678901234567890}) tool_use"),
-            ("zeros at the end", vec![start, r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5,"input_tokens":0,"cache_read_input_tokens":0}}"#, last], "U(7,1) U(7,5) end_turn"),
+            (
+                "input on the start",
+                vec![
+                    r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{"n":12345678901234567890}}}"#,
+                    close,
+                    last,
+                ],
+                "C(t,f,{\"n\":12345678901234567890}) tool_use",
+            ),
+            (
+                "zeros at the end",
+                vec![
+                    start,
+                    r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5,"input_tokens":0,"cache_read_input_tokens":0}}"#,
+                    last,
+                ],
+                "U(7,1) U(7,5) end_turn",
+            ),
             ("cut", vec![start, text, more, close, end], "U(7,1) T(a) U(7,5) !backend_cut"),
-            ("error", vec![start, text, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#], "U(7,1) T(!backend_busy"),
-            ("another block", vec![start, text, r#"{"type":"content_block_delta","index":3,"delta":{"type":"text_delta","text":"a"}}"#], "U(7,1) T(!backend_error"),
+            (
+                "error",
+                vec![start, text, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#],
+                "U(7,1) T(!backend_busy",
+            ),
+            (
+                "another block",
+                vec![
+                    start,
+                    text,
+                    r#"{"type":"content_block_delta","index":3,"delta":{"type":"text_delta","text":"a"}}"#,
+                ],
+                "U(7,1) T(!backend_error",
+            ),
             ("nothing", vec![], "!backend_cut"),
         ];
         for (name, events, expect) in cases {
             assert_eq!(read(&events), expect, "{name}");
         }
         let hosted = r#"{"type":"content_block_start","index":0,"content_block":{"type":"server_tool_use","id":"s","name":"web_search","input":{}}}"#;
-        assert_eq!(read(&[start, hosted, &json("{\"q\""), &json(":1}"), close, last]), "U(7,1) O(server_tool_use,{\"type\":\"server_tool_use\",\"id\":\"s\",\"name\":\"web_search\",\"input\":{\"q\":1}}) end_turn");
+        assert_eq!(
+            read(&[start, hosted, &json("{\"q\""), &json(":1}"), close, last]),
+            "U(7,1) O(server_tool_use,{\"type\":\"server_tool_use\",\"id\":\"s\",\"name\":\"web_search\",\"input\":{\"q\":1}}) end_turn"
+        );
         let thinking = [
             start,
             r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#,

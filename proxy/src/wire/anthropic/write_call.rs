@@ -10,7 +10,9 @@ use super::MARKER;
 use super::read_call::MAX_TOKENS;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread};
+use crate::wire::check::{
+    arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread,
+};
 use crate::wire::json::{Json, validate, write_str};
 use crate::wire::{Target, Written};
 use std::borrow::Cow;
@@ -64,7 +66,13 @@ impl Writer<'_> {
     /// All system and developer texts, in order, at the top: this protocol has no other place for them.
     fn system(&mut self, to: &Target) -> Result<(), Fault> {
         let mut texts = Vec::new();
-        for part in self.call.turns.iter().filter(|turn| matches!(turn.role, Role::System | Role::Developer)).flat_map(|turn| &turn.content) {
+        for part in self
+            .call
+            .turns
+            .iter()
+            .filter(|turn| matches!(turn.role, Role::System | Role::Developer))
+            .flat_map(|turn| &turn.content)
+        {
             match part {
                 Content::Text(text) if text.is_empty() => {}
                 Content::Text(text) => texts.push(text.as_str()),
@@ -122,7 +130,11 @@ impl Writer<'_> {
         out.push(b'[');
         for turn in turns {
             comma(out);
-            out.extend_from_slice(if turn.assistant { b"{\"role\":\"assistant\",\"content\":[" } else { b"{\"role\":\"user\",\"content\":[" });
+            out.extend_from_slice(if turn.assistant {
+                b"{\"role\":\"assistant\",\"content\":["
+            } else {
+                b"{\"role\":\"user\",\"content\":["
+            });
             out.extend_from_slice(&turn.results);
             if !turn.results.is_empty() && !turn.blocks.is_empty() {
                 out.push(b',');
@@ -216,8 +228,9 @@ impl Writer<'_> {
         };
         let name = if own { "thinking" } else { "reasoning_effort" };
         // In the middle of a tool loop Anthropic wants to see the thinking that led to the calls.
-        let unsigned_loop = turns.iter().rev().find(|turn| turn.assistant).is_some_and(|last| last.calls && !last.thinks_first)
-            && turns.last().is_some_and(|last| !last.results.is_empty());
+        let unsigned_loop =
+            turns.iter().rev().find(|turn| turn.assistant).is_some_and(|last| last.calls && !last.thinks_first)
+                && turns.last().is_some_and(|last| !last.results.is_empty());
         if max_tokens <= LEAST_BUDGET || unsigned_loop || (forced && !own) {
             drop_named(&mut self.adjusted, name);
             return false;
@@ -234,7 +247,9 @@ impl Writer<'_> {
         let call = self.call;
         let own = call.family == "anthropic";
         match call.temperature {
-            Some(temperature) if thinks && !own && (temperature - 1.0).abs() > f64::EPSILON => drop_named(&mut self.adjusted, "temperature"),
+            Some(temperature) if thinks && !own && (temperature - 1.0).abs() > f64::EPSILON => {
+                drop_named(&mut self.adjusted, "temperature")
+            }
             Some(temperature) if temperature > 1.0 => {
                 put_raw(&mut self.out, "temperature", 1);
                 drop_named(&mut self.adjusted, "temperature");
@@ -281,10 +296,16 @@ impl Writer<'_> {
         match &self.call.format {
             None => {}
             Some(Format::Json) => {
-                return Err(Fault::unsupported("response_format", "`response_format` of type `json_object` is not supported for this model: send a `json_schema`, or ask for JSON in the prompt."));
+                return Err(Fault::unsupported(
+                    "response_format",
+                    "`response_format` of type `json_object` is not supported for this model: send a `json_schema`, or ask for JSON in the prompt.",
+                ));
             }
             Some(Format::Schema { json, .. }) => {
-                let schema = validate(json.as_bytes()).ok().and_then(|json| json.get("schema")).map_or("{\"type\":\"object\"}", Json::raw);
+                let schema = validate(json.as_bytes())
+                    .ok()
+                    .and_then(|json| json.get("schema"))
+                    .map_or("{\"type\":\"object\"}", Json::raw);
                 config.push(("format", format!("{{\"type\":\"json_schema\",\"schema\":{schema}}}")));
             }
         }
@@ -317,7 +338,9 @@ impl Writer<'_> {
 fn schema(parameters: Option<&str>) -> Cow<'_, str> {
     let Some(text) = parameters else { return "{\"type\":\"object\"}".into() };
     match validate(text.as_bytes()) {
-        Ok(json) if json.get("type").is_none() => merge(text, &[("type", b"\"object\"")]).and_then(|merged| String::from_utf8(merged).ok()).map_or(text.into(), Cow::Owned),
+        Ok(json) if json.get("type").is_none() => merge(text, &[("type", b"\"object\"")])
+            .and_then(|merged| String::from_utf8(merged).ok())
+            .map_or(text.into(), Cow::Owned),
         _ => text.into(),
     }
 }
@@ -337,7 +360,9 @@ fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<Strin
         Content::Text(text) | Content::Refusal(text) if text.trim_ascii().is_empty() => {}
         Content::Text(text) | Content::Refusal(text) => put_block_text(&mut turn.blocks, text),
         Content::Image(image) if !turn.assistant => put_image(&mut turn.blocks, image),
-        Content::Thinking { text, signature: Some(signature) } if turn.assistant && !signature.is_empty() && signature != MARKER => {
+        Content::Thinking { text, signature: Some(signature) }
+            if turn.assistant && !signature.is_empty() && signature != MARKER =>
+        {
             turn.thinks_first |= first;
             let out = &mut turn.blocks;
             comma(out);
@@ -356,8 +381,14 @@ fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<Strin
             out.push(b'}');
         }
         Content::ToolCall { id, name, arguments } if turn.assistant => {
-            let input = arguments_object(arguments)
-                .ok_or_else(|| Fault::unsupported("messages.tool_calls", format!("The arguments of the earlier call of `{name}` are not a JSON object, which this model needs.")))?;
+            let input = arguments_object(arguments).ok_or_else(|| {
+                Fault::unsupported(
+                    "messages.tool_calls",
+                    format!(
+                        "The arguments of the earlier call of `{name}` are not a JSON object, which this model needs."
+                    ),
+                )
+            })?;
             turn.calls = true;
             let out = &mut turn.blocks;
             comma(out);
@@ -367,7 +398,9 @@ fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<Strin
             put_raw(out, "input", input);
             out.push(b'}');
         }
-        Content::ToolResult { id, content, is_error } if !turn.assistant => result(id, content, *is_error, call, &mut turn.results)?,
+        Content::ToolResult { id, content, is_error } if !turn.assistant => {
+            result(id, content, *is_error, call, &mut turn.results)?
+        }
         Content::Other { json, .. } if call.family == "anthropic" => {
             comma(&mut turn.blocks);
             turn.blocks.extend_from_slice(json.as_bytes());
@@ -431,7 +464,11 @@ fn plain_id(id: &str) -> Cow<'_, str> {
     if !id.is_empty() && id.chars().all(plain) {
         return id.into();
     }
-    if id.is_empty() { "_".into() } else { id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into() }
+    if id.is_empty() {
+        "_".into()
+    } else {
+        id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into()
+    }
 }
 
 fn refuse(content: &Content, place: &str) -> Fault {
@@ -444,7 +481,10 @@ fn refuse(content: &Content, place: &str) -> Fault {
         Content::ToolResult { .. } => "tool_result",
         Content::Other { kind, .. } => kind,
     };
-    Fault::unsupported("messages", format!("A content part of type `{kind}` cannot be sent to this model inside {place}."))
+    Fault::unsupported(
+        "messages",
+        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
+    )
 }
 
 #[cfg(test)]
@@ -458,7 +498,11 @@ mod tests {
 
     #[test]
     fn turns_alternate_and_results_come_first() {
-        let result = |id: &str| Content::ToolResult { id: id.into(), content: vec![Content::Text("r".into())], is_error: id == "b" };
+        let result = |id: &str| Content::ToolResult {
+            id: id.into(),
+            content: vec![Content::Text("r".into())],
+            is_error: id == "b",
+        };
         let turns = vec![
             Turn::text(Role::System, "s"),
             Turn {
@@ -473,7 +517,13 @@ mod tests {
             Turn { role: Role::User, content: vec![Content::Text("and".into()), result("a")] },
             Turn { role: Role::User, content: vec![result("b")] },
         ];
-        let call = Call { turns, choices: 1, tools: vec![Tool::Function { name: "f".into(), description: None, parameters: None, strict: None }], parallel_tools: Some(false), ..Call::default() };
+        let call = Call {
+            turns,
+            choices: 1,
+            tools: vec![Tool::Function { name: "f".into(), description: None, parameters: None, strict: None }],
+            parallel_tools: Some(false),
+            ..Call::default()
+        };
         let body = body(&call);
         assert_eq!(
             body["messages"],
@@ -498,20 +548,82 @@ mod tests {
         let cases: Vec<Case<'_>> = vec![
             (Call { temperature: Some(1.7), ..base() }, "temperature", "1", &[], &["temperature"]),
             (Call { temperature: Some(0.5), ..base() }, "temperature", "0.5", &[], &[]),
-            (Call { seed: Some(1), presence_penalty: Some(1.0), frequency_penalty: Some(0.0), ..base() }, "seed", "null", &["presence_penalty", "seed"], &[]),
-            (Call { thinking: Some(Thinking::Effort(Effort::Low)), ..base() }, "thinking", r#"{"type":"enabled","budget_tokens":4096}"#, &[], &[]),
-            (Call { thinking: Some(Thinking::Effort(Effort::High)), max_tokens: Some(5000), ..base() }, "thinking", r#"{"type":"enabled","budget_tokens":4999}"#, &[], &[]),
-            (Call { thinking: Some(Thinking::Budget(9000)), max_tokens: Some(5000), family: "anthropic", ..base() }, "thinking", r#"{"type":"enabled","budget_tokens":4999}"#, &[], &["thinking.budget_tokens"]),
-            (Call { thinking: Some(Thinking::Budget(2000)), max_tokens: Some(1000), family: "anthropic", ..base() }, "thinking", "null", &[], &["thinking"]),
-            (Call { format: Some(Format::Schema { name: "n".into(), json: r#"{"name":"n","schema":{"type":"object"}}"#.into() }), ..base() }, "output_config", r#"{"format":{"type":"json_schema","schema":{"type":"object"}}}"#, &[], &[]),
+            (
+                Call { seed: Some(1), presence_penalty: Some(1.0), frequency_penalty: Some(0.0), ..base() },
+                "seed",
+                "null",
+                &["presence_penalty", "seed"],
+                &[],
+            ),
+            (
+                Call { thinking: Some(Thinking::Effort(Effort::Low)), ..base() },
+                "thinking",
+                r#"{"type":"enabled","budget_tokens":4096}"#,
+                &[],
+                &[],
+            ),
+            (
+                Call { thinking: Some(Thinking::Effort(Effort::High)), max_tokens: Some(5000), ..base() },
+                "thinking",
+                r#"{"type":"enabled","budget_tokens":4999}"#,
+                &[],
+                &[],
+            ),
+            (
+                Call { thinking: Some(Thinking::Budget(9000)), max_tokens: Some(5000), family: "anthropic", ..base() },
+                "thinking",
+                r#"{"type":"enabled","budget_tokens":4999}"#,
+                &[],
+                &["thinking.budget_tokens"],
+            ),
+            (
+                Call { thinking: Some(Thinking::Budget(2000)), max_tokens: Some(1000), family: "anthropic", ..base() },
+                "thinking",
+                "null",
+                &[],
+                &["thinking"],
+            ),
+            (
+                Call {
+                    format: Some(Format::Schema {
+                        name: "n".into(),
+                        json: r#"{"name":"n","schema":{"type":"object"}}"#.into(),
+                    }),
+                    ..base()
+                },
+                "output_config",
+                r#"{"format":{"type":"json_schema","schema":{"type":"object"}}}"#,
+                &[],
+                &[],
+            ),
             (Call { user: Some("u".into()), ..base() }, "metadata", r#"{"user_id":"u"}"#, &[], &[]),
-            (Call { extra: vec![("logit_bias".into(), "{}".into())], ..base() }, "logit_bias", "null", &["logit_bias"], &[]),
-            (Call { extra: vec![("context_management".into(), "{}".into())], family: "anthropic", ..base() }, "context_management", "{}", &[], &[]),
+            (
+                Call { extra: vec![("logit_bias".into(), "{}".into())], ..base() },
+                "logit_bias",
+                "null",
+                &["logit_bias"],
+                &[],
+            ),
+            (
+                Call { extra: vec![("context_management".into(), "{}".into())], family: "anthropic", ..base() },
+                "context_management",
+                "{}",
+                &[],
+                &[],
+            ),
         ];
         for (call, field, value, dropped, adjusted) in cases {
             let written = write_call(&call, &Target::default()).unwrap();
             let body: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
-            assert_eq!((body[field].to_string().as_str(), written.dropped.as_slice(), written.adjusted.as_slice()), (value, dropped.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(), adjusted.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice()), "{call:?}");
+            assert_eq!(
+                (body[field].to_string().as_str(), written.dropped.as_slice(), written.adjusted.as_slice()),
+                (
+                    value,
+                    dropped.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(),
+                    adjusted.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice()
+                ),
+                "{call:?}"
+            );
         }
     }
 
@@ -519,7 +631,13 @@ mod tests {
     fn what_cannot_be_said_is_refused_by_name() {
         let base = || Call { turns: vec![Turn::text(Role::User, "u")], choices: 1, ..Call::default() };
         let with = |content| Call { turns: vec![Turn { role: Role::User, content: vec![content] }], ..base() };
-        let calls = |arguments: &str| Call { turns: vec![Turn { role: Role::Assistant, content: vec![Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() }] }], ..base() };
+        let calls = |arguments: &str| Call {
+            turns: vec![Turn {
+                role: Role::Assistant,
+                content: vec![Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() }],
+            }],
+            ..base()
+        };
         for (call, param) in [
             (Call { choices: 2, ..base() }, "n"),
             (Call { format: Some(Format::Json), ..base() }, "response_format"),

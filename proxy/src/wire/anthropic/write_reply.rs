@@ -203,7 +203,13 @@ mod tests {
     use super::*;
 
     fn write(events: &[Event]) -> Vec<serde_json::Value> {
-        let mut writer = Writer::new(ReplyHead { id: "1".into(), model: "m".into(), input_estimate: 9, deepfellow: true, ..ReplyHead::default() });
+        let mut writer = Writer::new(ReplyHead {
+            id: "1".into(),
+            model: "m".into(),
+            input_estimate: 9,
+            deepfellow: true,
+            ..ReplyHead::default()
+        });
         let mut out = BytesMut::new();
         for event in events {
             writer.write(event, &mut out);
@@ -229,15 +235,30 @@ mod tests {
             Event::Open(Part::Refusal),
             Event::Delta(Delta::Text("no".into())),
             Event::Close,
-            Event::Usage(Usage { input: Some(20), output: Some(5), cache_read: Some(8), cache_write: Some(2), reasoning: None }),
+            Event::Usage(Usage {
+                input: Some(20),
+                output: Some(5),
+                cache_read: Some(8),
+                cache_write: Some(2),
+                reasoning: None,
+            }),
             Event::Stop(StopReason::EndTurn),
         ]);
-        let names: Vec<_> = frames.iter().map(|frame| (frame["type"].as_str().unwrap(), frame["index"].as_u64())).collect();
+        let names: Vec<_> =
+            frames.iter().map(|frame| (frame["type"].as_str().unwrap(), frame["index"].as_u64())).collect();
         assert_eq!(
             names,
             [
-                ("message_start", None), ("content_block_start", Some(0)), ("content_block_delta", Some(0)), ("content_block_delta", Some(0)), ("content_block_stop", Some(0)),
-                ("content_block_start", Some(1)), ("content_block_delta", Some(1)), ("content_block_stop", Some(1)), ("message_delta", None), ("message_stop", None),
+                ("message_start", None),
+                ("content_block_start", Some(0)),
+                ("content_block_delta", Some(0)),
+                ("content_block_delta", Some(0)),
+                ("content_block_stop", Some(0)),
+                ("content_block_start", Some(1)),
+                ("content_block_delta", Some(1)),
+                ("content_block_stop", Some(1)),
+                ("message_delta", None),
+                ("message_stop", None),
             ]
         );
         assert_eq!(frames[0]["message"]["usage"]["input_tokens"], 9);
@@ -252,7 +273,11 @@ mod tests {
 
     #[test]
     fn usage_that_comes_first_stands_in_the_start() {
-        let frames = write(&[Event::Start { id: None, model: None }, Event::Usage(Usage { input: Some(4), ..Usage::default() }), Event::Stop(StopReason::StopSequence(Some("END".into())))]);
+        let frames = write(&[
+            Event::Start { id: None, model: None },
+            Event::Usage(Usage { input: Some(4), ..Usage::default() }),
+            Event::Stop(StopReason::StopSequence(Some("END".into()))),
+        ]);
         assert_eq!(frames[0]["message"]["usage"]["input_tokens"], 4);
         assert_eq!(frames[1]["delta"], serde_json::json!({"stop_reason":"stop_sequence","stop_sequence":"END"}));
     }

@@ -31,13 +31,17 @@ static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
 
 /// Keys whose text is generated.
 static SPOKEN: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
-    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\""].map(Finder::new)
+    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\""]
+        .map(Finder::new)
 });
 
 pub(super) fn glance(frame: &Frame) -> Glance {
     let raw = frame.raw.as_ref();
     let needles = &*NEEDLES;
-    let news = has_value(raw, &needles.finish) || has_value(raw, &needles.usage) || has_value(raw, &needles.error) || has_value(raw, &needles.timings);
+    let news = has_value(raw, &needles.finish)
+        || has_value(raw, &needles.usage)
+        || has_value(raw, &needles.error)
+        || has_value(raw, &needles.timings);
     if !news && raw.len() > 24 {
         return Glance { token: spoken(raw), ..Glance::default() };
     }
@@ -59,7 +63,10 @@ fn look(frame: &Frame, raw: &[u8]) -> Glance {
 
 pub(super) fn glance_answer(body: &Bytes) -> Glance {
     let Ok(json) = validate(body) else {
-        return Glance { fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")), ..Glance::default() };
+        return Glance {
+            fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")),
+            ..Glance::default()
+        };
     };
     let mut glance = read(json, true, true);
     glance.token = glance.fault.is_none() && spoken(body);
@@ -78,7 +85,12 @@ fn read(json: Json<'_>, whole: bool, finish: bool) -> Glance {
     let choices = || fields.get("choices").into_iter().flat_map(Json::items);
     for choice in choices().take(if finish { usize::MAX } else { 0 }).map(Fields::of) {
         if let Some(word) = choice.text("finish_reason").filter(|word| !word.is_empty()) {
-            let calls = ["message", "delta"].iter().any(|key| choice.get(key).and_then(|message| message.get("tool_calls")).is_some_and(|calls| calls.items().next().is_some()));
+            let calls = ["message", "delta"].iter().any(|key| {
+                choice
+                    .get(key)
+                    .and_then(|message| message.get("tool_calls"))
+                    .is_some_and(|calls| calls.items().next().is_some())
+            });
             let sequence = choice.text("stop_reason").map(std::borrow::Cow::into_owned);
             let calls = calls || matches!(word.as_ref(), "tool_calls" | "function_call");
             glance.stop.get_or_insert(stop_reason(&word, sequence, calls));
@@ -142,7 +154,8 @@ pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static 
     }
     let options = request.get("stream_options").filter(|json| json.kind() == Kind::Object);
     let said = |key: &str| options.and_then(|options| options.get(key)).and_then(Json::as_bool);
-    let (ask, ask_more) = (said("include_usage") != Some(true), continuous && said("continuous_usage_stats") != Some(true));
+    let (ask, ask_more) =
+        (said("include_usage") != Some(true), continuous && said("continuous_usage_stats") != Some(true));
     if !ask && !ask_more {
         return None;
     }
@@ -177,11 +190,26 @@ mod tests {
             (r#"{"choices":[{"delta":{"reasoning":"x"}}],"padding":"xxxxxxxxxxxxx"}"#, token.clone()),
             (r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}"#, token.clone()),
             (r#"{"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9},\"error\":1"}}]}"#, token.clone()),
-            (r#"{"choices":[{"delta":{"content":"usage"},"x":{"usage":{"prompt_tokens":9},"error":"no"}}]}"#, token.clone()),
-            (r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#, Glance { stop: Some(StopReason::EndTurn), ..Glance::default() }),
-            (r#"{"choices":[{"delta":{},"finish_reason": "tool_calls"}]}"#, Glance { stop: Some(StopReason::ToolUse), ..Glance::default() }),
-            (r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#, Glance { usage: Some(counts), usage_only: true, ..Glance::default() }),
-            (r#"{"choices":[{"delta":{"content":"x"}}],"usage": {"prompt_tokens":1,"completion_tokens":2}}"#, Glance { usage: Some(counts), usage_beside: true, ..token.clone() }),
+            (
+                r#"{"choices":[{"delta":{"content":"usage"},"x":{"usage":{"prompt_tokens":9},"error":"no"}}]}"#,
+                token.clone(),
+            ),
+            (
+                r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+                Glance { stop: Some(StopReason::EndTurn), ..Glance::default() },
+            ),
+            (
+                r#"{"choices":[{"delta":{},"finish_reason": "tool_calls"}]}"#,
+                Glance { stop: Some(StopReason::ToolUse), ..Glance::default() },
+            ),
+            (
+                r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
+                Glance { usage: Some(counts), usage_only: true, ..Glance::default() },
+            ),
+            (
+                r#"{"choices":[{"delta":{"content":"x"}}],"usage": {"prompt_tokens":1,"completion_tokens":2}}"#,
+                Glance { usage: Some(counts), usage_beside: true, ..token.clone() },
+            ),
             (r#"{"choices":[],"usage":{"prompt_tokens":-1}}"#, Glance { usage_only: true, ..Glance::default() }),
             ("[DONE]", Glance { end: true, ..Glance::default() }),
         ];
@@ -213,13 +241,29 @@ mod tests {
             (r#"{"stream":false}"#, true, None),
             ("{}", false, None),
             (r#"{"stream":true}"#, false, Some(r#"{"include_usage":true}"#)),
-            (r#"{"stream":true,"stream_options":null}"#, true, Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#)),
+            (
+                r#"{"stream":true,"stream_options":null}"#,
+                true,
+                Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#),
+            ),
             (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, false, None),
-            (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, true, Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#)),
-            (r#"{"stream":true,"stream_options":{"include_usage":false,"x":1}}"#, false, Some(r#"{"include_usage":true,"x":1}"#)),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+                true,
+                Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#),
+            ),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":false,"x":1}}"#,
+                false,
+                Some(r#"{"include_usage":true,"x":1}"#),
+            ),
         ] {
             let object = Object::read(Bytes::from_static(request.as_bytes())).unwrap();
-            assert_eq!(ask_usage(&object, continuous).map(|(_, value)| String::from_utf8(value).unwrap()).as_deref(), expect, "{request}");
+            assert_eq!(
+                ask_usage(&object, continuous).map(|(_, value)| String::from_utf8(value).unwrap()).as_deref(),
+                expect,
+                "{request}"
+            );
         }
     }
 }

@@ -134,7 +134,8 @@ fn usage(json: Json<'_>) -> Usage {
             "completion_tokens" => usage.output = count(Some(value)),
             "prompt_tokens_details" => {
                 usage.cache_read = count(value.get("cached_tokens"));
-                usage.cache_write = count(value.get("cache_write_tokens").or_else(|| value.get("cache_creation_tokens")));
+                usage.cache_write =
+                    count(value.get("cache_write_tokens").or_else(|| value.get("cache_creation_tokens")));
             }
             "completion_tokens_details" => usage.reasoning = count(value.get("reasoning_tokens")),
             _ => {}
@@ -146,7 +147,12 @@ fn usage(json: Json<'_>) -> Usage {
 /// llama.cpp's `timings`, for streams that carry no usage.
 fn timings(json: Json<'_>) -> Usage {
     let (prompt, cache) = (count(json.get("prompt_n")), count(json.get("cache_n")));
-    Usage { input: prompt.map(|prompt| prompt + cache.unwrap_or(0)), output: count(json.get("predicted_n")), cache_read: cache, ..Usage::default() }
+    Usage {
+        input: prompt.map(|prompt| prompt + cache.unwrap_or(0)),
+        output: count(json.get("predicted_n")),
+        cache_read: cache,
+        ..Usage::default()
+    }
 }
 
 /// The usage object. Clients sum these without looking, so what nobody reported is the estimate or zero here; the books
@@ -197,7 +203,6 @@ fn finish_reason(reason: &StopReason) -> &'static str {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,10 +210,26 @@ mod tests {
     #[test]
     fn faults_have_openais_shape() {
         let cases: &[(Fault, u16, &str)] = &[
-            (Fault::new(FaultKind::Unauthenticated, "no"), 401, r#"{"error":{"message":"no","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#),
-            (Fault::unsupported("n", "one only"), 400, r#"{"error":{"message":"one only","type":"invalid_request_error","param":"n","code":"unsupported_parameter"}}"#),
-            (Fault::new(FaultKind::RateLimited, "slow"), 429, r#"{"error":{"message":"slow","type":"rate_limit_exceeded","param":null,"code":"rate_limit_exceeded"}}"#),
-            (Fault::new(FaultKind::BackendBusy, "full").with_status(529), 503, r#"{"error":{"message":"full","type":"server_error","param":null,"code":null}}"#),
+            (
+                Fault::new(FaultKind::Unauthenticated, "no"),
+                401,
+                r#"{"error":{"message":"no","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
+            ),
+            (
+                Fault::unsupported("n", "one only"),
+                400,
+                r#"{"error":{"message":"one only","type":"invalid_request_error","param":"n","code":"unsupported_parameter"}}"#,
+            ),
+            (
+                Fault::new(FaultKind::RateLimited, "slow"),
+                429,
+                r#"{"error":{"message":"slow","type":"rate_limit_exceeded","param":null,"code":"rate_limit_exceeded"}}"#,
+            ),
+            (
+                Fault::new(FaultKind::BackendBusy, "full").with_status(529),
+                503,
+                r#"{"error":{"message":"full","type":"server_error","param":null,"code":null}}"#,
+            ),
         ];
         for (fault, status, body) in cases {
             assert_eq!(Chat.fault_status(fault), *status);
@@ -223,7 +244,9 @@ mod tests {
         assert_eq!(read(r#"{"prompt_tokens":0,"completion_tokens":-1}"#), Usage { input: Some(0), ..Usage::default() });
         assert_eq!(read(r#"{"prompt_tokens":99999999999999999,"completion_tokens":null}"#), Usage::default());
         assert_eq!(
-            read(r#"{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}"#),
+            read(
+                r#"{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}"#
+            ),
             Usage { input: Some(9), output: Some(8), cache_read: Some(4), cache_write: None, reasoning: Some(3) }
         );
     }

@@ -8,9 +8,28 @@ use crate::wire::object::Object;
 
 /// Fields with a canonical form. Everything else is `extra`.
 const KNOWN: &[&str] = &[
-    "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "presence_penalty",
-    "frequency_penalty", "seed", "n", "stop", "stream", "stream_options", "user", "tools", "tool_choice", "functions",
-    "function_call", "parallel_tool_calls", "response_format", "reasoning_effort",
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "n",
+    "stop",
+    "stream",
+    "stream_options",
+    "user",
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
 ];
 
 pub(super) fn check(request: &Object) -> Result<(), Fault> {
@@ -53,7 +72,9 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
         None => Vec::new(),
     };
     let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
-    let options = present(request, "stream_options").and_then(|json| check.as_dict(&BODY.key("stream_options"), json)).unwrap_or_default();
+    let options = present(request, "stream_options")
+        .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))
+        .unwrap_or_default();
     let include = check.flag(&BODY.key("stream_options"), &options, "include_usage").unwrap_or(false);
     let words = ["none", "minimal", "low", "medium", "high", "xhigh"];
     let thinking = check.word(&BODY, request, "reasoning_effort", &words).map(|word| match word {
@@ -107,7 +128,9 @@ impl Turns<'_> {
         let roles = ["system", "developer", "user", "assistant", "tool", "function"];
         let Some(role) = self.check.word(at, &message, "role", &roles) else { return };
         let known: &[&str] = match role {
-            "assistant" => &["role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning"],
+            "assistant" => {
+                &["role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning"]
+            }
             "tool" | "function" => &["role", "content", "tool_call_id", "name"],
             _ => &["role", "content"],
         };
@@ -141,8 +164,12 @@ impl Turns<'_> {
             return Vec::new();
         };
         match json.kind() {
-            Kind::String => self.check.as_text(at, json).map(|text| Content::Text(text.into_owned())).into_iter().collect(),
-            Kind::Array => json.items().enumerate().filter_map(|(index, part)| self.part(&at.index(index), part)).collect(),
+            Kind::String => {
+                self.check.as_text(at, json).map(|text| Content::Text(text.into_owned())).into_iter().collect()
+            }
+            Kind::Array => {
+                json.items().enumerate().filter_map(|(index, part)| self.part(&at.index(index), part)).collect()
+            }
             _ => {
                 self.check.wrong(at, "string_type", "Input should be a valid string or a list of parts", Some(json));
                 Vec::new()
@@ -188,7 +215,12 @@ impl Turns<'_> {
         };
         let Some(rest) = url.strip_prefix("data:") else { return Some(Content::Image(Image::Url(url))) };
         let Some((media_type, data)) = rest.split_once(";base64,") else {
-            self.check.wrong(at, "value_error", "A data URL of an image should hold base64: data:image/png;base64,…", None);
+            self.check.wrong(
+                at,
+                "value_error",
+                "A data URL of an image should hold base64: data:image/png;base64,…",
+                None,
+            );
             return None;
         };
         Some(Content::Image(Image::Data { media_type: media_type.to_owned(), data: data.to_owned() }))
@@ -196,7 +228,9 @@ impl Turns<'_> {
 
     fn assistant(&mut self, at: &At<'_>, message: &Fields<'_>) {
         let mut content = Vec::new();
-        if let Some(text) = ["reasoning_content", "reasoning"].iter().find_map(|key| message.text(key)).filter(|text| !text.is_empty()) {
+        if let Some(text) =
+            ["reasoning_content", "reasoning"].iter().find_map(|key| message.text(key)).filter(|text| !text.is_empty())
+        {
             content.push(Content::Thinking { text: text.into_owned(), signature: None });
         }
         content.extend(self.content(&at.key("content"), message.get("content"), false));
@@ -253,7 +287,12 @@ impl Turns<'_> {
         let content = self.content(&at.key("content"), message.get("content"), false);
         let result = Content::ToolResult { id, content, is_error: false };
         match self.turns.last_mut() {
-            Some(turn) if turn.role == Role::User && turn.content.iter().all(|part| matches!(part, Content::ToolResult { .. })) => turn.content.push(result),
+            Some(turn)
+                if turn.role == Role::User
+                    && turn.content.iter().all(|part| matches!(part, Content::ToolResult { .. })) =>
+            {
+                turn.content.push(result)
+            }
             _ => self.turns.push(Turn { role: Role::User, content: vec![result] }),
         }
     }
@@ -304,7 +343,10 @@ fn function(check: &mut Check, at: &At<'_>, function: &Fields<'_>) -> Option<Too
 }
 
 fn tool_choice(check: &mut Check, request: &Object, call: &mut Call) {
-    let Some((name, json)) = ["tool_choice", "function_call"].iter().find_map(|name| Some((*name, request.get(name)?))) else { return };
+    let Some((name, json)) = ["tool_choice", "function_call"].iter().find_map(|name| Some((*name, request.get(name)?)))
+    else {
+        return;
+    };
     let at = BODY.key(name);
     if json.kind() == Kind::String {
         call.tool_choice = match check.word(&BODY, request, name, &["auto", "none", "required"]) {
@@ -322,7 +364,9 @@ fn tool_choice(check: &mut Check, request: &Object, call: &mut Call) {
     }
     if choice.text("type").is_none_or(|kind| kind == "function") {
         let at = at.key("function");
-        let Some(function) = need(check, &at, &choice, "function").and_then(|json| check.as_dict(&at, json)) else { return };
+        let Some(function) = need(check, &at, &choice, "function").and_then(|json| check.as_dict(&at, json)) else {
+            return;
+        };
         call.tool_choice = check.need_text(&at, &function, "name").map(ToolChoice::Named);
     } else {
         // `allowed_tools` and `custom` exist in this family only.
@@ -340,7 +384,8 @@ fn format(check: &mut Check, request: &Object, call: &mut Call) {
             let at = at.key("json_schema");
             let Some(json) = need(check, &at, &format, "json_schema") else { return };
             let Some(schema) = check.as_dict(&at, json) else { return };
-            call.format = check.need_text(&at, &schema, "name").map(|name| Format::Schema { name, json: json.raw().to_owned() });
+            call.format =
+                check.need_text(&at, &schema, "name").map(|name| Format::Schema { name, json: json.raw().to_owned() });
         }
         _ => {}
     }
@@ -360,32 +405,55 @@ mod tests {
         let cases: &[(&str, &[&str])] = &[
             ("{}", &["body.model missing", "body.messages missing"]),
             (r#"{"model":"","messages":[]}"#, &["body.model string_too_short", "body.messages too_short"]),
-            (r#"{"model":1,"messages":{},"temperature":3,"n":0,"stream":"yes","max_tokens":1.5,"top_p":"x"}"#, &[
-                "body.model string_type", "body.messages list_type", "body.max_tokens int_from_float", "body.stream bool_type",
-                "body.temperature less_than_equal", "body.top_p float_parsing", "body.n greater_than_equal",
-            ]),
-            (r#"{"model":"m","messages":[{"role":"bad","content":"x"},{"content":"x"},{"role":"user"},3,{"role":"user","content":[{"type":"text"},{"text":"x"}]}]}"#, &[
-                "body.messages.0.role literal_error", "body.messages.1.role missing", "body.messages.2.content missing", "body.messages.3 dict_type",
-                "body.messages.4.content.0.text missing", "body.messages.4.content.1 union_tag_not_found",
-            ]),
+            (
+                r#"{"model":1,"messages":{},"temperature":3,"n":0,"stream":"yes","max_tokens":1.5,"top_p":"x"}"#,
+                &[
+                    "body.model string_type",
+                    "body.messages list_type",
+                    "body.max_tokens int_from_float",
+                    "body.stream bool_type",
+                    "body.temperature less_than_equal",
+                    "body.top_p float_parsing",
+                    "body.n greater_than_equal",
+                ],
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"bad","content":"x"},{"content":"x"},{"role":"user"},3,{"role":"user","content":[{"type":"text"},{"text":"x"}]}]}"#,
+                &[
+                    "body.messages.0.role literal_error",
+                    "body.messages.1.role missing",
+                    "body.messages.2.content missing",
+                    "body.messages.3 dict_type",
+                    "body.messages.4.content.0.text missing",
+                    "body.messages.4.content.1 union_tag_not_found",
+                ],
+            ),
         ];
         for (text, expect) in cases {
             let fault = read(text).unwrap_err();
-            let found: Vec<_> = fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
+            let found: Vec<_> =
+                fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
             assert_eq!(found, *expect, "{text}");
         }
     }
 
     #[test]
     fn deep_messages_are_refused() {
-        let text = format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"x","x":{}{}}}]}}]}}"#, "[".repeat(130), "]".repeat(130));
+        let text = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"x","x":{}{}}}]}}]}}"#,
+            "[".repeat(130),
+            "]".repeat(130)
+        );
         assert_eq!(read(&text).unwrap_err().details[0].kind, "json_invalid");
     }
 
     #[test]
     fn fields_that_name_another_backend_do_not_exist() {
         let call = read(r#"{"model":"m","messages":[{"role":"user","content":"x","name":"bo"}],"api_base":"http://x","api_key":"k","base_url":"u","extra_headers":{},"logit_bias":{"1":2}}"#).unwrap();
-        assert_eq!(call.extra, [("logit_bias".to_owned(), "{\"1\":2}".to_owned()), ("messages.name".to_owned(), "\"bo\"".to_owned())]);
+        assert_eq!(
+            call.extra,
+            [("logit_bias".to_owned(), "{\"1\":2}".to_owned()), ("messages.name".to_owned(), "\"bo\"".to_owned())]
+        );
     }
 
     #[test]
@@ -397,8 +465,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!(call.turns.len(), 3);
-        assert_eq!(call.turns[1].content[0], Content::ToolCall { id: "a".into(), name: "f".into(), arguments: "{\"n\": 12345678901234567890}".into() });
-        assert_eq!(call.turns[1].content[1], Content::ToolCall { id: "b".into(), name: "g".into(), arguments: "{\"x\":1.0}".into() });
+        assert_eq!(
+            call.turns[1].content[0],
+            Content::ToolCall { id: "a".into(), name: "f".into(), arguments: "{\"n\": 12345678901234567890}".into() }
+        );
+        assert_eq!(
+            call.turns[1].content[1],
+            Content::ToolCall { id: "b".into(), name: "g".into(), arguments: "{\"x\":1.0}".into() }
+        );
         assert_eq!(call.turns[2].content.len(), 2);
     }
 }

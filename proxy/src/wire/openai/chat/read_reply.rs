@@ -96,7 +96,10 @@ impl ReadReply for Reader {
             b"[DONE]" => self.end(out),
             _ => match validate(data) {
                 Ok(json) if json.kind() == Kind::Object => self.chunk(json, out),
-                _ => self.fail(Fault::new(FaultKind::BackendError, "The backend sent a chunk that is not a JSON object."), out),
+                _ => self.fail(
+                    Fault::new(FaultKind::BackendError, "The backend sent a chunk that is not a JSON object."),
+                    out,
+                ),
             },
         }
     }
@@ -109,7 +112,7 @@ impl ReadReply for Reader {
             self.stop = Some(stop_reason("stop", None, !self.slots.is_empty()));
         }
         if self.stop.is_none() || !self.started {
-            let fault = Fault::new(FaultKind::BackendCut, "The backend's stream ended before the reply was complete.");
+            let fault = Fault::cut();
             return self.fail(fault, out);
         }
         self.finish_calls(out);
@@ -187,10 +190,13 @@ impl Reader {
             return;
         }
         match choice.text("finish_reason").filter(|word| !word.is_empty()) {
-            Some(word) if word == "error" => self.fail(Fault::new(FaultKind::BackendError, "The backend stopped with an error."), out),
+            Some(word) if word == "error" => {
+                self.fail(Fault::new(FaultKind::BackendError, "The backend stopped with an error."), out)
+            }
             // vLLM names the stop sequence beside.
             Some(word) => {
-                self.stop = Some(stop_reason(&word, choice.text("stop_reason").map(Cow::into_owned), !self.slots.is_empty()));
+                self.stop =
+                    Some(stop_reason(&word, choice.text("stop_reason").map(Cow::into_owned), !self.slots.is_empty()));
                 self.finish_calls(out);
             }
             None => {}
@@ -198,7 +204,9 @@ impl Reader {
     }
 
     fn delta(&mut self, delta: &Fields<'_>, out: &mut Vec<Event>) {
-        if let Some(text) = ["reasoning_content", "reasoning"].iter().find_map(|key| delta.text(key).filter(|text| !text.is_empty())) {
+        if let Some(text) =
+            ["reasoning_content", "reasoning"].iter().find_map(|key| delta.text(key).filter(|text| !text.is_empty()))
+        {
             self.text(Open::Thinking, &text, out);
         }
         match delta.get("content") {
@@ -212,7 +220,12 @@ impl Reader {
         for call in delta.get("tool_calls").into_iter().flat_map(Json::items) {
             let call = Fields::of(call);
             let function = call.get("function").map(Fields::of).unwrap_or_default();
-            self.fragment(call.get("index").and_then(Json::as_u64), &call.text("id").unwrap_or_default(), &function, out);
+            self.fragment(
+                call.get("index").and_then(Json::as_u64),
+                &call.text("id").unwrap_or_default(),
+                &function,
+                out,
+            );
             if self.done {
                 return;
             }
@@ -227,7 +240,11 @@ impl Reader {
         for part in json.items().map(Fields::of) {
             match part.text("type").as_deref() {
                 Some("thinking") => {
-                    let texts = part.get("thinking").into_iter().flat_map(Json::items).filter_map(|inner| inner.get("text").and_then(Json::as_str));
+                    let texts = part
+                        .get("thinking")
+                        .into_iter()
+                        .flat_map(Json::items)
+                        .filter_map(|inner| inner.get("text").and_then(Json::as_str));
                     let text = part.text("thinking").map_or_else(|| texts.collect::<String>(), Cow::into_owned);
                     self.text(Open::Thinking, &text, out);
                 }
@@ -242,7 +259,9 @@ impl Reader {
         }
         if self.open != Some(kind) {
             // Line ends between a call and its arguments are the template's, not the model's.
-            if matches!(self.open, Some(Open::Call(slot)) if !self.slots[slot].braces.complete()) && text.trim_ascii().is_empty() {
+            if matches!(self.open, Some(Open::Call(slot)) if !self.slots[slot].braces.complete())
+                && text.trim_ascii().is_empty()
+            {
                 return;
             }
             self.finish_calls(out);
@@ -282,7 +301,10 @@ impl Reader {
         if slot.state == State::Closed {
             // A repetition of a complete call is harmless; the rest of a broken one is not.
             if !slot.braces.complete() && !arguments.trim_ascii().is_empty() {
-                self.fail(Fault::new(FaultKind::BackendError, "The backend continued a tool call that had ended."), out);
+                self.fail(
+                    Fault::new(FaultKind::BackendError, "The backend continued a tool call that had ended."),
+                    out,
+                );
             }
             return;
         }
@@ -320,13 +342,16 @@ impl Reader {
                 at.filter(|at| {
                     let slot = &self.slots[*at];
                     let other_id = !id.is_empty() && !slot.id.is_empty();
-                    let next = !name.is_empty() && !slot.name.is_empty() && (slot.name != name || slot.braces.complete() && !arguments.is_empty());
+                    let next = !name.is_empty()
+                        && !slot.name.is_empty()
+                        && (slot.name != name || slot.braces.complete() && !arguments.is_empty());
                     !other_id && !next
                 })
             }
         };
         // A doubled id that belongs to its own index already was given a new one there.
-        let found = found.or_else(|| if doubled { self.slots.iter().rposition(|slot| slot.index == index) } else { None });
+        let found =
+            found.or_else(|| if doubled { self.slots.iter().rposition(|slot| slot.index == index) } else { None });
         if let Some(at) = found {
             if self.slots[at].id.is_empty() && self.slots[at].state == State::Waiting {
                 self.slots[at].id = id.to_owned();
@@ -334,7 +359,14 @@ impl Reader {
             return at;
         }
         let id = if doubled { String::new() } else { id.to_owned() };
-        self.slots.push(Slot { index, id, name: String::new(), held: String::new(), braces: Braces::default(), state: State::Waiting });
+        self.slots.push(Slot {
+            index,
+            id,
+            name: String::new(),
+            held: String::new(),
+            braces: Braces::default(),
+            state: State::Waiting,
+        });
         self.slots.len() - 1
     }
 
@@ -373,7 +405,8 @@ impl Reader {
         self.close(out);
         while let Some(at) = self.slots.iter().position(|slot| slot.state == State::Waiting) {
             if self.slots[at].name.is_empty() {
-                return self.fail(Fault::new(FaultKind::BackendError, "The backend sent a tool call without a name."), out);
+                return self
+                    .fail(Fault::new(FaultKind::BackendError, "The backend sent a tool call without a name."), out);
             }
             self.begin(at, out);
             self.close(out);
@@ -453,7 +486,9 @@ mod tests {
                 Event::Delta(Delta::Text(text) | Delta::Thinking(text) | Delta::Arguments(text)) => said.push_str(text),
                 Event::Delta(other) => said.push_str(&format!("{other:?}")),
                 Event::Close => said.push_str(") "),
-                Event::Usage(usage) => said.push_str(&format!("U({},{}) ", usage.input.unwrap_or(9999), usage.output.unwrap_or(9999))),
+                Event::Usage(usage) => {
+                    said.push_str(&format!("U({},{}) ", usage.input.unwrap_or(9999), usage.output.unwrap_or(9999)))
+                }
                 Event::Stop(reason) => said.push_str(reason.as_str()),
                 Event::Fault(fault) => said.push_str(&format!("!{}", fault.kind.label())),
             }
@@ -527,7 +562,9 @@ mod tests {
 
     #[test]
     fn whole_replies() {
-        let body = Bytes::from_static(br#"{"id":"c","model":"m","choices":[{"message":{"role":"assistant","content":"hi"}}]}"#);
+        let body = Bytes::from_static(
+            br#"{"id":"c","model":"m","choices":[{"message":{"role":"assistant","content":"hi"}}]}"#,
+        );
         let events = answer(&body).unwrap();
         assert_eq!(events.last(), Some(&Event::Stop(StopReason::EndTurn)));
         for (body, kind) in [

@@ -7,12 +7,25 @@
 
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread};
+use crate::wire::check::{
+    arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread,
+};
 use crate::wire::json::write_str;
 use crate::wire::{Target, Written};
 
 /// Sampling fields that open servers take beside OpenAI's.
-const EXTENDED: &[&str] = &["min_p", "repetition_penalty", "repeat_penalty", "typical_p", "min_tokens", "length_penalty", "mirostat", "ignore_eos", "top_a", "tfs_z"];
+const EXTENDED: &[&str] = &[
+    "min_p",
+    "repetition_penalty",
+    "repeat_penalty",
+    "typical_p",
+    "min_tokens",
+    "length_penalty",
+    "mirostat",
+    "ignore_eos",
+    "top_a",
+    "tfs_z",
+];
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     refuse_thread(call)?;
@@ -136,7 +149,9 @@ impl Writer<'_> {
                 out.extend_from_slice(b"{\"type\":\"image_url\",\"image_url\":{");
                 match image {
                     Image::Url(url) => put_text(out, "url", url),
-                    Image::Data { media_type, data } => put_text(out, "url", &format!("data:{media_type};base64,{data}")),
+                    Image::Data { media_type, data } => {
+                        put_text(out, "url", &format!("data:{media_type};base64,{data}"))
+                    }
                 }
                 out.extend_from_slice(b"}}");
             }
@@ -155,8 +170,12 @@ impl Writer<'_> {
                 Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
                 Content::Refusal(text) => refusals.push(text.as_str()),
                 Content::ToolCall { id, name, arguments } => {
-                    let arguments = arguments_object(arguments)
-                        .ok_or_else(|| Fault::unsupported("messages.tool_calls", format!("The arguments of the earlier call of `{name}` are not a JSON object.")))?;
+                    let arguments = arguments_object(arguments).ok_or_else(|| {
+                        Fault::unsupported(
+                            "messages.tool_calls",
+                            format!("The arguments of the earlier call of `{name}` are not a JSON object."),
+                        )
+                    })?;
                     comma(&mut calls);
                     calls.push(b'{');
                     put_text(&mut calls, "id", id);
@@ -203,10 +222,17 @@ impl Writer<'_> {
 
     fn sampling(&mut self) {
         let (call, out) = (self.call, &mut self.out);
-        put_some(out, if self.to.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" }, call.max_tokens);
-        for (name, value) in
-            [("temperature", call.temperature), ("top_p", call.top_p), ("presence_penalty", call.presence_penalty), ("frequency_penalty", call.frequency_penalty)]
-        {
+        put_some(
+            out,
+            if self.to.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" },
+            call.max_tokens,
+        );
+        for (name, value) in [
+            ("temperature", call.temperature),
+            ("top_p", call.top_p),
+            ("presence_penalty", call.presence_penalty),
+            ("frequency_penalty", call.frequency_penalty),
+        ] {
             put_some(out, name, value.map(number));
         }
         if self.to.extended_sampling {
@@ -230,7 +256,9 @@ impl Writer<'_> {
         }
         match &call.format {
             Some(Format::Json) => put_raw(out, "response_format", r#"{"type":"json_object"}"#),
-            Some(Format::Schema { json, .. }) => put_raw(out, "response_format", format_args!(r#"{{"type":"json_schema","json_schema":{json}}}"#)),
+            Some(Format::Schema { json, .. }) => {
+                put_raw(out, "response_format", format_args!(r#"{{"type":"json_schema","json_schema":{json}}}"#))
+            }
             None => {}
         }
         put_raw(out, "stream", call.stream);
@@ -301,7 +329,8 @@ impl Writer<'_> {
                 enable = to.thinking_kwargs.then_some(false);
                 // Older models of OpenAI and servers refuse `none`; it is said only where nothing else can be, or where
                 // the client said it in these words.
-                effort = (to.reasoning_effort && (own || (!to.thinking_kwargs && !to.max_completion_tokens))).then_some("none");
+                effort = (to.reasoning_effort && (own || (!to.thinking_kwargs && !to.max_completion_tokens)))
+                    .then_some("none");
             }
             Some(level) => {
                 enable = to.thinking_kwargs.then_some(true);
@@ -374,7 +403,10 @@ fn refuse(content: &Content, place: &str) -> Fault {
         Content::ToolResult { .. } => "tool_result",
         Content::Other { kind, .. } => kind,
     };
-    Fault::unsupported("messages", format!("A content part of type `{kind}` cannot be sent to this model inside {place}."))
+    Fault::unsupported(
+        "messages",
+        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
+    )
 }
 
 #[cfg(test)]
@@ -383,7 +415,13 @@ mod tests {
     use crate::canon::call::Turn;
 
     fn vllm() -> Target {
-        Target { model: "t".into(), system_first: true, thinking_kwargs: true, extended_sampling: true, ..Target::default() }
+        Target {
+            model: "t".into(),
+            system_first: true,
+            thinking_kwargs: true,
+            extended_sampling: true,
+            ..Target::default()
+        }
     }
 
     fn body(call: &Call, to: &Target) -> serde_json::Value {
@@ -392,9 +430,17 @@ mod tests {
 
     #[test]
     fn system_texts_are_joined_first_or_left_in_place() {
-        let turns = vec![Turn::text(Role::User, "u"), Turn::text(Role::System, "a"), Turn::text(Role::System, ""), Turn::text(Role::Developer, "b")];
+        let turns = vec![
+            Turn::text(Role::User, "u"),
+            Turn::text(Role::System, "a"),
+            Turn::text(Role::System, ""),
+            Turn::text(Role::Developer, "b"),
+        ];
         let call = Call { turns, choices: 1, ..Call::default() };
-        assert_eq!(body(&call, &vllm())["messages"], serde_json::json!([{"role":"system","content":"a\n\nb"},{"role":"user","content":"u"}]));
+        assert_eq!(
+            body(&call, &vllm())["messages"],
+            serde_json::json!([{"role":"system","content":"a\n\nb"},{"role":"user","content":"u"}])
+        );
         assert_eq!(
             body(&call, &Target::default())["messages"],
             serde_json::json!([{"role":"user","content":"u"},{"role":"system","content":"a"},{"role":"developer","content":"b"}])
@@ -411,10 +457,21 @@ mod tests {
                 content: vec![
                     Content::Thinking { text: "hm".into(), signature: None },
                     Content::ToolCall { id: "a".into(), name: "f".into(), arguments: String::new() },
-                    Content::ToolCall { id: "b".into(), name: "g".into(), arguments: "{\"n\":12345678901234567890}".into() },
+                    Content::ToolCall {
+                        id: "b".into(),
+                        name: "g".into(),
+                        arguments: "{\"n\":12345678901234567890}".into(),
+                    },
                 ],
             },
-            Turn { role: Role::User, content: vec![Content::Text("and".into()), result("a", vec![image], false), result("b", vec![Content::Text("no".into())], true)] },
+            Turn {
+                role: Role::User,
+                content: vec![
+                    Content::Text("and".into()),
+                    result("a", vec![image], false),
+                    result("b", vec![Content::Text("no".into())], true),
+                ],
+            },
         ];
         let call = Call { turns, choices: 1, ..Call::default() };
         assert_eq!(
@@ -450,7 +507,11 @@ mod tests {
         for (thinking, to, effort, kwargs, dropped) in cases {
             let call = Call { thinking: *thinking, choices: 1, family: "anthropic", ..Call::default() };
             let body = body(&call, to);
-            assert_eq!((body["reasoning_effort"].to_string().as_str(), body["chat_template_kwargs"].to_string().as_str()), (*effort, *kwargs), "{thinking:?}");
+            assert_eq!(
+                (body["reasoning_effort"].to_string().as_str(), body["chat_template_kwargs"].to_string().as_str()),
+                (*effort, *kwargs),
+                "{thinking:?}"
+            );
             assert_eq!(write_call(&call, to).unwrap().dropped, *dropped, "{thinking:?}");
         }
     }
@@ -465,7 +526,10 @@ mod tests {
             extra: vec![("context_management".into(), "{}".into())],
             ..Call::default()
         };
-        assert_eq!(write_call(&call, &Target::default()).unwrap().dropped, ["top_k", "tools.web_search_20250305", "context_management"]);
+        assert_eq!(
+            write_call(&call, &Target::default()).unwrap().dropped,
+            ["top_k", "tools.web_search_20250305", "context_management"]
+        );
         call.extra.push(("thread".into(), "{}".into()));
         let fault = write_call(&call, &Target::default()).unwrap_err();
         assert_eq!((fault.status(), fault.code), (400, Some("thread_unsupported_request")));
@@ -475,7 +539,10 @@ mod tests {
     fn usage_is_always_asked_for() {
         let call = Call { stream: true, choices: 1, ..Call::default() };
         let to = Target { continuous_usage: true, ..Target::default() };
-        assert_eq!(body(&call, &to)["stream_options"], serde_json::json!({"include_usage":true,"continuous_usage_stats":true}));
+        assert_eq!(
+            body(&call, &to)["stream_options"],
+            serde_json::json!({"include_usage":true,"continuous_usage_stats":true})
+        );
         assert_eq!(body(&call, &Target::default())["stream_options"], serde_json::json!({"include_usage":true}));
     }
 }

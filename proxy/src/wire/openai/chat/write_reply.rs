@@ -30,7 +30,15 @@ impl Writer {
     pub fn new(head: &ReplyHead) -> Self {
         let mut text = b"data: ".to_vec();
         put_head(&mut text, head, "chat.completion.chunk");
-        Self { head: text, stream_usage: head.stream_usage, estimate: head.input_estimate, usage: Usage::default(), open: None, calls: 0, argued: false }
+        Self {
+            head: text,
+            stream_usage: head.stream_usage,
+            estimate: head.input_estimate,
+            usage: Usage::default(),
+            open: None,
+            calls: 0,
+            argued: false,
+        }
     }
 
     /// A chunk whose delta is what `body` writes.
@@ -71,7 +79,9 @@ impl Writer {
 impl WriteReply for Writer {
     fn write(&mut self, event: &Event, out: &mut BytesMut) {
         match event {
-            Event::Start { .. } => self.chunk(out, |out| out.extend_from_slice(b"\"role\":\"assistant\",\"content\":\"\"")),
+            Event::Start { .. } => {
+                self.chunk(out, |out| out.extend_from_slice(b"\"role\":\"assistant\",\"content\":\"\""))
+            }
             Event::Open(part) => {
                 if let Part::ToolCall { id, name } = part {
                     let index = self.calls;
@@ -192,12 +202,21 @@ mod tests {
     use crate::canon::{Fault, StopReason};
 
     fn write(events: &[Event], stream_usage: bool) -> String {
-        let mut writer = Writer::new(&ReplyHead { id: "1".into(), model: "m".into(), created: 7, stream_usage, ..ReplyHead::default() });
+        let mut writer = Writer::new(&ReplyHead {
+            id: "1".into(),
+            model: "m".into(),
+            created: 7,
+            stream_usage,
+            ..ReplyHead::default()
+        });
         let mut out = BytesMut::new();
         for event in events {
             writer.write(event, &mut out);
         }
-        String::from_utf8(out.to_vec()).unwrap().replace("data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",", "~")
+        String::from_utf8(out.to_vec()).unwrap().replace(
+            "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",",
+            "~",
+        )
     }
 
     #[test]
@@ -225,6 +244,11 @@ mod tests {
     #[test]
     fn a_failed_stream_has_no_done() {
         let text = write(&[Event::Start { id: None, model: None }, Event::Fault(Fault::internal("x"))], true);
-        assert!(text.ends_with("data: {\"error\":{\"message\":\"x\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "data: {\"error\":{\"message\":\"x\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n"
+            ),
+            "{text}"
+        );
     }
 }

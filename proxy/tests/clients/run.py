@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Entry point of the tests with real clients: makes the venv they need, then runs them in it.
+
+    python3 proxy/tests/clients/run.py --binary target/release/tidegate --model models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+They exist because a gateway is only as good as what the official clients make of its answers: a frame that our own
+reader accepts may still break theirs. The venv is kept between runs and renewed when requirements.txt changes.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate" / "venv-clients"
+# What would lead the clients elsewhere than to the gateway under test, or configure the gateway behind the test's back.
+FOREIGN = ("ANTHROPIC_", "OPENAI_", "TIDEGATE_")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description="Run the tests with the official clients and a real llama.cpp server.")
+    parser.add_argument("--binary", required=True, help="the tidegate program")
+    parser.add_argument("--model", required=True, help="SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("-k", action="append", default=[], metavar="PATTERN", help="only tests whose name holds this")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no line for each test")
+    return parser.parse_args()
+
+
+def existing(path, what):
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        sys.exit("run.py: there is no {} at {}".format(what, path))
+    return path
+
+
+def prepare_venv():
+    """The venv's Python, with exactly the pinned clients in it."""
+    python = VENV / "bin" / "python"
+    stamp = VENV / "pins.txt"
+    pins = "{}.{}\n".format(*sys.version_info[:2]) + (HERE / "requirements.txt").read_text()
+    if python.exists() and stamp.exists() and stamp.read_text() == pins:
+        return python
+    print("Installing the clients into {} …".format(VENV), flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    for command in (
+        [sys.executable, "-m", "venv", str(VENV)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(HERE / "requirements.txt")],
+    ):
+        if subprocess.run(command).returncode != 0:
+            sys.exit("run.py: this failed: {}\nIt needs Python's venv module and a package index that pip can reach.".format(" ".join(command)))
+    stamp.write_text(pins)
+    return python
+
+
+def environment(binary, model):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN) and name.lower() not in PROXIES}
+    return dict(kept, TIDEGATE_TEST_BINARY=str(binary), TIDEGATE_TEST_MODEL=str(model), NO_PROXY="127.0.0.1", PYTHONDONTWRITEBYTECODE="1")
+
+
+def main():
+    options = arguments()
+    binary, model = existing(options.binary, "binary"), existing(options.model, "model")
+    command = [str(prepare_venv()), "-m", "unittest", "discover", "--start-directory", str(HERE), "--pattern", "test_*.py"]
+    command += [] if options.quiet else ["--verbose"]
+    for pattern in options.k:
+        command += ["-k", pattern]
+    return subprocess.run(command, env=environment(binary, model)).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

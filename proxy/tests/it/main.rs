@@ -1,0 +1,12 @@
+//! One integration binary: the house rules, the codecs over all pairs, and the gateway from socket to socket.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod fake;
+mod floors;
+mod gateway;
+mod golden;
+mod pairs;
+mod refusals;
+mod replies;
+mod running;

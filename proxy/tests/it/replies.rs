@@ -1,0 +1,375 @@
+//! Replies from socket to socket: what passes unchanged, what is written anew, how each end is told and booked.
+
+use crate::fake::{Act, CHAT, Fake, MESSAGES_STREAM, chat_stream, json, stream, stream_head, usage_chunk};
+use crate::gateway::{Answer, Gateway};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+use tidegate::canon::{Outcome, UsageSource};
+
+const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+
+/// The stream as a client that asked for `model` must see it.
+fn as_client(text: &str, usage: bool) -> String {
+    let text = text.replace("\"model\":\"served\"", "\"model\":\"m\"");
+    if usage { text } else { text.replace(&usage_chunk("m"), "") }
+}
+
+#[test]
+fn an_untouched_stream_leaves_byte_for_byte_under_any_chunking() {
+    for size in [1, 2, 7, 50, 1 << 20] {
+        for (newline, usage) in [("\n", true), ("\n", false), ("\r\n", false)] {
+            let text = chat_stream("served").replace('\n', newline);
+            let expect = as_client(&chat_stream("served"), usage).replace('\n', newline);
+            let fake = Fake::start(move |_| stream(&text, size));
+            let gateway = Gateway::before("openai", &fake.url(), "");
+            let ask = if usage {
+                STREAM.replace("true}", "true,\"stream_options\":{\"include_usage\":true}}")
+            } else {
+                STREAM.into()
+            };
+            let answer = gateway.post("/v1/chat/completions", &ask);
+            assert_eq!(
+                (answer.status, answer.body.as_str(), answer.whole),
+                (200, expect.as_str(), true),
+                "pieces of {size}, {newline:?}"
+            );
+            assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+            let record = gateway.record();
+            assert_eq!((record.outcome, record.usage_source), (Outcome::Ok, UsageSource::Reported));
+            assert_eq!(
+                (record.input_tokens, record.output_tokens, record.stop_reason.as_deref()),
+                (Some(11), Some(3), Some("end_turn"))
+            );
+            assert!((record.cost.unwrap() - 41e-6).abs() < 1e-12 && record.first_token_ms.is_some(), "{record:?}");
+            let asked: serde_json::Value = serde_json::from_str(&fake.seen()[0].body).unwrap();
+            assert_eq!((&asked["model"], &asked["stream_options"]["include_usage"]), (&"served".into(), &true.into()));
+        }
+    }
+}
+
+#[test]
+fn a_whole_reply_keeps_what_we_do_not_know() {
+    let fake = Fake::start(|_| json(200, "x-foreign: 1\r\n", CHAT));
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    let call = r#"{ "model":"m", "messages":[{"role":"user","content":"x"}], "vendor":{"big":12345678901234567890123}, "api_base":"http://evil" }"#;
+    let answer = gateway.post("/v1/chat/completions", call);
+    assert_eq!(answer.body, CHAT.replace("served", "m"));
+    assert_eq!((answer.header("x-foreign"), answer.header("x-tidegate-dropped")), (None, Some("api_base")));
+    assert_eq!(
+        (answer.header("x-tidegate-backend"), answer.header("x-tidegate-model"), answer.header("x-tidegate-attempts")),
+        (Some("b"), Some("served"), Some("1"))
+    );
+    let seen = &fake.seen()[0];
+    assert_eq!(
+        seen.body,
+        r#"{ "model":"served", "messages":[{"role":"user","content":"x"}], "vendor":{"big":12345678901234567890123}}"#
+    );
+    assert!(seen.head.contains("authorization: bearer backend-key") && !seen.head.contains("dfproj"), "{}", seen.head);
+    assert_eq!(gateway.post("/v1/chat/completions", &CALL.replace("\"m\"", "\"served\"")).body, CHAT);
+    assert_eq!(gateway.records().len(), 2);
+}
+
+#[test]
+fn across_dialects_both_ways_streamed_and_whole() {
+    let fake = Fake::start(|seen| {
+        if seen.body.contains("\"stream\":true") { stream(&chat_stream("served"), 9) } else { json(200, "", CHAT) }
+    });
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    let whole = gateway.post("/v1/messages", CALL).json();
+    assert_eq!(
+        (&whole["content"][0]["text"], &whole["model"], &whole["stop_reason"]),
+        (&"Hi there".into(), &"m".into(), &"end_turn".into())
+    );
+    assert_eq!(
+        (&whole["usage"]["input_tokens"], &whole["usage"]["cache_creation_inpuit_tokens"]),
+        (&11.into(), &0.into())
+    );
+    let streamed = gateway.post("/v1/messages", STREAM).body;
+    assert_eq!(streamed.matches("event: message_start").count(), 1);
+    assert!(
+        streamed.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n") && streamed.contains("Hé"),
+        "{streamed}"
+    );
+
+    let fake = Fake::start(|_| stream(MESSAGES_STREAM, 5));
+    let gateway = Gateway::before("anthropic", &fake.url(), "");
+    let streamed = gateway.post("/v1/chat/completions", STREAM).body;
+    assert!(streamed.ends_with("data: [DONE]\n\n") && !streamed.contains("\"usage\":{"), "{streamed}");
+    assert!(streamed.contains("\"model\":\"m\"") && !streamed.contains("served"));
+    let record = gateway.record();
+    assert_eq!((record.input_tokens, record.cache_read_tokens, record.output_tokens), (Some(13), Some(4), Some(2)));
+    let head = &fake.seen()[0].head;
+    assert!(
+        head.starts_with("post /v1/messages")
+            && head.contains("x-api-key: backend-key")
+            && head.contains("anthropic-version: 2023-06-01"),
+        "{head}"
+    );
+}
+
+#[test]
+fn a_client_and_a_backend_that_disagree_about_streaming() {
+    // The backend answers whole where a stream was asked for, and streams where none was.
+    let fake = Fake::start(|seen| {
+        if seen.body.contains("\"stream\":true") { json(200, "", CHAT) } else { stream(&chat_stream("served"), 64) }
+    });
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    for path in ["/v1/chat/completions", "/v1/messages"] {
+        let streamed = gateway.post(path, STREAM);
+        assert_eq!(streamed.header("content-type"), Some("text/event-stream"), "{path}");
+        assert!(
+            streamed.body.contains("Hi there")
+                && streamed.body.starts_with(if path.ends_with("messages") { "event: " } else { "data: " })
+        );
+        let whole = gateway.post(path, CALL);
+        assert_eq!(whole.header("content-type"), Some("application/json"), "{path}");
+        assert!(whole.body.contains("Hé thère!"), "{}", whole.body);
+    }
+    assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok && record.output_tokens == Some(3)));
+}
+
+/// How a stream that fails must end, per path.
+fn assert_failed(path: &str, answer: &Answer, says: &str) {
+    assert_eq!(answer.status, 200);
+    let last = answer.body.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(last.contains("error") && last.contains(says), "{path}: {last}");
+    assert!(!answer.body.contains("[DONE]") && !answer.body.contains("message_stop"), "{path}: no clean end");
+    assert!(path != "/v1/messages" || last.starts_with("event: error\n"), "{last}");
+}
+
+#[test]
+fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
+    let part: String = chat_stream("served").split_inclusive("\n\n").take(3).collect();
+    let error =
+        "data: {\"error\":{\"message\":\"out of memory at http://10.0.0.1:8000\",\"type\":\"server_error\"}}\n\n";
+    type Script = Vec<Act>;
+    let scripts: Vec<(&str, Script, &str)> = vec![
+        ("reset", vec![Act::Wait(Duration::from_millis(50)), Act::Reset], "broke off"),
+        ("closed", vec![Act::Close], "broke off"),
+        ("a clean end without a finish", vec![Act::Send(b"0\r\n\r\n".to_vec())], "broke off"),
+        ("silence", vec![Act::Wait(Duration::from_secs(2)), Act::Close], "stopped sending"),
+        (
+            "the backend's own error",
+            vec![Act::Chunk(error.into()), Act::Wait(Duration::from_millis(50)), Act::Close],
+            "out of memory",
+        ),
+    ];
+    for (name, script, says) in scripts {
+        let part = part.clone();
+        let fake =
+            Fake::start(move |_| [vec![stream_head(), Act::Chunk(part.clone().into())], script.clone()].concat());
+        let gateway = Gateway::before("openai", &fake.url(), "timeouts = { idle = \"300ms\" }");
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            let answer = gateway.post(path, STREAM);
+            assert_failed(path, &answer, says);
+            assert!(!answer.body.contains("10.0.0.1"), "{name}: no address reaches the client");
+        }
+        for record in gateway.records() {
+            assert_eq!(
+                (record.outcome, record.status, record.usage_source),
+                (Outcome::Cut, 200, UsageSource::Estimated),
+                "{name}"
+            );
+            assert_eq!(record.output_tokens, Some(2), "{name}: what passed is charged");
+        }
+        let metrics = gateway.operator("/metrics").body;
+        assert!(metrics.contains("error_type=\"backend_"), "{name}");
+    }
+}
+
+#[test]
+fn counts_nobody_reports_are_estimated_and_marked() {
+    let silent = chat_stream("served").replace(&usage_chunk("served"), "");
+    let fake = Fake::start(move |seen| {
+        if seen.body.contains("\"stream\":true") {
+            stream(&silent, 1000)
+        } else {
+            json(200, "", &CHAT.replace("\"usage\"", "\"no_usage\""))
+        }
+    });
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    gateway.post("/v1/chat/completions", STREAM);
+    gateway.post("/v1/chat/completions", CALL);
+    let records = gateway.records();
+    assert!(
+        records.iter().all(|record| record.outcome == Outcome::Ok && record.usage_source == UsageSource::Estimated),
+        "{records:#?}"
+    );
+    // Three chunks of text; eight bytes of text.
+    assert_eq!(records.iter().map(|record| record.output_tokens).collect::<Vec<_>>(), [Some(3), Some(2)]);
+}
+
+#[test]
+fn what_backends_refuse_with() {
+    let html = "<html><body>10.0.0.1 nginx</body></html>";
+    let error = r#"{"error":{"message":"bad thing with backend-key at 10.0.0.1:80","type":"x"}}"#;
+    let cases: &[(u16, &str, &str, u16, u16, &str)] = &[
+        // status, headers, body → chat status, messages status, words
+        (400, "", error, 400, 400, "bad thing"),
+        (422, "", error, 422, 422, "bad thing"),
+        (401, "", error, 502, 502, "own credentials"),
+        (403, "", error, 502, 502, "own credentials"),
+        (404, "", error, 502, 502, "does not know"),
+        (429, "retry-after: 7\r\n", error, 429, 429, "bad thing"),
+        (500, "", html, 502, 502, "status 500"),
+        (503, "retry-after: 7\r\n", html, 503, 503, "not ready"),
+        (529, "", error, 503, 529, "overloaded"),
+        (302, "location: http://10.0.0.1/\r\n", "", 502, 502, "status 302"),
+    ];
+    for &(status, headers, body, chat, messages, words) in cases {
+        let fake = Fake::start(move |_| json(status, headers, body));
+        let gateway = Gateway::before("openai", &fake.url(), "");
+        for (path, expect) in [("/v1/chat/completions", chat), ("/v1/messages", messages)] {
+            let answer = gateway.post(path, CALL);
+            assert_eq!(answer.status, expect, "{status} {path}: {answer:?}");
+            assert!(answer.body.contains(words), "{status} {path}: {}", answer.body);
+            for secret in ["10.0.0.1", "backend-key", "html"] {
+                assert!(!answer.body.contains(secret), "{status} {path}: {}", answer.body);
+            }
+            assert_eq!(answer.header("retry-after"), headers.contains("retry-after").then_some("7"), "{status}");
+        }
+        assert!(
+            gateway
+                .records()
+                .iter()
+                .all(|record| record.outcome == Outcome::BackendError && record.input_tokens.is_none())
+        );
+    }
+}
+
+#[test]
+fn another_target_is_tried_before_the_first_byte_and_never_after() {
+    let busy = Fake::start(|_| json(429, "retry-after: 3\r\n", "{}"));
+    let good = Fake::start(|_| json(200, "", CHAT));
+    let sections = format!(
+        "[backends.b]\nkind = \"openai\"\nurls = [\"http://127.0.0.1:9\", \"{}\"]\n[backends.g]\nkind = \"openai\"\nurl = \"{}\"\n\
+         [models.m]\nretries = 2\ntargets = [{{ backend = \"b\" }}, {{ backend = \"g\", priority = 1 }}]\n[models.n]\ntargets = [{{ backend = \"b\" }}]\n",
+        busy.url(),
+        good.url()
+    );
+    let gateway = Gateway::start(&sections);
+    let answer = gateway.post("/v1/chat/completions", CALL);
+    assert_eq!(
+        (answer.status, answer.header("x-tidegate-attempts"), answer.header("x-tidegate-backend")),
+        (200, Some("3"), Some("g"))
+    );
+    let answer = gateway.post("/v1/chat/completions", &CALL.replace("\"m\"", "\"n\""));
+    assert!(matches!(answer.status, 429 | 502) && answer.header("x-should-retry") == Some("false"), "{answer:?}");
+    let records = gateway.records();
+    assert_eq!(records.iter().map(|record| record.attempts).collect::<Vec<_>>(), [3, 2]);
+}
+
+#[test]
+fn a_connection_that_dies_idle_costs_nothing() {
+    // Each connection answers once and is then closed at once, or dies on the next request before any byte.
+    for close_at_once in [true, false] {
+        let fake = Fake::start(move |seen| {
+            let first = !seen.body.contains("again");
+            match (first, close_at_once) {
+                (true, true) => [json(200, "", CHAT), vec![Act::Close]].concat(),
+                (true, false) => json(200, "", CHAT),
+                (false, _) if seen.connection == 0 => vec![Act::Reset],
+                (false, _) => json(200, "", CHAT),
+            }
+        });
+        let gateway = Gateway::start_with("", &crate::gateway::one_backend("openai", &fake.url(), ""));
+        let mut stream = gateway.open();
+        for body in [CALL.to_owned(), CALL.replace("\"x\"", "\"again\"")] {
+            let headers = format!("authorization: Bearer {}\r\n", crate::gateway::KEY);
+            stream.write_all(&crate::gateway::post("/v1/chat/completions", &headers, body.as_bytes())).unwrap();
+            let answer = crate::gateway::read_answer(&mut stream);
+            assert_eq!((answer.status, answer.header("x-tidegate-attempts")), (200, Some("1")), "{close_at_once}");
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        assert_eq!(gateway.records().len(), 2);
+    }
+}
+
+#[test]
+fn a_backend_that_never_answers_a_stream_is_given_up() {
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(5)), Act::Close]);
+    let gateway = Gateway::before("openai", &fake.url(), "timeouts = { first_token = \"200ms\" }");
+    let began = Instant::now();
+    assert_eq!(gateway.post("/v1/chat/completions", STREAM).status, 504);
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(gateway.record().outcome, Outcome::BackendError);
+}
+
+#[test]
+fn a_client_that_leaves_frees_the_backend_and_is_charged_for_what_passed() {
+    let chunk = chat_stream("served").split_inclusive("\n\n").nth(1).unwrap().to_owned();
+    for path in ["/v1/chat/completions", "/v1/messages"] {
+        let chunk = chunk.clone();
+        let fake = Fake::start(move |_| vec![stream_head(), Act::Forever(chunk.clone().into())]);
+        let gateway = Gateway::before("openai", &fake.url(), "");
+        let mut client = gateway.open();
+        client
+            .write_all(&crate::gateway::post(
+                path,
+                &format!("x-api-key: {}\r\n", crate::gateway::KEY),
+                STREAM.as_bytes(),
+            ))
+            .unwrap();
+        let mut read = [0; 4096];
+        for _ in 0..5 {
+            assert!(client.read(&mut read).unwrap() > 0);
+        }
+        let gone = Instant::now();
+        drop(client);
+        let record = gateway.wait_for_records(1).remove(0);
+        assert_eq!((record.outcome, record.usage_source), (Outcome::ClientGone, UsageSource::Estimated), "{path}");
+        assert!(record.output_tokens.unwrap() > 0 && record.input_tokens.unwrap() > 0);
+        while fake.left().is_empty() {
+            assert!(gone.elapsed() < Duration::from_secs(5), "{path}: the backend was never told");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(fake.left()[0] - gone < Duration::from_millis(200), "{path}: {:?}", fake.left()[0] - gone);
+        assert!(gateway.operator("/metrics").body.contains("tidegate_client_disconnects_total{endpoint="));
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_waiting_is_charged_its_prompt() {
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_millis(500)), Act::Close]);
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    let mut client = gateway.open();
+    client
+        .write_all(&crate::gateway::post(
+            "/v1/chat/completions",
+            &format!("x-api-key: {}\r\n", crate::gateway::KEY),
+            CALL.as_bytes(),
+        ))
+        .unwrap();
+    while fake.seen().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(client);
+    let record = gateway.wait_for_records(1).remove(0);
+    assert_eq!((record.outcome, record.status, record.output_tokens), (Outcome::ClientGone, 499, Some(0)));
+    assert!(record.input_tokens.unwrap() > 0);
+}
+
+#[test]
+fn continuous_usage_makes_a_cut_stream_exact_and_stays_hidden() {
+    let chunk = |count: u64| {
+        format!(
+            "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"ab\"}},\"finish_reason\":null}}],\"usage\":{{\"prompt_tokens\":11,\"completion_tokens\":{count},\"total_tokens\":12}}}}\n\n"
+        )
+    };
+    let text = chunk(2) + &chunk(5);
+    let fake = Fake::start(move |_| vec![stream_head(), Act::Chunk(text.clone().into()), Act::Reset]);
+    let gateway = Gateway::before("vllm", &fake.url(), "");
+    let answer = gateway.post("/v1/chat/completions", STREAM);
+    assert!(
+        !answer.body.contains("completion_tokens") && answer.body.matches("\"ab\"").count() == 2,
+        "{}",
+        answer.body
+    );
+    assert!(fake.seen().iter().any(|seen| seen.body.contains("continuous_usage_stats")));
+    let record = gateway.record();
+    assert_eq!(
+        (record.outcome, record.usage_source, record.output_tokens),
+        (Outcome::Cut, UsageSource::Reported, Some(5))
+    );
+}

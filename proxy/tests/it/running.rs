@@ -1,0 +1,140 @@
+//! A gateway's life: HTTP/2, drain, the operator's listener, a model file that is none.
+
+use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
+use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::io::Write;
+use std::time::Duration;
+use tidegate::canon::Outcome;
+
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+
+#[test]
+fn http2_with_prior_knowledge_on_both_sides() {
+    // One gateway is the other's backend, over HTTP/2.
+    let fake = Fake::start(|seen| {
+        if seen.body.contains("\"stream\":true") {
+            crate::fake::stream(&chat_stream("served"), 40)
+        } else {
+            json(200, "", CHAT)
+        }
+    });
+    let inner = Gateway::before("openai", &fake.url(), "");
+    let sections = one_backend("tidegate", &format!("http://{}", inner.api), "http2 = true");
+    let outer = Gateway::start(&sections.replace("backend-key", KEY));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let socket = tokio::net::TcpStream::connect(outer.api).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(tidegate::backend::http::LocalExecutor, TokioIo::new(socket))
+                .await
+                .unwrap();
+        tokio::task::spawn_local(connection);
+        for body in [STREAM.replace(",\"stream\":true", ""), STREAM.into()] {
+            let request = http::Request::post("http://x/v1/chat/completions")
+                .header("x-api-key", KEY)
+                .body(Full::new(Bytes::from(body)))
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let text = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(text.ends_with(b"data: [DONE]\n\n") || text.starts_with(b"{\"id\":"), "{text:?}");
+        }
+    });
+    assert_eq!((outer.records().len(), inner.records().len(), fake.seen().len()), (2, 2, 2));
+    let ids = |gateway: &Gateway| gateway.records().into_iter().map(|record| record.request_id).collect::<Vec<_>>();
+    assert_eq!(ids(&outer), ids(&inner), "the books of both can be joined");
+}
+
+#[test]
+fn a_stop_lets_streams_finish_and_ends_the_rest_with_an_error() {
+    let chunk = chat_stream("served").split_inclusive("\n\n").nth(1).unwrap().to_owned();
+    let fake = Fake::start(move |seen| {
+        if seen.body.contains("short") {
+            let mut acts = vec![stream_head(), Act::Chunk(chunk.clone().into()), Act::Wait(Duration::from_millis(300))];
+            acts.push(Act::Chunk(chat_stream("served").into()));
+            acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
+            return acts;
+        }
+        vec![stream_head(), Act::Forever(chunk.clone().into())]
+    });
+    let mut gateway = Gateway::start_with("drain = \"800ms\"", &one_backend("openai", &fake.url(), ""));
+    let clients: Vec<_> = ["short", "endless"]
+        .into_iter()
+        .map(|content| {
+            let mut client = gateway.open();
+            let body = STREAM.replace("\"x\"", &format!("\"{content}\""));
+            client.write_all(&post("/v1/chat/completions", &format!("x-api-key: {KEY}\r\n"), body.as_bytes())).unwrap();
+            std::thread::spawn(move || read_answer(&mut client))
+        })
+        .collect();
+    while fake.seen().len() < 2 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(gateway.operator("/readyz").status, 200);
+    gateway.begin_stop();
+    std::thread::sleep(Duration::from_millis(100));
+    let ready = gateway.operator("/readyz");
+    assert_eq!((ready.status, ready.body.as_str()), (503, "stopping\n"));
+    assert_eq!(gateway.operator("/livez").status, 200);
+    let answers: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(answers[0].body.ends_with("data: [DONE]\n\n"), "{}", answers[0].body);
+    let last = answers[1].body.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(last.contains("the gateway is stopping") || last.contains("The gateway is stopping"), "{last}");
+    gateway.finish();
+    let outcomes: Vec<_> = gateway.records().iter().map(|record| record.outcome).collect();
+    assert_eq!(outcomes.len(), 2);
+    assert!(outcomes.contains(&Outcome::Ok) && outcomes.contains(&Outcome::Cut), "{outcomes:?}");
+}
+
+#[test]
+fn the_metrics_add_up_to_the_books() {
+    let fake = Fake::start(|_| json(200, "", CHAT));
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    for _ in 0..3 {
+        gateway.post("/v1/chat/completions", r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#);
+    }
+    let records = gateway.records();
+    let booked: u64 = records.iter().map(|record| record.input_tokens.unwrap() + record.output_tokens.unwrap()).sum();
+    let metrics = gateway.operator("/metrics").body;
+    let counted: f64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("tidegate_tokens_total{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    assert_eq!((booked, counted as u64), (42, 42));
+    for family in [
+        "tidegate_requests_total",
+        "tidegate_cost_total",
+        "tidegate_overhead_seconds_count",
+        "tidegate_in_flight",
+        "tidegate_usage_source_total",
+        "tidegate_build_info",
+        "gen_ai_client_token_usage_sum",
+        "gen_ai_server_request_duration_seconds_count",
+    ] {
+        assert!(metrics.contains(family), "{family}");
+    }
+    assert!(!metrics.contains(KEY) && !metrics.contains("web-1"), "keys are no labels");
+    assert_eq!(gateway.operator("/v1/models").status, 404);
+}
+
+#[test]
+fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
+    let file = std::env::temp_dir().join(format!("tidegate-{}.gguf", uuid::Uuid::now_v7()));
+    std::fs::write(&file, b"GGUF and then nothing").unwrap();
+    let gateway = Gateway::start(&format!(
+        "[backends.here]\nkind = \"local\"\nweights = \"{}\"\n[models.m]\ntargets = [{{ backend = \"here\" }}]\n",
+        file.display()
+    ));
+    let answer = loop {
+        let answer = gateway.post("/v1/messages", &STREAM.replace(",\"stream\":true", ""));
+        if !answer.body.contains("being loaded") {
+            break answer;
+        }
+    };
+    assert!(answer.status == 503 && answer.body.contains("could not be loaded"), "{answer:?}");
+    std::fs::remove_file(file).unwrap();
+}
