@@ -91,7 +91,7 @@ class Page:
         self.line("\n" + self.faint("── ") + self.bold(text) + " " + self.faint(rule) + "\n")
 
     def step(self, text, mark="✓"):
-        paint = self.good if mark == "✓" else self.bad
+        paint = {"✓": self.good, "✗": self.bad}.get(mark, self.faint)
         self.line("  " + paint(mark) + " " + text)
 
     def progress(self, text):
@@ -727,13 +727,17 @@ def runnable(path):
 
 def arguments():
     parser = argparse.ArgumentParser(description="Start Tidegate with a small real model and show what it does.")
-    parser.add_argument("--binary", required=True, help="the tidegate program")
+    parser.add_argument("--binary", help="the tidegate program")
+    parser.add_argument("--fetch-model", action="store_true", help="only fetch the model into the cache, for the tests")
     parser.add_argument("--folder", default=str(ROOT / "run"), help="where to work (default: run/ in the repository)")
     parser.add_argument("--model", help="a GGUF file to use instead of fetching one")
     parser.add_argument("--api-port", type=int, default=8080, help="port of the API; the next free one if taken (default 8080)")
     parser.add_argument("--admin-port", type=int, default=9090, help="port of the admin listener, likewise (default 9090)")
     parser.add_argument("--once", action="store_true", help="check everything and end, with an exit code that says how it went")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.binary and not options.fetch_model:
+        parser.error("--binary is needed")
+    return options
 
 
 def prepare(page, options):
@@ -765,6 +769,15 @@ def show(page, demo):
     demo.totals(new)
     demo.metrics(new)
     demo.gateway.insist()
+
+
+def warn(page, demo):
+    """What went wrong must not scroll away above the commands to try."""
+    if demo.problems:
+        page.line()
+        for problem in demo.problems:
+            page.step(problem, "✗")
+        page.line("\n    " + demo.gateway.last_words().replace("\n", "\n    "))
 
 
 def serve(page, gateway):
@@ -802,6 +815,9 @@ def main():
     signal.signal(signal.SIGINT, be_asked)
     signal.signal(signal.SIGTERM, be_asked)
     try:
+        if options.fetch_model:
+            obtain_model(page, options.model, Path(options.folder))
+            return 0
         tidegate, folder, config, keys, api, admin = prepare(page, options)
         gateway = Gateway(tidegate, config, folder / "tidegate.log", api, admin)
         seconds = gateway.wait_ready(page)
@@ -811,6 +827,7 @@ def main():
         if options.once:
             return conclude(page, demo)
         what_next(page, demo, folder)
+        warn(page, demo)
         serve(page, gateway)
     except Stop as stop:
         page.progress_done()
@@ -838,7 +855,8 @@ def conclude(page, demo):
     if demo.problems:
         page.line("  " + page.bad("✗ ") + "{} wrong:".format("One thing is" if len(demo.problems) == 1 else "{} things are".format(len(demo.problems))))
         for problem in demo.problems:
-            page.line("    - " + problem.strip())
+            page.line("    - " + problem)
+        page.line("\n    " + demo.gateway.last_words().replace("\n", "\n    "))
         return 1
     page.step("Everything was as it should be.")
     return 0

@@ -111,9 +111,16 @@ pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted
             "The gateway cannot write its usage records and takes no requests until it can.",
         ));
     }
-    let admitted = now.gate.admit(headers)?;
-    tab.admitted(&admitted.caller);
-    Ok(admitted)
+    match now.gate.admit(headers) {
+        Ok(admitted) => {
+            tab.admitted(&admitted.caller);
+            Ok(admitted)
+        }
+        Err(denied) => {
+            denied.caller.iter().for_each(|caller| tab.admitted(caller));
+            Err(denied.fault)
+        }
+    }
 }
 
 /// Answers with a fault and closes the books on it.

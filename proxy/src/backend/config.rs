@@ -41,7 +41,7 @@ pub struct Settings {
     pub context: Option<usize>,
     /// `local`: requests computed at the same time.
     pub slots: Option<usize>,
-    /// `local`: requests that may wait; further ones get 503.
+    /// `local`: requests that may wait; further ones get 429.
     pub queue: Option<usize>,
 }
 

@@ -142,7 +142,7 @@ pub async fn send(
 ) -> Result<(Response<()>, Body), Failure> {
     let busy = Busy::new(endpoint);
     if endpoint.http2 {
-        return send_shared(endpoint, request, connect, busy).await;
+        return Box::pin(send_shared(endpoint, request, connect, busy)).await;
     }
     let mut request = request;
     if let Some(mut sender) = pooled(endpoint, idle).await {
@@ -153,7 +153,8 @@ pub async fn send(
             Err(_) => request = again,
         }
     }
-    let mut sender = open(endpoint, connect).await?;
+    // Boxed, like everything seldom: the future of every request would be as large as a TLS handshake otherwise, and be copied.
+    let mut sender = Box::pin(open(endpoint, connect)).await?;
     let response = sender.send_request(request).await.map_err(Failure::Broken)?;
     Ok(split(response, Some((sender, endpoint.clone())), busy))
 }

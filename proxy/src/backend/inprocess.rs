@@ -39,7 +39,7 @@ pub(super) use here::Local;
 mod here {
     use super::{Arc, Event, Fault, FaultKind, Outgoing, Path, Reply, Request, Settings, Target, Verdict};
     use crate::backend::local::{End, Engine, Job, Options, Piece, SubmitError};
-    use crate::canon::call::Content;
+    use crate::canon::call::{Content, Thinking};
     use crate::canon::{Call, Delta, Part, StopReason, Usage};
     use crate::wire::{Dialect, Written};
     use std::sync::OnceLock;
@@ -148,23 +148,32 @@ mod here {
         if !call.tools.is_empty() {
             dropped.push("tools".into());
         }
+        if !matches!(call.thinking, None | Some(Thinking::Off)) {
+            dropped.push("thinking".into());
+        }
+        let extra = |names: &[&str]| call.extra.iter().find(|(name, _)| names.contains(&name.as_str()))?.1.parse().ok();
+        let (min_p, repetition) = (extra(&["min_p"]), extra(&["repetition_penalty", "repeat_penalty"]));
+        let known = ["min_p", "repetition_penalty", "repeat_penalty"];
+        dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(&name.as_str())));
         // The chat template reads messages as OpenAI writes them: that dialect says them.
-        let plain = Call { tools: Vec::new(), tool_choice: None, ..call.clone() };
+        let plain = Call { tools: Vec::new(), tool_choice: None, thinking: None, extra: Vec::new(), ..call.clone() };
         let written = Dialect::Chat.codec().write_call(&plain, target)?;
         let mut body: serde_json::Value = serde_json::from_slice(&written.body)
             .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
         dropped.extend(written.dropped);
+        let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
+        let count = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
         Ok(Job {
             messages: body["messages"].take(),
             tools: None,
-            max_tokens: call.max_tokens.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)),
-            temperature: call.temperature.map_or(TEMPERATURE, |value| value as f32),
-            top_p: call.top_p.map_or(TOP_P, |value| value as f32),
-            top_k: call.top_k.map_or(0, |value| usize::try_from(value).unwrap_or(usize::MAX)),
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            presence_penalty: call.presence_penalty.unwrap_or(0.0) as f32,
-            frequency_penalty: call.frequency_penalty.unwrap_or(0.0) as f32,
+            max_tokens: count(call.max_tokens),
+            temperature: number(call.temperature, TEMPERATURE),
+            top_p: number(call.top_p, TOP_P),
+            top_k: count(call.top_k).unwrap_or(0),
+            min_p: number(min_p, 0.0),
+            repetition_penalty: number(repetition, 1.0),
+            presence_penalty: number(call.presence_penalty, 0.0),
+            frequency_penalty: number(call.frequency_penalty, 0.0),
             seed: call.seed.map(|seed| seed as u64),
             stop: call.stop.clone(),
         })

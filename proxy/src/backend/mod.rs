@@ -91,7 +91,7 @@ impl Backends {
     pub fn build(config: &Config, registry: &Registry) -> Result<Self, Vec<(String, String)>> {
         let mut errors = Vec::new();
         let mut by_name = HashMap::new();
-        let up = gauge(registry, "tidegate_backend_up", "1 when the backend's last probe or request succeeded.");
+        let up = gauge(registry, "tidegate_backend_up", "1 when the backend's last probe succeeded.");
         let in_flight = gauge(registry, "tidegate_backend_in_flight", "Requests a backend has and has not finished.");
         for (name, settings) in config {
             match Backend::build(name, settings) {
@@ -135,7 +135,7 @@ impl Backends {
         let mut waited = Duration::ZERO;
         let mut last = None;
         let candidates = pick::order(self, route);
-        for (at, candidate) in candidates.iter().take(1 + route.retries as usize).enumerate() {
+        for (at, candidate) in candidates.iter().enumerate() {
             let backend = candidate.backend;
             let target = backend.traits.target(&candidate.hop.model, route.max_output);
             let attempt = at as u32 + 1;
@@ -284,7 +284,7 @@ impl Backend {
             return Ok((outgoing, Reply::Http(head, body)));
         }
         let began = Instant::now();
-        let verdict = verdict::refused(outgoing.dialect, head, body, self.key.as_ref()).await;
+        let verdict = Box::pin(verdict::refused(outgoing.dialect, head, body, self.key.as_ref())).await;
         *waited += began.elapsed();
         Err(verdict)
     }

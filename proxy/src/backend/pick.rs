@@ -19,30 +19,36 @@ impl Candidate<'_> {
     }
 
     fn load(&self) -> usize {
-        self.endpoint.map_or(0, |endpoint| endpoint.in_flight.load(Ordering::Relaxed))
+        let local = || self.backend.local.as_ref().map_or(0, |local| local.in_flight());
+        self.endpoint.map_or_else(local, |endpoint| endpoint.in_flight.load(Ordering::Relaxed))
     }
 }
 
-/// All targets of a route: by priority, and by the route's policy among equals.
+/// The targets to try, in order: the model's own by priority and by the route's policy among equals, as many as its retries
+/// allow; then one for each fallback.
 pub(super) fn order<'a>(backends: &'a Backends, route: &'a Route) -> Vec<Candidate<'a>> {
-    let mut candidates = Vec::with_capacity(route.hops.len());
-    for hop in &route.hops {
+    let (own, fallbacks) = route.hops.split_at(route.own);
+    let mut candidates = ranked(backends, own, route.policy);
+    candidates.truncate(1 + route.retries as usize);
+    for hop in fallbacks {
+        candidates.extend(ranked(backends, std::slice::from_ref(hop), route.policy).into_iter().next());
+    }
+    candidates
+}
+
+/// All addresses of these hops, best first.
+fn ranked<'a>(backends: &'a Backends, hops: &'a [Hop], policy: Policy) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::with_capacity(hops.len());
+    for hop in hops {
         let Some(backend) = backends.by_name.get(&hop.backend) else { continue };
         if backend.endpoints.is_empty() {
             candidates.push(Candidate { hop, backend, endpoint: None });
         }
-        candidates.extend(backend.endpoints.iter().map(|endpoint| Candidate {
-            hop,
-            backend,
-            endpoint: Some(endpoint),
-        }));
+        let addresses = backend.endpoints.iter();
+        candidates.extend(addresses.map(|endpoint| Candidate { hop, backend, endpoint: Some(endpoint) }));
     }
-    let mut start = 0;
-    while start < candidates.len() {
-        let priority = candidates[start].hop.priority;
-        let end = start + candidates[start..].iter().take_while(|candidate| candidate.hop.priority == priority).count();
-        arrange(&mut candidates[start..end], route.policy, backends);
-        start = end;
+    for equals in candidates.chunk_by_mut(|one, next| one.hop.priority == next.hop.priority) {
+        arrange(equals, policy, backends);
     }
     candidates
 }

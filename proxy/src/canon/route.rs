@@ -9,9 +9,11 @@ pub struct Route {
     pub name: Arc<str>,
     /// Places that serve it, lower priority first.
     pub hops: Vec<Hop>,
+    /// How many of the hops are the model's own; the rest are its fallbacks, each with a priority of its own.
+    pub own: usize,
     /// How to choose among hops of one priority.
     pub policy: Policy,
-    /// Further tries over the hops, before the first byte.
+    /// Further tries over the model's own hops, before the first byte.
     pub retries: u32,
     /// Tokens' price.
     pub price: Option<Arc<Price>>,

@@ -2,6 +2,7 @@
 
 mod check;
 mod keys;
+mod log;
 mod models;
 mod serve;
 mod table;

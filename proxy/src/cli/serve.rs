@@ -24,21 +24,16 @@ pub(super) struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<(), String> {
-        log(self.log_json);
+        super::log::start(self.log_json);
         let overrides: Vec<_> = [("server.listen", self.listen), ("admin.listen", self.admin)]
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), value?.to_string())))
             .collect();
         let config = self.from.load(&overrides)?;
-        crate::app::run(&config, stop(), |_| {})
+        let ended = crate::app::run(&config, stop(), |_| {});
+        super::log::flush();
+        ended
     }
-}
-
-/// One line per request at info; `TIDEGATE_LOG` holds a filter (`warn`, `tidegate=debug`).
-fn log(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if json { log.json().flatten_event(true).init() } else { log.init() }
 }
 
 async fn stop() {

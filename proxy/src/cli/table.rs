@@ -58,6 +58,8 @@ fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        // serde_json would write small amounts with an exponent.
+        Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }

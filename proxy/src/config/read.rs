@@ -95,10 +95,15 @@ fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
                 format!("unknown key `{field}`{}", nearest(field, known))
             }
             Kind::UnknownVariant(word, known) => {
-                format!("unknown value `{word}`; it is one of {}{}", known.join(", "), nearest(word, known))
+                format!("unknown value `{word}`; it is one of {}{}", known.join(", "), close(word, known))
             }
             Kind::MissingField(field) => {
-                problems.push(Problem::new(dotted(&path), format!("the key `{field}` is missing")));
+                let mut missing = path.clone();
+                missing.push(field.to_string());
+                // What was wrong and has been taken out is not missing, too.
+                if !problems.iter().any(|problem| problem.key == dotted(&missing)) {
+                    problems.push(Problem::new(dotted(&path), format!("the key `{field}` is missing")));
+                }
                 // Nothing can be taken out that would make it whole, but the thing that lacks it.
                 if !remove(&mut tree, &path) {
                     break;
@@ -144,14 +149,18 @@ fn refuse(tree: &mut Dict, pattern: &[&str], path: &mut Vec<String>, what: &str,
     }
 }
 
+/// The nearest name, or all there are.
 fn nearest(word: &str, known: &[&str]) -> String {
+    match close(word, known) {
+        none if none.is_empty() && !known.is_empty() => format!("; known here: {}", known.join(", ")),
+        close => close,
+    }
+}
+
+fn close(word: &str, known: &[&str]) -> String {
     let score = |candidate: &str| strsim::jaro_winkler(word, candidate);
     let best = known.iter().max_by(|a, b| score(a).total_cmp(&score(b))).filter(|best| score(best) > 0.7);
-    match best {
-        Some(best) => format!("; did you mean `{best}`?"),
-        None if known.is_empty() => String::new(),
-        None => format!("; known here: {}", known.join(", ")),
-    }
+    best.map_or_else(String::new, |best| format!("; did you mean `{best}`?"))
 }
 
 #[cfg(test)]

@@ -29,6 +29,18 @@ struct Account {
     projects: HashMap<Arc<str>, Arc<Tenant>>,
 }
 
+impl Credential {
+    /// The account it belongs to, as far as it tells by itself.
+    fn owner(&self) -> Caller {
+        let (organization, project, user) = match &self.scope {
+            Scope::Project(tenant) => (tenant.organization.clone(), tenant.id.clone(), None),
+            Scope::Organization(account) => (account.id.clone(), "".into(), None),
+            Scope::User { id, .. } => ("".into(), "".into(), Some(id.clone())),
+        };
+        Caller { organization, project, key: self.id.clone(), user }
+    }
+}
+
 /// A project as the gate knows it.
 #[derive(Debug)]
 pub struct Tenant {
@@ -68,6 +80,21 @@ impl Admitted {
     /// May this project use the model of this name?
     pub fn may_use(&self, model: &str) -> bool {
         self.tenant.models.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(model)))
+    }
+}
+
+/// Somebody the gate did not let in.
+#[derive(Debug)]
+pub struct Denied {
+    /// Why.
+    pub fault: Fault,
+    /// Whose key it was, as far as the key alone tells.
+    pub caller: Option<Box<Caller>>,
+}
+
+impl From<Fault> for Denied {
+    fn from(fault: Fault) -> Self {
+        Self { fault, caller: None }
     }
 }
 
@@ -162,11 +189,16 @@ impl Gate {
     ///
     /// # Errors
     /// 400 for headers that contradict each other or are missing, 401 for no or an unknown key, 403 for a wrong tenant.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<Admitted, Fault> {
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Admitted, Denied> {
         let secret = credential(headers)?;
         let organization = single(headers, "openai-organization")?;
         let project = single(headers, "openai-project")?;
         let known = self.find(secret).ok_or_else(unknown_key)?;
+        self.tenant(known, organization, project).map_err(|fault| Denied { fault, caller: Some(Box::new(known.owner())) })
+    }
+
+    /// The project that a known key acts for under these headers.
+    fn tenant(&self, known: &Credential, organization: Option<&str>, project: Option<&str>) -> Result<Admitted, Fault> {
         let (tenant, user) = match &known.scope {
             Scope::Project(tenant) => (tenant.clone(), None),
             Scope::Organization(account) => {
@@ -174,15 +206,10 @@ impl Gate {
                 (find_project(account, project)?, None)
             }
             Scope::User { id, organizations } => {
-                let (Some(organization), Some(project)) = (organization, project) else {
-                    return Err(missing(
-                        if organization.is_none() { "OpenAI-Organization" } else { "OpenAI-Project" },
-                        "A user key",
-                    ));
-                };
+                let organization = organization.ok_or_else(|| missing("OpenAI-Organization", "A user key"))?;
+                let project = project.ok_or_else(|| missing("OpenAI-Project", "A user key"))?;
                 let mine = organizations.as_ref().is_none_or(|mine| mine.iter().any(|mine| **mine == *organization));
-                let account = self.organizations.get(organization).filter(|_| mine);
-                let account = account.ok_or_else(|| {
+                let account = self.organizations.get(organization).filter(|_| mine).ok_or_else(|| {
                     forbidden("This key may not act for the organization named in OpenAI-Organization.")
                 })?;
                 (find_project(account, project)?, Some(id.clone()))

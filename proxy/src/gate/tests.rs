@@ -62,7 +62,7 @@ fn the_credentials_and_the_two_headers() {
             .map(|admitted| {
                 format!("{}/{}/{}", admitted.caller.organization, admitted.caller.project, admitted.caller.key)
             })
-            .map_err(|fault| fault.status());
+            .map_err(|denied| denied.fault.status());
         assert_eq!(answer.as_deref().map_err(|status| *status), *expect, "{text}");
     }
 }

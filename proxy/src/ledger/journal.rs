@@ -32,6 +32,8 @@ pub struct Journal {
     shards: Vec<Mutex<Shard>>,
     /// Lines the disk did not take.
     backlog: Mutex<Vec<Vec<u8>>>,
+    /// Records that were appended since the keeper last looked, so that it need not read them back.
+    fresh: Mutex<Fresh>,
     failing: AtomicBool,
     pub(super) appended: AtomicU64,
     pub(super) committed: AtomicU64,
@@ -42,8 +44,20 @@ pub struct Journal {
     _lock: File,
 }
 
+/// What was appended of late, while it fits into memory.
+#[derive(Default)]
+struct Fresh {
+    /// With the journal they are in and where they end there.
+    records: Vec<(Record, Arc<str>, u64)>,
+    /// There were more: the files know them.
+    overflown: bool,
+}
+
+/// Records kept for the keeper; a burst beyond it is read back from the files.
+const FRESH: usize = 16_384;
+
 struct Shard {
-    name: String,
+    name: Arc<str>,
     file: File,
     length: u64,
 }
@@ -74,6 +88,7 @@ impl Journal {
             folder,
             shards,
             backlog: Mutex::default(),
+            fresh: Mutex::default(),
             failing: AtomicBool::new(false),
             appended: AtomicU64::new(0),
             committed: AtomicU64::new(0),
@@ -85,20 +100,32 @@ impl Journal {
     }
 
     /// Puts a record where the death of the process cannot reach it.
-    pub(super) fn append(&self, record: &Record) {
+    pub(super) fn append(&self, record: Record) {
         LINE.with_borrow_mut(|line| {
             line.clear();
             // A record has no shape that serde_json refuses, and memory takes every write.
-            let _ = serde_json::to_writer(&mut *line, record);
+            let _ = serde_json::to_writer(&mut *line, &record);
             line.push(b'\n');
-            self.appended.fetch_add(1, Ordering::Relaxed);
             let shard = SHARD.get();
             let shard = if shard == usize::MAX { NEXT_SHARD.fetch_add(1, Ordering::Relaxed) } else { shard };
             SHARD.set(shard);
             let mut shard = self.shards[shard % self.shards.len()].lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = shard.append(&self.folder, line) {
-                drop(shard);
-                self.keep_back(line, &error);
+            match shard.append(&self.folder, line) {
+                Ok(()) => {
+                    // Under the shard's lock, so that the records of a file stand in its order.
+                    let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+                    self.appended.fetch_add(1, Ordering::Relaxed);
+                    if fresh.records.len() < FRESH {
+                        fresh.records.push((record, shard.name.clone(), shard.length));
+                    } else {
+                        fresh.overflown = true;
+                    }
+                }
+                Err(error) => {
+                    drop(shard);
+                    self.appended.fetch_add(1, Ordering::Relaxed);
+                    self.keep_back(line, &error);
+                }
             }
         });
     }
@@ -128,6 +155,7 @@ impl Journal {
         let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shard = self.shards[0].lock().unwrap_or_else(PoisonError::into_inner);
         let written = backlog.iter().take_while(|line| shard.append(&self.folder, line).is_ok()).count();
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).overflown = true;
         backlog.drain(..written);
         if backlog.is_empty() {
             self.failing.store(false, Ordering::Relaxed);
@@ -142,12 +170,32 @@ impl Journal {
             .saturating_sub(self.committed.load(Ordering::Relaxed) + self.rejected.load(Ordering::Relaxed))
     }
 
+    /// Brings the database up to date.
+    fn catch_up(&self, store: &mut Store, ledger: &Path) -> Result<(), String> {
+        let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let (Fresh { records, overflown }, appended) = {
+            let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            (std::mem::take(&mut *fresh), self.appended.load(Ordering::Relaxed))
+        };
+        if overflown || insert(store, &records).is_err() {
+            // The files have them all, and the database knows how far it has read them.
+            let (_, rejected) = ingest(store, ledger).inspect_err(|_| {
+                // What was taken out of memory is still only in the files: the next round reads them, too.
+                self.fresh.lock().unwrap_or_else(PoisonError::into_inner).overflown = true;
+            })?;
+            self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        }
+        self.committed
+            .store(appended.saturating_sub(backlog + self.rejected.load(Ordering::Relaxed)), Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Deletes files that nobody appends to and that are in the database to the end.
     fn sweep(&self, store: &mut Store) -> Result<(), rusqlite::Error> {
-        let active: Vec<String> =
+        let active: Vec<Arc<str>> =
             self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).name.clone()).collect();
         for (name, path) in segments(&self.folder) {
-            if active.contains(&name) {
+            if active.iter().any(|active| **active == *name) {
                 continue;
             }
             let length = std::fs::metadata(&path).map_or(0, |meta| meta.len());
@@ -172,8 +220,8 @@ impl Journal {
 
 impl Shard {
     fn create(folder: &Path) -> io::Result<Self> {
-        let name = format!("{}.jsonl", uuid::Uuid::now_v7());
-        let file = OpenOptions::new().create_new(true).append(true).open(folder.join(&name))?;
+        let name: Arc<str> = format!("{}.jsonl", uuid::Uuid::now_v7()).into();
+        let file = OpenOptions::new().create_new(true).append(true).open(folder.join(&*name))?;
         Ok(Self { name, file, length: 0 })
     }
 
@@ -212,6 +260,27 @@ fn segments(folder: &Path) -> Vec<(String, PathBuf)> {
 
 /// Lines that are no records, kept for a person to look at.
 const REJECTED: &str = "rejected.jsonl";
+
+/// Adds records that are still in memory, and says how far their files are known by that. If another process has read the
+/// files meanwhile, their ids are in the database already and its position is as far or further.
+fn insert(store: &mut Store, records: &[(Record, Arc<str>, u64)]) -> Result<(), rusqlite::Error> {
+    let batch = store.batch()?;
+    for (record, ..) in records {
+        batch.insert(record)?;
+    }
+    let mut ends: Vec<(&str, u64)> = Vec::new();
+    for (_, name, end) in records.iter().rev() {
+        if !ends.iter().any(|(known, _)| *known == &**name) {
+            ends.push((name, *end));
+        }
+    }
+    for (name, end) in ends {
+        if batch.offset(name)? < end {
+            batch.advance(name, end)?;
+        }
+    }
+    batch.commit()
+}
 
 /// Carries journal lines that are not in the database yet into it. Safe while a gateway runs, and from several processes.
 /// Returns how many records it added and how many lines it had to set aside.
@@ -292,14 +361,10 @@ pub(super) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> 
                 let journal = &ledger.journal;
                 let closing = journal.closing.load(Ordering::Acquire);
                 journal.write_backlog();
-                if journal.pending() > 0 || closing {
-                    match ingest(&mut store, &path) {
-                        Ok((added, rejected)) => {
-                            journal.committed.fetch_add(added, Ordering::Relaxed);
-                            journal.rejected.fetch_add(rejected, Ordering::Relaxed);
-                        }
-                        Err(error) => tracing::error!(%error, "the ledger is behind; records wait in the journal"),
-                    }
+                if (journal.pending() > 0 || closing)
+                    && let Err(error) = journal.catch_up(&mut store, &path)
+                {
+                    tracing::error!(%error, "the ledger is behind; records wait in the journal");
                 }
                 ledger.series.follow(journal);
                 if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) || closing {
@@ -349,10 +414,10 @@ mod tests {
         let path = root.join("t.db");
         let journal = Journal::open(&path, 2).unwrap();
         assert!(Journal::open(&path, 1).is_err(), "a second gateway must not share a ledger");
-        journal.append(&record(1));
-        journal.append(&record(2));
+        journal.append(record(1));
+        journal.append(record(2));
         let shard = journal.shards[SHARD.get() % 2].lock().unwrap();
-        let file = folder(&path).join(&shard.name);
+        let file = folder(&path).join(&*shard.name);
         drop(shard);
         let mut half = OpenOptions::new().append(true).open(&file).unwrap();
         half.write_all(b"not a record\n").unwrap();

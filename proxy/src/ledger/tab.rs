@@ -232,7 +232,6 @@ impl Tab {
             record.cost = Some(price.of(&usage));
             record.currency = Some(price.currency.clone());
         }
-        self.ledger.journal.append(&self.record);
         self.ledger.series.count(&self.record, &self.labels);
         tracing::info!(
             request_id = self.record.request_id,
@@ -248,6 +247,7 @@ impl Tab {
             output = self.record.output_tokens,
             "request"
         );
+        self.ledger.journal.append(std::mem::take(&mut self.record));
     }
 
     /// Decides what the counts are and where they come from.

@@ -60,6 +60,15 @@ impl Clock {
         Self { sleep: Box::pin(tokio::time::sleep(limit)), last: Instant::now(), limit }
     }
 
+    /// Something came; the next may take until `limit` from now.
+    fn saw(&mut self, now: Instant, limit: Duration) {
+        self.last = now;
+        if self.limit != limit {
+            self.limit = limit;
+            self.sleep.as_mut().reset((now + limit).into());
+        }
+    }
+
     /// Ready when nothing has come for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -134,8 +143,7 @@ impl Stream {
             Source::Http(body, pipe) => {
                 let read = ready!(body.poll_data(cx));
                 let began = Instant::now();
-                self.clock.last = began;
-                self.clock.limit = self.timeouts.idle.0;
+                self.clock.saw(began, self.timeouts.idle.0);
                 let passed = match read {
                     Some(Ok(bytes)) => pipe.push(bytes, &mut |glance| tab.see(glance)),
                     // A connection that breaks and one that ends are the same if the reply has not ended.
@@ -149,7 +157,10 @@ impl Stream {
                     batch.push(Event::Fault(Fault::cut()));
                 }
                 let began = Instant::now();
-                self.clock.last = began;
+                // Until the first token the request waits for a place in the engine: that is what `first_token` bounds.
+                if batch.iter().any(|event| matches!(event, Event::Delta(_))) {
+                    self.clock.saw(began, self.timeouts.idle.0);
+                }
                 let mut out = BytesMut::new();
                 let mut passed = Passed::default();
                 reply::write_events(batch, writer.as_mut(), &mut |glance| tab.see(glance), &mut out, &mut passed);

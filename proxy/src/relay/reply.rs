@@ -5,6 +5,7 @@ use super::{Rooms, head};
 use crate::backend::{Reply, Sent, http};
 use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
+use crate::wire::object::Object;
 use crate::wire::reply::{Passed, Pipe, fold, glance_event, rename_answer, write_events};
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Glance, ReplyHead};
@@ -114,7 +115,9 @@ fn whole(
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
     if outgoing.dialect == request.dialect && !streamed && !request.stream {
-        let glance = backend.glance_answer(&text);
+        let object = Object::read(text.clone())
+            .map_err(|_| Fault::new(FaultKind::BackendError, "The backend's reply is not a JSON object."))?;
+        let glance = backend.glance_answer(&object);
         if let Some(fault) = glance.fault {
             return Err(fault);
         }
@@ -122,7 +125,7 @@ fn whole(
         if glance.usage.is_none_or(|usage| !usage.is_complete()) {
             tab.estimate_output(estimate(&backend.read_answer(&text)?));
         }
-        return Ok(rename_answer(text, &request.model));
+        return Ok(rename_answer(&object, &request.model));
     }
     let events = if streamed { read_stream(outgoing.dialect, text)? } else { backend.read_answer(&text)? };
     if request.stream {

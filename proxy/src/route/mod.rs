@@ -162,13 +162,15 @@ fn hop(target: &Target, model: &Arc<str>) -> Hop {
 fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop]) -> Route {
     let mut hops: Vec<Hop> = model.targets.iter().map(|target| hop(target, asked)).collect();
     hops.sort_by_key(|hop| hop.priority);
+    let own = hops.len();
     let behind = hops.last().map_or(0, |hop| hop.priority) + 1;
     hops.extend(fallbacks.iter().enumerate().map(|(at, hop)| Hop { priority: behind + at as u32, ..hop.clone() }));
     Route {
         name: name.clone(),
         hops,
+        own,
         policy: model.policy,
-        retries: model.retries + fallbacks.len() as u32,
+        retries: model.retries,
         price: model.price.clone().map(Arc::new),
         max_output: model.max_output,
     }

@@ -123,10 +123,20 @@ pub trait Codec: Send + Sync {
     fn glance(&self, frame: &Frame) -> Glance;
 
     /// The same for a whole reply body.
-    fn glance_answer(&self, body: &Bytes) -> Glance;
+    fn glance_answer(&self, answer: &Object) -> Glance;
 
     /// Where the model's name stands in a stream frame's data, quotes included.
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>>;
+
+    /// A required field the client may leave out here but not at the backend: a top-level key and its value.
+    fn complete(&self, _request: &Object, _to: &Target) -> Option<(&'static str, Vec<u8>)> {
+        None
+    }
+
+    /// The request holds something of our own making that a backend of this protocol must not see: it is written anew.
+    fn must_rewrite(&self, _request: &Object) -> bool {
+        false
+    }
 
     /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.
     /// `continuous`: the backend can report on every chunk (vLLM's `continuous_usage_stats`).

@@ -10,6 +10,8 @@ pub struct Object {
     source: Bytes,
     fields: Vec<Field>,
     end: usize,
+    /// Some key is written with an escape, so that its bytes are not its name.
+    escaped: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -40,7 +42,8 @@ impl Object {
             return Err(Refusal::Syntax(Syntax { at: error.valid_up_to(), what: "invalid UTF-8" }));
         }
         let (fields, end) = members(&source)?;
-        let object = Self { source, fields, end };
+        let escaped = fields.iter().any(|field| source[field.key.clone()].contains(&b'\\'));
+        let object = Self { source, fields, end, escaped };
         object.refuse_duplicates()?;
         Ok(object)
     }
@@ -126,14 +129,12 @@ impl Object {
     fn is_named(&self, field: &Field, key: &str) -> bool {
         let name = &self.source[field.key.start + 1..field.key.end - 1];
         name == key.as_bytes()
-            || (name.contains(&b'\\')
-                && Json::trusted(&self.source[field.key.clone()]).as_str().is_some_and(|name| name == key))
+            || (self.escaped && Json::trusted(&self.source[field.key.clone()]).as_str().is_some_and(|name| name == key))
     }
 
     fn refuse_duplicates(&self) -> Result<(), Refusal> {
-        let escaped = self.fields.iter().any(|field| self.source[field.key.clone()].contains(&b'\\'));
         // Requests have a dozen keys; a body made of thousands must not cost their square.
-        let twice = if self.fields.len() <= 32 && !escaped {
+        let twice = if self.fields.len() <= 32 && !self.escaped {
             self.fields
                 .iter()
                 .enumerate()

@@ -70,7 +70,8 @@ impl Pipe {
                 write_events(events, writer.as_mut(), see, &mut out, &mut passed);
                 passed.bytes = out.freeze();
             }
-            Way::Alike { .. } if self.stopped => passed.end = true,
+            // A chat stream has said all it must with its finish reason; messages end with a frame of their own.
+            Way::Alike { dialect: Dialect::Chat, .. } if self.stopped => passed.end = true,
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         passed
@@ -103,7 +104,9 @@ impl Pipe {
                 see(&glance);
                 self.stopped |= glance.stop.is_some();
                 passed.end = glance.end;
-                if let Some(fault) = glance.fault {
+                let unfinished = (glance.end && !self.stopped).then(Fault::cut);
+                if let Some(fault) = glance.fault.or(unfinished) {
+                    passed.end = false;
                     passed.fault = Some(fault);
                     return;
                 }
@@ -159,14 +162,13 @@ pub fn write_events(
 }
 
 /// A whole body under the name the client asked for, untouched where it already stands there.
-pub fn rename_answer(body: Bytes, model: &str) -> Bytes {
-    let Ok(object) = Object::read(body.clone()) else { return body };
-    if object.get("model").and_then(super::json::Json::as_str).is_none_or(|name| name == model) {
-        return body;
+pub fn rename_answer(answer: &Object, model: &str) -> Bytes {
+    if answer.get("model").and_then(super::json::Json::as_str).is_none_or(|name| name == model) {
+        return answer.source().clone();
     }
     let mut name = Vec::new();
     super::json::write_str(&mut name, model);
-    object.splice(&[("model", Some(&name))])
+    answer.splice(&[("model", Some(&name))])
 }
 
 /// Folds events into an answer.

@@ -91,12 +91,14 @@ impl Request {
     /// # Errors
     /// The feature that cannot be said there, by name.
     pub fn write(&self, dialects: &[Dialect], to: &Target) -> Result<Outgoing, Fault> {
-        if dialects.contains(&self.dialect) {
+        let alike = dialects.contains(&self.dialect);
+        if alike && !self.dialect.codec().must_rewrite(&self.object) {
             return Ok(self.splice(to));
         }
-        let dialect =
-            *dialects.first().ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
-        let written = dialect.codec().write_call(self.call()?, to)?;
+        let dialect = if alike { Some(self.dialect) } else { dialects.first().copied() };
+        let dialect = dialect.ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
+        let mut written = dialect.codec().write_call(self.call()?, to)?;
+        written.dropped.extend(self.forbidden().map(str::to_owned));
         Ok(Outgoing { dialect, written, hide_usage: false })
     }
 
@@ -111,15 +113,18 @@ impl Request {
         if let Some((key, value)) = &usage {
             edits.push((key, Some(value)));
         }
-        let mut dropped = Vec::new();
-        for key in FORBIDDEN {
-            if self.object.value(key).is_some() {
-                edits.push((key, None));
-                dropped.push(key.to_owned());
-            }
+        let completed = self.dialect.codec().complete(&self.object, to);
+        if let Some((key, value)) = &completed {
+            edits.push((key, Some(value)));
         }
+        edits.extend(self.forbidden().map(|key| (key, None)));
+        let dropped = self.forbidden().map(str::to_owned).collect();
         let written = Written { body: self.object.splice(&edits), dropped, adjusted: Vec::new() };
         Outgoing { dialect: self.dialect, written, hide_usage: usage.is_some() }
+    }
+
+    fn forbidden(&self) -> impl Iterator<Item = &'static str> {
+        FORBIDDEN.into_iter().filter(|key| self.object.value(key).is_some())
     }
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
@@ -127,7 +132,7 @@ impl Request {
         let raw: usize = ["messages", "system", "tools"]
             .iter()
             .filter_map(|key| self.object.get(key))
-            .map(|value| value.raw().len())
+            .map(|value| value.len())
             .sum();
         let carries_images = || memchr::memmem::find(self.object.source(), b"base64").is_some();
         match (raw > 4096 && carries_images()).then(|| self.call()) {

@@ -84,6 +84,7 @@ class Gateway:
         }
         self.config.write_text("".join("{} = {}\n".format(name, toml(value)) for name, value in settings.items()))
         self.process = None
+        self.clients = []
         self.start()
 
     def start(self):
@@ -105,11 +106,13 @@ class Gateway:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
     def kill(self):
-        """As a power cut would: nothing is flushed, nobody is told."""
+        """As a crash would: nothing is flushed, nobody is told."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def close(self):
+        for client in self.clients:
+            client.close()
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -123,10 +126,15 @@ class Gateway:
         return "http://127.0.0.1:{}".format(self.port)
 
     def anthropic(self, secret=WEB, **options):
-        return anthropic.Anthropic(base_url=self.url, api_key=secret, max_retries=0, timeout=60, **options)
+        return self.kept(anthropic.Anthropic(base_url=self.url, api_key=secret, max_retries=0, timeout=60, **options))
 
     def openai(self, secret=WEB, **options):
-        return openai.OpenAI(base_url=self.url + "/v1", api_key=secret, max_retries=0, timeout=60, **options)
+        return self.kept(openai.OpenAI(base_url=self.url + "/v1", api_key=secret, max_retries=0, timeout=60, **options))
+
+    def kept(self, client):
+        """Closed with the gateway."""
+        self.clients.append(client)
+        return client
 
     def ask(self, method, path, body=None, headers=(), port=None):
         """A plain request, for what the official clients would not send. Returns status, headers and text."""
@@ -197,6 +205,7 @@ sys.stdin.read()
             connection.close()
 
     def openai(self):
+        """The official client, straight to llama.cpp; close it."""
         return openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=60)
 
     def close(self):

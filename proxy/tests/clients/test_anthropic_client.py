@@ -35,7 +35,8 @@ class AnthropicClient(Case):
 
     def test_whole_message(self):
         self.fake.plays(fakes.chat("It is sunny."))
-        reply = self.create(system="Be brief.", temperature=0.5, top_p=0.9, stop_sequences=["END"])
+        # This client no longer names temperature and top_p among its arguments.
+        reply = self.create(system="Be brief.", stop_sequences=["END"], extra_body={"temperature": 0.5, "top_p": 0.9})
         self.assertEqual([block.type for block in reply.content], ["text"])
         self.assertEqual((reply.content[0].text, reply.stop_reason, reply.model, reply.role, reply.type), ("It is sunny.", "end_turn", "claude-alias", "assistant", "message"))
         self.assertTrue(reply.id.startswith("msg_"), reply.id)

@@ -70,6 +70,24 @@ class SameDialect(Case):
         self.assertEqual(kinds.count("message_start"), 1)
         self.assertFields(self.only_record(), input_tokens=25, output_tokens=9, cache_read_tokens=4, usage_source="reported", outcome="ok")
 
+    def test_thinking_goes_back_to_whom_it_came_from(self):
+        """Anthropic's own blocks byte for byte; blocks that we signed for another backend never."""
+        self.chat.plays(fakes.chat("Four.", reasoning_content="Two and two."))
+        ours = self.anthropic.messages.create(model="chat-alias", max_tokens=50, messages=HELLO).content
+        theirs = [fakes.thinking("Hm.", "c2lnbmVkIGJ5dGVz"), {"type": "redacted_thinking", "data": "cmVkYWN0ZWQ="}, fakes.text("Four.")]
+        self.assertEqual(ours[0].type, "thinking")
+        for name, given, expected in [("ours", ours, [fakes.text("Four.")]), ("theirs", theirs, theirs)]:
+            with self.subTest(blocks=name):
+                self.messages.plays(fakes.message(fakes.text("Right.")))
+                self.anthropic.messages.create(model="message-alias", max_tokens=50, messages=[*HELLO, {"role": "assistant", "content": given}, {"role": "user", "content": "Sure?"}])
+                blocks = [{name: value for name, value in block.items() if value is not None} for block in self.messages.requests[0]["messages"][1]["content"]]
+                self.assertEqual(blocks, expected)
+        with self.subTest(blocks="theirs, to a backend of another kind"):
+            self.chat.plays(fakes.chat("Right."))
+            self.anthropic.messages.create(model="chat-alias", max_tokens=50, messages=[*HELLO, {"role": "assistant", "content": theirs}, {"role": "user", "content": "Sure?"}])
+            self.assertNotIn("c2lnbmVkIGJ5dGVz", str(self.chat.requests[0]))
+            self.assertNotIn("cmVkYWN0ZWQ=", str(self.chat.requests[0]))
+
     def test_openai_lists_models(self):
         self.assertEqual(sorted(model.id for model in self.openai.models.list()), sorted(NAMES))
         for name in NAMES:

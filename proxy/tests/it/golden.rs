@@ -7,6 +7,7 @@ use tidegate::canon::event::Grammar;
 use tidegate::canon::{Delta, Event, FaultKind, Usage};
 use tidegate::wire::Dialect;
 use tidegate::wire::frame::Frames;
+use tidegate::wire::object::Object;
 
 /// A recording.
 pub struct Recording {
@@ -102,7 +103,7 @@ fn glances_agree_with_readings() {
                 glances.push(codec.glance(&frame));
             }
         } else {
-            glances.push(codec.glance_answer(&recording.bytes));
+            glances.push(codec.glance_answer(&Object::read(recording.bytes.clone()).unwrap()));
         }
         let (mut seen, mut read) = (Usage::default(), Usage::default());
         glances.iter().filter_map(|glance| glance.usage).for_each(|usage| seen.update(&usage));

@@ -162,3 +162,11 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.write_all(text).unwrap();
     encoder.finish().unwrap()
 }
+
+#[test]
+fn a_refusal_is_booked_to_whose_key_it_was() {
+    let gateway = Gateway::before("openai", "http://127.0.0.1:9", "");
+    gateway.raw(&post("/v1/messages", &format!("x-api-key: {KEY}\r\nopenai-project: other\r\n"), b"{}"));
+    let record = gateway.record();
+    assert_eq!((&*record.organization, &*record.project, &*record.key, record.status), ("acme", "web", "web-1", 403));
+}

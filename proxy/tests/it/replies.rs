@@ -373,3 +373,55 @@ fn continuous_usage_makes_a_cut_stream_exact_and_stays_hidden() {
         (Outcome::Cut, UsageSource::Reported, Some(5))
     );
 }
+
+#[test]
+fn a_fallback_is_tried_after_the_model_s_own_targets() {
+    let good = Fake::start(|_| json(200, "", CHAT));
+    let dead = "[backends.d]\nkind = \"openai\"\nurls = [\"http://127.0.0.1:9\", \"http://127.0.0.1:9\", \"http://127.0.0.1:9\"]\n";
+    let sections = format!(
+        "{dead}[backends.g]\nkind = \"openai\"\nurl = \"{}\"\n[models.m]\ntargets = [{{ backend = \"d\" }}]\nfallbacks = [\"n\"]\n\
+         [models.n]\ntargets = [{{ backend = \"g\" }}]\n",
+        good.url()
+    );
+    let gateway = Gateway::start(&sections);
+    let answer = gateway.post("/v1/chat/completions", CALL);
+    assert_eq!(
+        (answer.status, answer.header("x-tidegate-attempts"), answer.header("x-tidegate-model")),
+        (200, Some("3"), Some("n"))
+    );
+    assert_eq!(answer.json()["model"], "m", "the name that was asked for");
+}
+
+#[test]
+fn messages_to_messages_fill_in_what_deepfellow_lets_out_and_hide_our_own_marks() {
+    let fake = Fake::start(|_| stream(MESSAGES_STREAM, 100));
+    let gateway = Gateway::before("anthropic", &fake.url(), "");
+    gateway.post("/v1/messages", STREAM);
+    let asked: serde_json::Value = serde_json::from_str(&fake.seen()[0].body).unwrap();
+    assert_eq!(asked["max_tokens"], 8000);
+    let marked = format!(
+        r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":[{{"type":"thinking","thinking":"t","signature":"{}"}},{{"type":"text","text":"y"}}]}},{{"role":"user","content":"z"}}]}}"#,
+        tidegate::wire::anthropic::MARKER
+    );
+    gateway.post("/v1/messages", &marked);
+    let asked = &fake.seen()[1].body;
+    assert!(!asked.contains(tidegate::wire::anthropic::MARKER) && asked.contains("\"y\""), "{asked}");
+}
+
+#[test]
+fn a_stream_without_its_proper_end_is_an_error() {
+    let no_finish: String = chat_stream("served").split_inclusive("\n\n").take(4).chain(["data: [DONE]\n\n"]).collect();
+    let no_done = chat_stream("served").replace("data: [DONE]\n\n", "");
+    let no_stop = MESSAGES_STREAM.replace("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", "");
+    for (kind, path, text, outcome) in [
+        ("openai", "/v1/chat/completions", no_finish, Outcome::Cut),
+        ("openai", "/v1/chat/completions", no_done, Outcome::Ok),
+        ("anthropic", "/v1/messages", no_stop, Outcome::Cut),
+    ] {
+        let fake = Fake::start(move |_| stream(&text, 64));
+        let gateway = Gateway::before(kind, &fake.url(), "");
+        let answer = gateway.post(path, STREAM);
+        assert_eq!(gateway.record().outcome, outcome, "{kind}: {}", answer.body);
+        assert_eq!(answer.body.contains("\"error\""), outcome == Outcome::Cut, "{}", answer.body);
+    }
+}

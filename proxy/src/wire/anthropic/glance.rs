@@ -7,6 +7,7 @@ use crate::wire::Glance;
 use crate::wire::check::{Fields, backend_fault, text_span};
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
+use crate::wire::object::Object;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use std::borrow::Cow;
@@ -58,23 +59,16 @@ pub(super) fn glance(frame: &Frame) -> Glance {
     glance
 }
 
-pub(super) fn glance_answer(body: &Bytes) -> Glance {
-    let Ok(json) = validate(body) else {
-        return Glance {
-            fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")),
-            ..Glance::default()
-        };
-    };
-    let message = Fields::of(json);
+pub(super) fn glance_answer(message: &Object) -> Glance {
     if let Some(error) = message.get("error") {
         return Glance { fault: Some(backend_fault(error)), ..Glance::default() };
     }
     Glance {
         token: message.get("content").is_some_and(|content| content.items().next().is_some()),
         usage: message.get("usage").and_then(counted),
-        stop: message
-            .text("stop_reason")
-            .map(|word| stop_reason(&word, message.text("stop_sequence").map(Cow::into_owned), false)),
+        stop: message.get("stop_reason").and_then(Json::as_str).map(|word| {
+            stop_reason(&word, message.get("stop_sequence").and_then(Json::as_str).map(Cow::into_owned), false)
+        }),
         end: true,
         ..Glance::default()
     }

@@ -85,8 +85,17 @@ impl Codec for Messages {
         glance::glance(frame)
     }
 
-    fn glance_answer(&self, body: &Bytes) -> Glance {
-        glance::glance_answer(body)
+    fn complete(&self, request: &Object, to: &Target) -> Option<(&'static str, Vec<u8>)> {
+        let limit = to.max_output.unwrap_or(read_call::MAX_TOKENS).to_string();
+        request.get("max_tokens").is_none().then(|| ("max_tokens", limit.into_bytes()))
+    }
+
+    fn must_rewrite(&self, request: &Object) -> bool {
+        memchr::memmem::find(request.source(), MARKER.as_bytes()).is_some()
+    }
+
+    fn glance_answer(&self, answer: &Object) -> Glance {
+        glance::glance_answer(answer)
     }
 
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {

@@ -4,7 +4,7 @@
 //! keys can still be called that; a hit is therefore verified by a real look, and a miss costs a few vector searches.
 
 use super::{stop_reason, timings, usage};
-use crate::canon::{Fault, FaultKind, Usage};
+use crate::canon::{StopReason, Usage};
 use crate::wire::Glance;
 use crate::wire::check::{Fields, backend_fault};
 use crate::wire::frame::Frame;
@@ -20,6 +20,8 @@ struct Needles {
     timings: Finder<'static>,
     finish: Finder<'static>,
     error: Finder<'static>,
+    calls: Finder<'static>,
+    stop: Finder<'static>,
 }
 
 static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
@@ -27,6 +29,8 @@ static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
     timings: Finder::new("\"timings\""),
     finish: Finder::new("\"finish_reason\""),
     error: Finder::new("\"error\""),
+    calls: Finder::new("\"tool_calls\""),
+    stop: Finder::new("\"stop_reason\""),
 });
 
 /// Keys whose text is generated.
@@ -56,54 +60,58 @@ fn look(frame: &Frame, raw: &[u8]) -> Glance {
         return Glance { end: true, ..Glance::default() };
     }
     let Ok(json) = validate(data) else { return Glance::default() };
-    let mut glance = read(json, false, has_value(raw, &NEEDLES.finish));
+    let fields = Fields::of(json);
+    let mut glance = read(&|key| fields.get(key), false, has_value(raw, &NEEDLES.finish));
     glance.token = spoken(raw);
     glance
 }
 
-pub(super) fn glance_answer(body: &Bytes) -> Glance {
-    let Ok(json) = validate(body) else {
-        return Glance {
-            fault: Some(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")),
-            ..Glance::default()
-        };
-    };
-    let mut glance = read(json, true, true);
-    glance.token = glance.fault.is_none() && spoken(body);
+pub(super) fn glance_answer(answer: &Object) -> Glance {
+    let mut glance = read(&|key| answer.get(key), true, true);
+    glance.token = glance.fault.is_none() && spoken(answer.source());
     glance.end = true;
     glance.usage_beside = false;
     glance
 }
 
 /// `finish`: some choice may say why it ended.
-fn read(json: Json<'_>, whole: bool, finish: bool) -> Glance {
-    let fields = Fields::of(json);
-    if let Some(error) = fields.get("error") {
+fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, whole: bool, finish: bool) -> Glance {
+    if let Some(error) = get("error") {
         return Glance { fault: Some(backend_fault(error)), ..Glance::default() };
     }
     let mut glance = Glance::default();
-    let choices = || fields.get("choices").into_iter().flat_map(Json::items);
-    for choice in choices().take(if finish { usize::MAX } else { 0 }).map(Fields::of) {
-        if let Some(word) = choice.text("finish_reason").filter(|word| !word.is_empty()) {
-            let calls = ["message", "delta"].iter().any(|key| {
-                choice
-                    .get(key)
-                    .and_then(|message| message.get("tool_calls"))
-                    .is_some_and(|calls| calls.items().next().is_some())
-            });
-            let sequence = choice.text("stop_reason").map(std::borrow::Cow::into_owned);
-            let calls = calls || matches!(word.as_ref(), "tool_calls" | "function_call");
-            glance.stop.get_or_insert(stop_reason(&word, sequence, calls));
-        }
+    let choices = get("choices").filter(|json| json.kind() == Kind::Array);
+    if let Some(choices) = choices.filter(|_| finish) {
+        glance.stop = stop(choices.raw().as_bytes());
     }
-    let counts = fields.get("usage").filter(|json| json.kind() == Kind::Object).map(usage);
+    let counts = get("usage").filter(|json| json.kind() == Kind::Object).map(usage);
     if counts.is_some() {
-        glance.usage_beside = choices().next().is_some();
+        glance.usage_beside = choices.is_some_and(|choices| choices.items().next().is_some());
         glance.usage_only = !glance.usage_beside && !whole;
     }
-    let timed = fields.get("timings").map(timings);
+    let timed = get("timings").map(timings);
     glance.usage = counts.or(timed).filter(|counts| *counts != Usage::default());
     glance
+}
+
+/// Why the first of these choices that ended did so. The books need no more than a search for the keys.
+fn stop(choices: &[u8]) -> Option<StopReason> {
+    let text = |key: &Finder<'static>| {
+        key.find_iter(choices).find_map(|at| {
+            let value = choices[at + key.needle().len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            let end = memchr::memchr(b'"', value.strip_prefix(b"\"")?)?;
+            std::str::from_utf8(&value[1..=end]).ok().filter(|word| !word.is_empty())
+        })
+    };
+    let word = text(&NEEDLES.finish)?;
+    let called = NEEDLES.calls.find_iter(choices).any(|at| {
+        let value = choices[at + NEEDLES.calls.needle().len()..].trim_ascii_start().strip_prefix(b":");
+        value.is_some_and(|value| {
+            value.trim_ascii_start().strip_prefix(b"[").is_some_and(|list| list.trim_ascii_start().starts_with(b"{"))
+        })
+    });
+    let sequence = text(&NEEDLES.stop).map(str::to_owned);
+    Some(stop_reason(word, sequence, called || matches!(word, "tool_calls" | "function_call")))
 }
 
 /// The key stands somewhere with a value that is not null.
@@ -173,7 +181,7 @@ pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::canon::StopReason;
+    use crate::canon::FaultKind;
 
     fn of(data: &str) -> Glance {
         glance(&Frame { raw: Bytes::from(format!("data: {data}\n\n")) })

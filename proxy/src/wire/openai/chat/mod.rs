@@ -82,8 +82,8 @@ impl Codec for Chat {
         glance::glance(frame)
     }
 
-    fn glance_answer(&self, body: &Bytes) -> Glance {
-        glance::glance_answer(body)
+    fn glance_answer(&self, answer: &Object) -> Glance {
+        glance::glance_answer(answer)
     }
 
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {

@@ -1,0 +1,59 @@
+# The build is kept outside the clone, so that a second clone does not start from nothing. Set CARGO_TARGET_DIR to choose.
+CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
+export CARGO_TARGET_DIR
+CACHE := $(HOME)/.cache/tidegate
+MODEL := $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf
+RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
+PYTHON ?= python3
+export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+
+.PHONY: run demo release model test fmt lint unit clients docs deny bench clean
+
+## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
+run: release
+	$(PYTHON) deploy/demo.py --binary $(RELEASE)
+
+## demo: the same, checked, and then it stops; exits non-zero if anything was wrong
+demo: release
+	$(PYTHON) deploy/demo.py --binary $(RELEASE) --once
+
+## release: the binary
+release:
+	cargo build --release --locked
+
+## test: everything that CI runs
+test: fmt lint docs deny unit demo clients
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --all-targets --locked -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+## deny: licences and sources of the dependencies; fetches cargo-deny when it is not there
+deny:
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
+	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --locked check licenses bans sources
+
+## model: the small model that the tests and the demo answer with
+model: $(MODEL)
+$(MODEL):
+	$(PYTHON) deploy/demo.py --fetch-model
+
+unit: model
+	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
+	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) cargo nextest run --locked
+
+## clients: the official clients and a real llama.cpp server against the release binary
+clients: release model
+	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL)
+
+## bench: what a request and a chunk cost (docs/performance.md)
+bench: release
+	cargo bench --locked --bench side_by_side
+
+clean:
+	cargo clean

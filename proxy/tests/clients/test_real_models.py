@@ -1,0 +1,180 @@
+"""Real models behind the gateway: a llama.cpp server, and the model in Tidegate's own process.
+
+Fakes say what we believe of servers; these say what is so. The same small model runs in both, so that the two can be
+held against each other: the same prompt must have the same number of tokens wherever it is counted.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+import gateway as setup
+from gateway import WEB, Case, Gateway, Llama
+
+PROMPTS = [
+    [{"role": "user", "content": "Say hello."}],
+    [{"role": "system", "content": "You answer in one word."}, {"role": "user", "content": "What is the capital of France? It had 2,102,650 people in 2020."}],
+    [{"role": "user", "content": "Grüße aus Köln ☀"}, {"role": "assistant", "content": "Hallo!"}, {"role": "user", "content": "def f(x):\n    return  x+1\n"}],
+]
+LONG = [{"role": "user", "content": "Write a very long story about a ship and the sea. Never stop writing."}]
+WORDS = 12
+
+
+def setUpModule():
+    """One llama.cpp server and one gateway for both classes: loading a model twice is enough."""
+    global llama, gateway
+    llama = Llama()
+    backends = {
+        "llama": {"kind": "llamacpp", "url": llama.url},
+        "llama-chat": {"kind": "llamacpp", "url": llama.url, "dialects": ["openai"]},
+        "llama-messages": {"kind": "llamacpp", "url": llama.url, "dialects": ["anthropic"]},
+        "here": {"kind": "local", "weights": setup.MODEL},
+    }
+    gateway = Gateway(backends, {name: {"targets": [{"backend": name}]} for name in backends})
+
+
+def tearDownModule():
+    gateway.close()
+    llama.close()
+
+
+class RealModels(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.gateway = gateway
+        cls.openai, cls.anthropic = gateway.openai(), gateway.anthropic()
+
+    def reported(self, prompt):
+        """What llama.cpp itself says of the same request, asked without a gateway."""
+        with llama.openai() as client:
+            reply = client.chat.completions.create(model="any", messages=prompt, max_tokens=WORDS, temperature=0)
+        return reply.usage.prompt_tokens, reply.usage.completion_tokens
+
+    def via_openai(self, model, prompt, stream):
+        """Text, input tokens and output tokens of a chat completion."""
+        fields = {"model": model, "messages": prompt, "max_tokens": WORDS, "temperature": 0}
+        if not stream:
+            reply = self.openai.chat.completions.create(**fields)
+            self.assertEqual(reply.model, model)
+            return reply.choices[0].message.content, reply.usage.prompt_tokens, reply.usage.completion_tokens
+        chunks = list(self.openai.chat.completions.create(**fields, stream=True, stream_options={"include_usage": True}))
+        self.assertEqual({chunk.model for chunk in chunks}, {model})
+        self.assertEqual(len([chunk for chunk in chunks if chunk.usage]), 1)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        return text, chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens
+
+    def via_anthropic(self, model, prompt, stream):
+        """Text, input tokens (cached ones too) and output tokens of a message."""
+        system = "".join(item["content"] for item in prompt if item["role"] == "system")
+        fields = {"model": model, "messages": [item for item in prompt if item["role"] != "system"], "max_tokens": WORDS, "extra_body": {"temperature": 0}}
+        fields.update({"system": system} if system else {})
+        if stream:
+            with self.anthropic.messages.stream(**fields) as events:
+                reply = events.get_final_message()
+        else:
+            reply = self.anthropic.messages.create(**fields)
+        self.assertEqual(reply.model, model)
+        usage = reply.usage
+        return reply.content[0].text, usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0), usage.output_tokens
+
+    def check_all_ways(self, model, output_too):
+        """Both clients, whole and streamed, every prompt: text comes, and reply, ledger and llama.cpp agree on the tokens."""
+        for number, prompt in enumerate(PROMPTS):
+            expected_input, expected_output = self.reported(prompt)
+            for client, ask in (("openai", self.via_openai), ("anthropic", self.via_anthropic)):
+                for stream in (False, True):
+                    with self.subTest(model=model, prompt=number, client=client, stream=stream):
+                        text, given, made = ask(model, prompt, stream)
+                        record = self.only_record()
+                        self.assertTrue(text.strip(), "no text")
+                        self.assertFields(record, input_tokens=given, output_tokens=made, usage_source="reported", outcome="ok", backend=model, stream=stream, dialect=client)
+                        self.assertEqual(given, expected_input, "input tokens as llama.cpp counts them")
+                        if output_too:
+                            self.assertEqual(made, expected_output, "output tokens as llama.cpp counts them")
+                        self.assertLessEqual(made, WORDS)
+
+
+class LlamaCpp(RealModels):
+    def test_as_it_is(self):
+        self.check_all_ways("llama", True)
+
+    def test_translated_to_chat_completions(self):
+        self.check_all_ways("llama-chat", True)
+
+    def test_translated_to_messages(self):
+        self.check_all_ways("llama-messages", True)
+
+    def test_client_leaves(self):
+        for model in ("llama", "llama-chat"):
+            with self.subTest(model=model):
+                stream = self.openai.chat.completions.create(model=model, messages=LONG, max_tokens=1500, stream=True)
+                for _, _ in zip(range(5), stream):
+                    pass
+                stream.close()
+                record = self.only_record_within(3)
+                self.assertFields(record, outcome="client_gone", stream=True)
+                self.assertGreater(record["output_tokens"], 0)
+                self.assertLess(record["output_tokens"], 500)
+
+
+class Local(RealModels):
+    def test_tokens_as_llama_counts_them(self):
+        self.check_all_ways("here", False)
+
+    def test_openai_client_leaves(self):
+        stream = self.openai.chat.completions.create(model="here", messages=LONG, max_tokens=3000, stream=True, temperature=0)
+        for _, _ in zip(range(8), stream):
+            pass
+        self.addCleanup(stream.close)
+        self.check_stop(stream.close)
+
+    def test_anthropic_client_leaves(self):
+        with self.anthropic.messages.stream(model="here", messages=LONG, max_tokens=3000, extra_body={"temperature": 0}) as stream:
+            for _, _ in zip(range(8), stream.text_stream):
+                pass
+            self.check_stop(stream.close)
+
+    def test_client_process_is_killed(self):
+        client = subprocess.Popen([sys.executable, "-c", CLIENT, gateway.url + "/v1", WEB], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(client.stdout.close)
+        self.addCleanup(client.wait)
+        self.addCleanup(client.kill)
+        self.assertEqual(client.stdout.readline(), "reading\n")
+        self.check_stop(lambda: (os.kill(client.pid, signal.SIGKILL), client.wait()))
+
+    def check_stop(self, leave):
+        """Engine busy, client leaves: the engine stops, and one record has what was made so far."""
+        # The gauge is sampled once a second.
+        self.eventually(lambda: gateway.backend_in_flight("here") == 1, 2, "the engine was not seen at work")
+        leave()
+        self.eventually(lambda: gateway.backend_in_flight("here") == 0, 2, "the engine did not stop")
+        record = self.only_record_within(2)
+        self.assertFields(record, outcome="client_gone", backend="here", stream=True, status=200)
+        self.assertIn(record["usage_source"], ("estimated", "reported"))
+        self.assertGreater(record["input_tokens"], 0)
+        self.assertGreater(record["output_tokens"], 0)
+        self.assertLess(record["output_tokens"], 1000, "more than can have been made")
+
+    def test_stop_sequence_and_length(self):
+        reply = self.openai.chat.completions.create(model="here", messages=PROMPTS[0], max_tokens=3, temperature=0)
+        self.assertEqual((reply.choices[0].finish_reason, reply.usage.completion_tokens), ("length", 3))
+        whole = self.anthropic.messages.create(model="here", messages=PROMPTS[0], max_tokens=40, extra_body={"temperature": 0}).content[0].text
+        stop = whole.split()[2]
+        reply = self.anthropic.messages.create(model="here", messages=PROMPTS[0], max_tokens=40, stop_sequences=[stop], extra_body={"temperature": 0})
+        self.assertEqual((reply.stop_reason, reply.stop_sequence, reply.content[0].text), ("stop_sequence", stop, whole[:whole.index(stop)]))
+
+    def test_seed_repeats(self):
+        ask = lambda seed: self.openai.chat.completions.create(model="here", messages=PROMPTS[0], max_tokens=16, temperature=1, seed=seed).choices[0].message.content
+        self.assertEqual(ask(7), ask(7))
+        self.assertGreater(len({ask(seed) for seed in range(4)}), 1, "sampling must not ignore the seed")
+
+
+CLIENT = """
+import sys, openai
+stream = openai.OpenAI(base_url=sys.argv[1], api_key=sys.argv[2], max_retries=0).chat.completions.create(
+    model="here", max_tokens=3000, stream=True, temperature=0, messages=[{"role": "user", "content": "Write a very long story about a ship and the sea. Never stop writing."}])
+for index, _ in enumerate(stream):
+    if index == 8:
+        print("reading", flush=True)
+"""
