@@ -7,7 +7,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit clients docs deny bench clean
+.PHONY: run demo release model test fmt lint unit clients docs bench clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -22,7 +22,7 @@ release:
 	cargo build --release --locked
 
 ## test: everything that CI runs
-test: fmt lint docs deny unit demo clients
+test: fmt lint docs unit demo clients
 
 fmt:
 	cargo fmt --all --check
@@ -32,11 +32,6 @@ lint:
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
-
-## deny: licences and sources of the dependencies; fetches cargo-deny when it is not there
-deny:
-	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
-	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --locked check licenses bans sources
 
 ## model: the small model that the tests and the demo answer with
 model: $(MODEL)

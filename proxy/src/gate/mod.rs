@@ -194,7 +194,8 @@ impl Gate {
         let organization = single(headers, "openai-organization")?;
         let project = single(headers, "openai-project")?;
         let known = self.find(secret).ok_or_else(unknown_key)?;
-        self.tenant(known, organization, project).map_err(|fault| Denied { fault, caller: Some(Box::new(known.owner())) })
+        self.tenant(known, organization, project)
+            .map_err(|fault| Denied { fault, caller: Some(Box::new(known.owner())) })
     }
 
     /// The project that a known key acts for under these headers.

@@ -118,7 +118,8 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
         return refuse(path.dialect(), &fault, open_tab(&now, &head.headers, path.dialect(), &endpoint));
     }
     match path {
-        Path::Generate(dialect) => relay(now, Asked { head, body, dialect, endpoint }).await,
+        // Boxed once here: it is 6 KiB, and every layer around it would be as large and copy it.
+        Path::Generate(dialect) => Box::pin(relay(now, Asked { head, body, dialect, endpoint })).await,
         Path::Models(dialect) => list_models(&now, &head, dialect, &endpoint),
         Path::Model(dialect, id) => show_model(&now, &head, dialect, &endpoint, &id),
         Path::Root => plain_response(

@@ -67,7 +67,7 @@ impl Store {
         Ok(Self { connection })
     }
 
-    /// Starts a batch. Nothing is in the books before [`Batch::commit`].
+    /// Starts a batch. Nothing is in the books before `Batch::commit`.
     ///
     /// # Errors
     /// SQLite's.

@@ -127,9 +127,11 @@ impl Object {
     }
 
     fn is_named(&self, field: &Field, key: &str) -> bool {
-        let name = &self.source[field.key.start + 1..field.key.end - 1];
-        name == key.as_bytes()
-            || (self.escaped && Json::trusted(&self.source[field.key.clone()]).as_str().is_some_and(|name| name == key))
+        if self.escaped {
+            return Json::trusted(&self.source[field.key.clone()]).as_str().is_some_and(|name| name == key);
+        }
+        // Most names differ in length already: no byte is looked at then.
+        field.key.len() == key.len() + 2 && self.source[field.key.start + 1..field.key.end - 1] == *key.as_bytes()
     }
 
     fn refuse_duplicates(&self) -> Result<(), Refusal> {

@@ -117,8 +117,8 @@ impl Request {
         if let Some((key, value)) = &completed {
             edits.push((key, Some(value)));
         }
-        edits.extend(self.forbidden().map(|key| (key, None)));
-        let dropped = self.forbidden().map(str::to_owned).collect();
+        let dropped: Vec<String> = self.forbidden().map(str::to_owned).collect();
+        edits.extend(dropped.iter().map(|key| (key.as_str(), None)));
         let written = Written { body: self.object.splice(&edits), dropped, adjusted: Vec::new() };
         Outgoing { dialect: self.dialect, written, hide_usage: usage.is_some() }
     }

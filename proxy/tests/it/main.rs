@@ -10,3 +10,4 @@ mod pairs;
 mod refusals;
 mod replies;
 mod running;
+mod tenants;

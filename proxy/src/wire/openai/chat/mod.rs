@@ -2,7 +2,7 @@
 //!
 //! The dialect is flat: one text, one reasoning text and a list of calls per message, so blocks are opened on the first
 //! delta that needs them. What servers get wrong (indices, ids, empty lists, errors inside a 200) is repaired in
-//! [`read_reply`], where each repair has its reason.
+//! `read_reply`, where each repair has its reason.
 
 mod glance;
 mod read_call;
