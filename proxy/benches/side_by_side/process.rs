@@ -40,7 +40,7 @@ impl Drop for Child {
     }
 }
 
-/// The command, on one core if one is named, set up to die with this process even when that is killed and drops nothing.
+/// The command, on one core if one is named. It dies with this process, even when that is killed and drops nothing.
 fn command(words: &[&str], core: Option<usize>) -> Command {
     let mut all: Vec<String> = Vec::new();
     if works(&["setpriv", "--pdeathsig", "KILL", "true"]) {
