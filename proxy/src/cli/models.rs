@@ -143,7 +143,7 @@ impl Pull {
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        if let Ok(token) = std::env::var("HF_TOKEN") {
+        if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         request.call().map_err(|error| format!("cannot fetch {address}: {error}"))

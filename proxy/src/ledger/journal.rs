@@ -103,9 +103,7 @@ impl Journal {
     pub(super) fn append(&self, record: Record) {
         LINE.with_borrow_mut(|line| {
             line.clear();
-            // A record has no shape that serde_json refuses, and memory takes every write.
-            let _ = serde_json::to_writer(&mut *line, &record);
-            line.push(b'\n');
+            super::line::write(line, &record);
             let shard = SHARD.get();
             let shard = if shard == usize::MAX { NEXT_SHARD.fetch_add(1, Ordering::Relaxed) } else { shard };
             SHARD.set(shard);

@@ -6,6 +6,7 @@
 //! together. (docs/decisions/0002-journal-before-database.md)
 
 mod journal;
+mod line;
 mod series;
 mod tab;
 

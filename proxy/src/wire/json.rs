@@ -476,6 +476,13 @@ impl Levels {
 
 /// Writes `text` as a JSON string, quotes included.
 pub fn write_str(out: &mut impl bytes::BufMut, text: &str) {
+    let plain = !text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if plain {
+        out.put_u8(b'"');
+        out.put_slice(text.as_bytes());
+        out.put_u8(b'"');
+        return;
+    }
     // Writing to memory cannot fail, and a string has no shape that serde_json refuses.
     let _ = serde_json::to_writer(bytes::BufMut::writer(out), text);
 }
@@ -483,6 +490,15 @@ pub fn write_str(out: &mut impl bytes::BufMut, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strings_are_written_as_serde_json_writes_them() {
+        for text in ["", "plain é\u{2028}\u{7f}", "a\"b", "a\\b", "a\nb\u{1}"] {
+            let mut out = Vec::new();
+            write_str(&mut out, text);
+            assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(text).unwrap());
+        }
+    }
 
     #[test]
     fn agrees_with_serde_json_on_what_is_json() {
