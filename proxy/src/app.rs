@@ -147,25 +147,21 @@ pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&
     })
 }
 
-/// Lets requests finish, up to the limit; ends the rest with an error event; writes the books.
+/// Lets requests finish, up to the limit; ends the rest with an error; writes the books.
 async fn drain(config: &Config, foundation: &Foundation, workers: Workers) {
     foundation.drain.cancel();
-    wait(&workers, config.server.drain.0).await;
-    if workers.in_flight() > 0 {
-        tracing::warn!(streams = workers.in_flight(), "the drain is over; ending the rest with an error");
-        foundation.cut.cancel();
-        wait(&workers, Duration::from_secs(2)).await;
-    }
-    workers.finish();
-    foundation.ledger.close();
-    tracing::info!("stopped");
-}
-
-async fn wait(workers: &Workers, limit: Duration) {
     let began = Instant::now();
-    while workers.in_flight() > 0 && began.elapsed() < limit {
+    // Connections, not requests: a reply that was handed over may not have been sent yet.
+    while workers.open() > 0 && began.elapsed() < config.server.drain.0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    if workers.open() > 0 {
+        tracing::warn!(connections = workers.open(), "the drain is over; ending the rest with an error");
+        foundation.cut.cancel();
+    }
+    workers.finish(Duration::from_secs(3)).await;
+    foundation.ledger.close();
+    tracing::info!("stopped");
 }
 
 fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {

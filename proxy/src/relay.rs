@@ -69,7 +69,13 @@ pub struct Asked {
 pub async fn relay(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     let dialect = asked.dialect;
     let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
-    match answer(&now, asked, &mut tab).await {
+    let answered = tokio::select! {
+        biased;
+        answered = answer(&now, asked, &mut tab) => answered,
+        // A whole reply can take longer than the gateway may take to stop.
+        () = now.cut.cancelled() => Err(Fault::new(FaultKind::Overloaded, "The gateway is stopping and could not wait for this reply.")),
+    };
+    match answered {
         Ok(begun) => begun.into_response(tab),
         Err(fault) => refuse(dialect, &fault, tab),
     }

@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 
 /// Idle connections kept per thread and address.
 const KEEP: usize = 256;
+/// How long a pooled connection may take to be ready for the next request.
+const READY: Duration = Duration::from_millis(50);
+/// A pooled connection that breaks later than this was not closed idle: the backend had the request.
+const STALE: Duration = Duration::from_secs(1);
 /// Bytes read ahead of a client that does not read.
 const READ_AHEAD: usize = 32 << 10;
 
@@ -147,9 +151,12 @@ pub async fn send(
     let mut request = request;
     if let Some(mut sender) = pooled(endpoint, idle).await {
         let again = copy(&request);
+        let began = Instant::now();
         match sender.send_request(request).await {
             Ok(response) => return Ok(split(response, Some((sender, endpoint.clone())), busy)),
-            Err(error) if error.is_user() => return Err(Failure::Broken(error)),
+            Err(error) if error.is_user() || !(error.is_canceled() || began.elapsed() < STALE) => {
+                return Err(Failure::Broken(error));
+            }
             Err(_) => request = again,
         }
     }
@@ -167,7 +174,8 @@ async fn pooled(endpoint: &Endpoint, idle: Duration) -> Option<Sender> {
             POOLS.with_borrow_mut(|pools| pools.remove(&endpoint.id));
             return None;
         }
-        if sender.ready().await.is_ok() {
+        // A connection on which the last request is still being written is of no use now.
+        if matches!(tokio::time::timeout(READY, sender.ready()).await, Ok(Ok(()))) {
             return Some(sender);
         }
     }
@@ -207,8 +215,11 @@ async fn send_shared(
     let shared = POOLS.with_borrow(|pools| pools.get(&endpoint.id).and_then(|pool| pool.shared.clone()));
     if let Some(mut sender) = shared.filter(|sender| !sender.is_closed()) {
         let again = copy(&request);
-        if let Ok(response) = sender.send_request(request).await {
-            return Ok(split(response, None, busy));
+        let began = Instant::now();
+        match sender.send_request(request).await {
+            Ok(response) => return Ok(split(response, None, busy)),
+            Err(error) if !(error.is_canceled() || began.elapsed() < STALE) => return Err(Failure::Broken(error)),
+            Err(_) => {}
         }
         let mut sender = open_shared(endpoint, connect).await?;
         return Ok(split(sender.send_request(again).await.map_err(Failure::Broken)?, None, busy));

@@ -198,6 +198,7 @@ impl Fault {
 
     /// The model is unknown or not this caller's; both read the same.
     pub fn model_not_found(model: &str) -> Self {
+        let model: String = model.chars().take(256).collect();
         let mut fault = Self::new(
             FaultKind::ModelNotFound,
             format!(

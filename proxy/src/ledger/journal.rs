@@ -122,7 +122,7 @@ impl Journal {
                 Err(error) => {
                     drop(shard);
                     self.appended.fetch_add(1, Ordering::Relaxed);
-                    self.keep_back(line, &error);
+                    self.keep_back(line, record.attempts > 0, &error);
                 }
             }
         });
@@ -133,12 +133,13 @@ impl Journal {
         self.failing.load(Ordering::Relaxed)
     }
 
-    fn keep_back(&self, line: &[u8], error: &io::Error) {
+    fn keep_back(&self, line: &[u8], billable: bool, error: &io::Error) {
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, folder = %self.folder.display(), "the disk takes no usage records; free some space");
         }
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        if backlog.len() < BACKLOG {
+        // While the disk is full every refusal is a record, too; they must not push out what has to be paid for.
+        if billable && backlog.len() < BACKLOG {
             backlog.push(line.to_vec());
         } else {
             self.rejected.fetch_add(1, Ordering::Relaxed);
@@ -147,10 +148,10 @@ impl Journal {
 
     /// Tries again what the disk did not take.
     fn write_backlog(&self) {
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_failing() {
             return;
         }
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shard = self.shards[0].lock().unwrap_or_else(PoisonError::into_inner);
         let written = backlog.iter().take_while(|line| shard.append(&self.folder, line).is_ok()).count();
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner).overflown = true;
@@ -190,9 +191,11 @@ impl Journal {
 
     /// Deletes files that nobody appends to and that are in the database to the end.
     fn sweep(&self, store: &mut Store) -> Result<(), rusqlite::Error> {
+        // Listed first: a file that begins after this is not looked at, one that began before is known as active.
+        let files = segments(&self.folder);
         let active: Vec<Arc<str>> =
             self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).name.clone()).collect();
-        for (name, path) in segments(&self.folder) {
+        for (name, path) in files {
             if active.iter().any(|active| **active == *name) {
                 continue;
             }
@@ -318,7 +321,11 @@ fn ingest_some(
     let offset = batch.offset(name)?;
     let mut text = Vec::new();
     file.seek(SeekFrom::Start(offset))?;
-    file.take(BATCH).read_to_end(&mut text)?;
+    Read::by_ref(&mut file).take(BATCH).read_to_end(&mut text)?;
+    if text.len() as u64 == BATCH && memchr::memchr(b'\n', &text).is_none() {
+        // One line longer than a batch must not hide the ones behind it.
+        file.read_to_end(&mut text)?;
+    }
     // The last line may still be in the making.
     text.truncate(memchr::memrchr(b'\n', &text).map_or(0, |newline| newline + 1));
     let (mut added, mut rejected) = (0, 0);

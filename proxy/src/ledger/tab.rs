@@ -113,7 +113,8 @@ impl Tab {
 
     /// The body has been read.
     pub fn asked(&mut self, model: &str, stream: bool, user: Option<String>) {
-        model.clone_into(&mut self.record.model_requested);
+        // A name is a caller's string: the books keep as much of it as a name can need.
+        self.record.model_requested = model.chars().take(256).collect();
         self.record.stream = stream;
         self.record.user = user;
     }
@@ -181,7 +182,9 @@ impl Tab {
 
     /// Output tokens by rule of thumb for a whole reply that reports none.
     pub fn estimate_output(&mut self, tokens: u64) {
-        self.pieces = self.reported_at + tokens;
+        if self.usage.output.is_none() {
+            self.pieces = self.reported_at + tokens;
+        }
     }
 
     /// The reply is complete and its last bytes are about to go out.

@@ -12,7 +12,7 @@ use crate::wire::{Dialect, Glance, ReplyHead};
 use ::http::{HeaderName, HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A whole reply of a backend may be this large.
 const WHOLE: usize = 64 << 20;
@@ -35,7 +35,9 @@ enum Way {
 /// Takes the backend's reply as far as its head can be answered for: a whole one to its end, a stream to its beginning.
 pub(super) async fn begin(now: &Arc<Rooms>, request: Request, sent: Sent, tab: &mut Tab) -> Result<Begun, Fault> {
     let Sent { outgoing, reply, timeouts, .. } = sent;
-    let head = reply_head(now, &request, &outgoing, tab);
+    let verbatim = outgoing.dialect == request.dialect && !request.stream;
+    let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response));
+    let head = if verbatim { ReplyHead::default() } else { reply_head(now, &request, tab) };
     let way = match reply {
         Reply::Http(response, body) if request.stream && is_stream(&response) => {
             let pipe = if outgoing.dialect == request.dialect {
@@ -55,7 +57,11 @@ pub(super) async fn begin(now: &Arc<Rooms>, request: Request, sent: Sent, tab: &
         }
         Reply::Events(mut events) => {
             // What the engine refuses, it refuses in its first event: that still is an answer of its own.
-            let first = events.recv().await.unwrap_or_else(|| Event::Fault(Fault::cut()));
+            let limit = if request.stream { timeouts.first_token.0 } else { Duration::MAX };
+            let slow =
+                || Event::Fault(Fault::new(FaultKind::BackendTimeout, "The model did not begin to answer in time."));
+            let first = tokio::time::timeout(limit, events.recv()).await;
+            let first = first.map_or_else(|_| slow(), |event| event.unwrap_or_else(|| Event::Fault(Fault::cut())));
             if let Event::Fault(fault) = first {
                 return Err(fault);
             }
@@ -205,11 +211,8 @@ fn is_stream(response: &Response<()>) -> bool {
     response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// What a reply of ours says at its head; made only where we will write one.
-fn reply_head(now: &Rooms, request: &Request, outgoing: &Outgoing, tab: &Tab) -> ReplyHead {
-    if outgoing.dialect == request.dialect && !outgoing.written.body.is_empty() && !request.stream {
-        return ReplyHead::default();
-    }
+/// What a reply of ours says at its head.
+fn reply_head(now: &Rooms, request: &Request, tab: &Tab) -> ReplyHead {
     ReplyHead {
         id: tab.id().simple().to_string(),
         model: request.model.clone(),

@@ -26,12 +26,15 @@ use tower::ServiceBuilder;
 /// Bytes held for a client that does not read (and the most a request's head may be).
 const BUFFER: usize = 64 << 10;
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// For error events and buffers on their way when the gateway stops.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What every connection is served with.
 pub(super) struct Door {
     rooms: Arc<ArcSwap<Rooms>>,
     header_timeout: Duration,
+    write_timeout: Duration,
     in_flight: InFlight,
 }
 
@@ -40,12 +43,9 @@ impl Door {
         Self {
             rooms,
             header_timeout: config.header_timeout.0,
+            write_timeout: config.write_timeout.0,
             in_flight: InFlight::new(config.max_in_flight, registry),
         }
-    }
-
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.count()
     }
 }
 
@@ -53,8 +53,19 @@ impl Door {
 pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: &CancellationToken) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let _ = stream.set_nodelay(true);
-    let mut first = [0; PREFACE.len()];
-    let Ok(Ok(seen)) = tokio::time::timeout(door.header_timeout, stream.peek(&mut first)).await else { return };
+    // A client that reads nothing holds a backend, and a place here; the kernel knows how long it has not.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(door.write_timeout));
+    let speaks = tokio::select! {
+        speaks = tokio::time::timeout(door.header_timeout, speaks_http2(&stream)) => speaks,
+        () = drain.cancelled() => return,
+    };
+    let Ok(Ok(http2)) = speaks else { return };
+    // When the drain is over, what is left gets a moment for its last words; dropping it writes its records.
+    let cut = door.rooms.load().cut.clone();
+    let over = async {
+        cut.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
     let inner = door.clone();
     let service = move |request: Request<Incoming>| {
         let door = inner.clone();
@@ -62,7 +73,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     };
     let service = ServiceBuilder::new().layer(door.in_flight.clone()).service(tower::service_fn(service));
     let io = TokioIo::new(stream);
-    if first[..seen].starts_with(&PREFACE[..seen.max(3).min(PREFACE.len())]) {
+    if http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
         builder
             .timer(TokioTimer::new())
@@ -76,7 +87,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             _ = connection.as_mut() => return,
             () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
-        let _ = connection.await;
+        tokio::select! { _ = connection => {}, () = over => {} }
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(door.header_timeout).max_buf_size(BUFFER);
@@ -87,7 +98,19 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             _ = connection.as_mut() => return,
             () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
-        let _ = connection.await;
+        tokio::select! { _ = connection => {}, () = over => {} }
+    }
+}
+
+/// Whether a connection begins as HTTP/2 with prior knowledge does. Looks without taking; a client may send it in pieces.
+async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == PREFACE.len() || seen == 0 || first[..seen] != PREFACE[..seen] {
+            return Ok(first[..seen] == *PREFACE);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

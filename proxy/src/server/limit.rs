@@ -33,10 +33,6 @@ impl InFlight {
         let _ = registry.register(Box::new(gauge.clone()));
         Self { count: Arc::default(), limit, gauge }
     }
-
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
 }
 
 impl<S> Layer<S> for InFlight {

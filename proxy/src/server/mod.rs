@@ -35,6 +35,8 @@ pub struct Config {
     pub header_timeout: Period,
     /// Longest pause within a request's body.
     pub body_timeout: Period,
+    /// A client that takes nothing of its reply for so long is let go (HTTP/1.1; Linux).
+    pub write_timeout: Period,
     /// Requests at the same time, streams included; further ones get 503.
     pub max_in_flight: usize,
     /// Threads that serve requests; all cores where absent.
@@ -51,6 +53,7 @@ impl Default for Config {
             drain_delay: Period(Duration::from_millis(500)),
             header_timeout: seconds(10),
             body_timeout: seconds(30),
+            write_timeout: seconds(60),
             max_in_flight: 10_000,
             workers: None,
         }

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 pub struct Workers {
     lanes: Vec<Lane>,
     threads: Vec<JoinHandle<()>>,
-    door: Arc<Door>,
 }
 
 struct Lane {
@@ -35,7 +35,7 @@ impl Workers {
         drain: &CancellationToken,
     ) -> Result<Self, String> {
         let door = Arc::new(Door::new(config, rooms, registry));
-        let mut workers = Self { lanes: Vec::new(), threads: Vec::new(), door: door.clone() };
+        let mut workers = Self { lanes: Vec::new(), threads: Vec::new() };
         for number in 0..config.workers() {
             let (connections, mut incoming) = mpsc::unbounded_channel();
             let open = Arc::new(AtomicUsize::new(0));
@@ -46,17 +46,19 @@ impl Workers {
             let (lane_open, door, drain) = (open.clone(), door.clone(), drain.clone());
             let serve = move || {
                 let local = tokio::task::LocalSet::new();
-                local.spawn_local(async move {
+                // Ends when the lane is closed and every connection is done; idle backend connections go with the thread.
+                local.block_on(&runtime, async move {
                     while let Some(stream) = incoming.recv().await {
-                        let (open, door, drain) = (lane_open.clone(), door.clone(), drain.clone());
+                        let (open, door, drain) = (Open(lane_open.clone()), door.clone(), drain.clone());
                         tokio::task::spawn_local(async move {
+                            let _open = open;
                             connection::serve(stream, &door, &drain).await;
-                            open.fetch_sub(1, Ordering::Relaxed);
                         });
                     }
+                    while lane_open.load(Ordering::Relaxed) > 0 {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
                 });
-                // Ends when the lane is closed and every connection is done.
-                runtime.block_on(local);
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
@@ -77,18 +79,26 @@ impl Workers {
         }
     }
 
-    /// Requests and streams being served.
-    pub fn in_flight(&self) -> usize {
-        self.door.in_flight()
+    /// Connections that are not closed yet.
+    pub fn open(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.open.load(Ordering::Relaxed)).sum()
     }
 
-    /// Lets the threads end; those that have nothing more to do are waited for.
-    pub fn finish(self) {
+    /// Lets the threads end, and waits for them as long as this.
+    pub async fn finish(self, limit: Duration) {
         drop(self.lanes);
-        for thread in self.threads {
-            if thread.is_finished() {
-                let _ = thread.join();
-            }
+        let began = Instant::now();
+        while began.elapsed() < limit && !self.threads.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// Counts a connection until it is dropped, however that comes.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

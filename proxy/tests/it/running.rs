@@ -138,3 +138,36 @@ fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
     assert!(answer.status == 503 && answer.body.contains("could not be loaded"), "{answer:?}");
     std::fs::remove_file(file).unwrap();
 }
+
+#[test]
+fn a_stop_does_not_wait_for_whole_replies_for_ever_and_books_them() {
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(8)), Act::Close]);
+    let mut gateway = Gateway::start_with("drain = \"200ms\"", &one_backend("openai", &fake.url(), ""));
+    let mut client = gateway.open();
+    let body = STREAM.replace(",\"stream\":true", "");
+    client.write_all(&post("/v1/chat/completions", &format!("x-api-key: {KEY}\r\n"), body.as_bytes())).unwrap();
+    while fake.seen().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let began = std::time::Instant::now();
+    gateway.begin_stop();
+    let answer = read_answer(&mut client);
+    assert!(answer.status == 503 && answer.body.contains("stopping"), "{answer:?}");
+    gateway.finish();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(gateway.records().len(), 1);
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_let_go() {
+    let chunk = vec![b'x'; 1 << 16];
+    let chunk = [b"data: {\"choices\":[{\"delta\":{\"content\":\"".as_slice(), &chunk, b"\"}}]}\n\n"].concat();
+    let fake = Fake::start(move |_| vec![stream_head(), Act::Forever(chunk.clone())]);
+    let gateway = Gateway::start_with("write_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
+    let mut client = gateway.open();
+    client.write_all(&post("/v1/chat/completions", &format!("x-api-key: {KEY}\r\n"), STREAM.as_bytes())).unwrap();
+    let record = gateway.wait_for_records(1).remove(0);
+    assert_eq!(record.outcome, Outcome::ClientGone);
+    assert!(!fake.left().is_empty() || record.output_tokens.unwrap() > 0);
+    drop(client);
+}
