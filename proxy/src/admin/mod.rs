@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Admin")]
 pub struct Config {
     /// Its address.
     pub listen: SocketAddr,

@@ -15,6 +15,7 @@ pub type Config = BTreeMap<Arc<str>, Settings>;
 /// `[backends.NAME]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Backend")]
 pub struct Settings {
     /// What kind of server it is; decides what it speaks and how it is probed.
     pub kind: Kind,

@@ -23,6 +23,7 @@ use std::time::Duration;
 /// `[ledger]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Ledger")]
 pub struct Config {
     /// The SQLite file of the books. Its journal lies beside it in a folder of the same name with `.spool`.
     pub path: PathBuf,

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// `[server]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Server")]
 pub struct Config {
     /// Address of the API.
     pub listen: SocketAddr,

@@ -522,17 +522,16 @@ fn clean(text: &str) -> String {
     if lower.contains("<html") || lower.contains("<!doctype") {
         return "The backend answered with an HTML page.".into();
     }
-    let hide = |word: &str| {
-        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        word.contains("://")
-            || bare.parse::<std::net::SocketAddr>().is_ok()
-            || bare.parse::<std::net::IpAddr>().is_ok()
-            || ["sk-", "sk_", "dfproj_", "dforg_", "dfuser_", "hf_", "Bearer="]
-                .iter()
-                .any(|prefix| bare.starts_with(prefix))
+    let secret = |piece: &str| {
+        let bare = piece.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let host = bare.split('/').next().unwrap_or_default();
+        host.parse::<std::net::SocketAddr>().is_ok()
+            || host.parse::<std::net::IpAddr>().is_ok()
+            || ["sk-", "sk_", "dfproj_", "dforg_", "dfuser_", "hf_"].iter().any(|prefix| bare.starts_with(prefix))
     };
+    let hide = |word: &str| word.contains("://") || word.split(['=', ',', ';', '(', ')', '"', '\'']).any(secret);
     let mut out = String::with_capacity(text.len().min(1024));
-    for (at, word) in text.split(' ').enumerate() {
+    for (at, word) in text.split_whitespace().enumerate() {
         if at > 0 {
             out.push(' ');
         }
@@ -557,6 +556,8 @@ mod tests {
             ("cannot reach http://10.0.0.7:8000/v1 now", "cannot reach [hidden] now"),
             ("upstream 10.0.0.7:8000, refused", "upstream [hidden] refused"),
             ("Incorrect API key provided: sk-abc123.", "Incorrect API key provided: [hidden]"),
+            ("host\n10.0.0.7:8000/v1 gone", "host [hidden] gone"),
+            ("bad key=sk-abc (10.0.0.7)", "bad [hidden] [hidden]"),
             ("<!DOCTYPE html><title>502", "The backend answered with an HTML page."),
         ] {
             assert_eq!(clean(text), expect, "{text}");
