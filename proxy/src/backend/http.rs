@@ -154,7 +154,7 @@ pub async fn send(
         let began = Instant::now();
         match sender.send_request(request).await {
             Ok(response) => return Ok(split(response, Some((sender, endpoint.clone())), busy)),
-            Err(error) if error.is_user() || !(error.is_canceled() || began.elapsed() < STALE) => {
+            Err(error) if error.is_user() || !was_idle(&error, began) => {
                 return Err(Failure::Broken(error));
             }
             Err(_) => request = again,
@@ -164,6 +164,11 @@ pub async fn send(
     let mut sender = Box::pin(open(endpoint, connect)).await?;
     let response = sender.send_request(request).await.map_err(Failure::Broken)?;
     Ok(split(response, Some((sender, endpoint.clone())), busy))
+}
+
+/// The connection had been closed while it lay in the pool: the backend cannot have begun to answer.
+fn was_idle(error: &hyper::Error, sent: Instant) -> bool {
+    error.is_canceled() || sent.elapsed() < STALE
 }
 
 async fn pooled(endpoint: &Endpoint, idle: Duration) -> Option<Sender> {
@@ -218,7 +223,7 @@ async fn send_shared(
         let began = Instant::now();
         match sender.send_request(request).await {
             Ok(response) => return Ok(split(response, None, busy)),
-            Err(error) if !(error.is_canceled() || began.elapsed() < STALE) => return Err(Failure::Broken(error)),
+            Err(error) if !was_idle(&error, began) => return Err(Failure::Broken(error)),
             Err(_) => {}
         }
         let mut sender = open_shared(endpoint, connect).await?;

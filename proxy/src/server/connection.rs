@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -60,12 +61,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
         () = drain.cancelled() => return,
     };
     let Ok(Ok(http2)) = speaks else { return };
-    // When the drain is over, what is left gets a moment for its last words; dropping it writes its records.
     let cut = door.rooms.load().cut.clone();
-    let over = async {
-        cut.cancelled().await;
-        tokio::time::sleep(LAST_WORDS).await;
-    };
     let inner = door.clone();
     let service = move |request: Request<Incoming>| {
         let door = inner.clone();
@@ -81,25 +77,34 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             .keep_alive_interval(Duration::from_secs(30))
             .max_header_list_size(BUFFER as u32);
         let connection = builder.serve_connection(io, TowerToHyperService::new(service));
-        tokio::pin!(connection);
-        tokio::select! {
-            biased;
-            _ = connection.as_mut() => return,
-            () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        tokio::select! { _ = connection => {}, () = over => {} }
+        until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(door.header_timeout).max_buf_size(BUFFER);
         let connection = builder.serve_connection(io, TowerToHyperService::new(service));
-        tokio::pin!(connection);
-        tokio::select! {
-            biased;
-            _ = connection.as_mut() => return,
-            () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        tokio::select! { _ = connection => {}, () = over => {} }
+        until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
     }
+}
+
+/// Runs a connection to its end. On `drain` it is asked to finish what it has; after `cut` what is left gets a moment for its
+/// last words and is dropped, which writes its records.
+async fn until_over<C: Future>(
+    connection: C,
+    finish: impl FnOnce(Pin<&mut C>),
+    drain: &CancellationToken,
+    cut: &CancellationToken,
+) {
+    tokio::pin!(connection);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = drain.cancelled() => finish(connection.as_mut()),
+    }
+    let over = async {
+        cut.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! { _ = connection => {}, () = over => {} }
 }
 
 /// Whether a connection begins as HTTP/2 with prior knowledge does. Looks without taking; a client may send it in pieces.

@@ -4,7 +4,7 @@
 //! page, a time range is a range of ids.
 
 use crate::canon::{Outcome, Record, UsageSource};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
 const SCHEMA: &str = "
@@ -54,16 +54,6 @@ impl Store {
             connection.execute_batch(SCHEMA).map_err(fail)?;
         }
         connection.set_prepared_statement_cache_capacity(16);
-        Ok(Self { connection })
-    }
-
-    /// Opens an existing ledger for reading.
-    ///
-    /// # Errors
-    /// It is not there, or not a ledger.
-    pub fn open_readonly(path: &Path) -> Result<Self, String> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .map_err(|error| format!("cannot read the ledger {}: {error}", path.display()))?;
         Ok(Self { connection })
     }
 
