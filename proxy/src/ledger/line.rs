@@ -4,15 +4,12 @@
 //! serde's: it happens after a crash.
 
 use crate::canon::Record;
-use crate::wire::json::write_str;
-use std::io::Write as _;
+use crate::wire::json::{write_f64, write_int, write_str};
 
 /// Appends the record and a newline.
 pub(super) fn write(line: &mut Vec<u8>, record: &Record) {
     let mut fields = Fields { line, first: true };
-    fields.key("id");
-    // Writing to memory cannot fail.
-    let _ = write!(fields.line, "\"{}\"", record.id);
+    fields.text("id", record.id.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
     fields.text("request_id", &record.request_id);
     fields.number("started_at", record.started_at);
     fields.number("ended_at", record.ended_at);
@@ -27,7 +24,8 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record) {
     fields.text("backend", &record.backend);
     fields.text("target", &record.target);
     fields.number("attempts", record.attempts);
-    fields.number("stream", record.stream);
+    fields.key("stream");
+    fields.line.extend_from_slice(if record.stream { b"true" } else { b"false" });
     fields.text("outcome", record.outcome.as_str());
     fields.number("status", record.status);
     fields.text_or_null("stop_reason", record.stop_reason.as_deref());
@@ -37,10 +35,10 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record) {
     fields.number_or_null("cache_write_tokens", record.cache_write_tokens);
     fields.number_or_null("reasoning_tokens", record.reasoning_tokens);
     fields.text("usage_source", record.usage_source.as_str());
-    fields.number_or_null("first_token_ms", record.first_token_ms);
-    fields.number("duration_ms", record.duration_ms);
-    fields.number("overhead_ms", record.overhead_ms);
-    fields.number_or_null("cost", record.cost);
+    fields.decimal_or_null("first_token_ms", record.first_token_ms);
+    fields.decimal_or_null("duration_ms", Some(record.duration_ms));
+    fields.decimal_or_null("overhead_ms", Some(record.overhead_ms));
+    fields.decimal_or_null("cost", record.cost);
     fields.text_or_null("currency", record.currency.as_deref());
     fields.key("tags");
     fields.line.push(b'[');
@@ -78,15 +76,24 @@ impl Fields<'_> {
         }
     }
 
-    /// Numbers and booleans, which JSON writes as Rust does (durations and prices are finite).
-    fn number(&mut self, key: &'static str, number: impl std::fmt::Display) {
+    fn number(&mut self, key: &'static str, number: impl itoa::Integer) {
         self.key(key);
-        let _ = write!(self.line, "{number}");
+        write_int(self.line, number);
     }
 
-    fn number_or_null(&mut self, key: &'static str, number: Option<impl std::fmt::Display>) {
+    fn number_or_null(&mut self, key: &'static str, number: Option<u64>) {
         match number {
             Some(number) => self.number(key, number),
+            None => self.null(key),
+        }
+    }
+
+    fn decimal_or_null(&mut self, key: &'static str, number: Option<f64>) {
+        match number {
+            Some(number) => {
+                self.key(key);
+                write_f64(self.line, number);
+            }
             None => self.null(key),
         }
     }

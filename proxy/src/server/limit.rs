@@ -20,7 +20,8 @@ pub(super) struct Full;
 pub(super) struct InFlight {
     count: Arc<AtomicUsize>,
     limit: usize,
-    gauge: IntGaugeVec,
+    /// One for each class of paths.
+    gauges: [IntGauge; paths::CLASSES.len()],
 }
 
 impl InFlight {
@@ -31,7 +32,8 @@ impl InFlight {
         )
         .expect("the name and labels are constants");
         let _ = registry.register(Box::new(gauge.clone()));
-        Self { count: Arc::default(), limit, gauge }
+        let gauges = paths::CLASSES.map(|class| gauge.with_label_values(&[class]));
+        Self { count: Arc::default(), limit, gauges }
     }
 }
 
@@ -67,7 +69,7 @@ where
         if before >= self.limit.limit {
             request.extensions_mut().insert(Full);
         }
-        let gauge = self.limit.gauge.with_label_values(&[&*paths::endpoint(&paths::read(&request))]);
+        let gauge = self.limit.gauges[paths::class(&paths::read(&request))].clone();
         gauge.inc();
         let guard = Guard { count: self.limit.count.clone(), gauge };
         Counting { inner: Box::pin(self.inner.call(request)), guard: Some(guard) }

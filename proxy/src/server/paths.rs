@@ -61,18 +61,23 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     }
 }
 
-/// The path class of records and metrics: a closed set.
-pub(super) fn endpoint(path: &Path) -> Arc<str> {
-    thread_local! {
-        static NAMES: [Arc<str>; 4] = ["chat/completions".into(), "messages".into(), "models".into(), "unknown".into()];
-    }
-    let at = match path {
+/// The path classes of records and metrics: a closed set.
+pub(super) const CLASSES: [&str; 4] = ["chat/completions", "messages", "models", "unknown"];
+
+/// Which of [`CLASSES`] a path is in.
+pub(super) fn class(path: &Path) -> usize {
+    match path {
         Path::Generate(Dialect::Chat) => 0,
         Path::Generate(Dialect::Messages) => 1,
         Path::Models(_) | Path::Model(..) => 2,
         Path::Root | Path::Method(..) | Path::Unknown(_) => 3,
-    };
-    NAMES.with(|names| names[at].clone())
+    }
+}
+
+/// The name of its class.
+pub(super) fn endpoint(path: &Path) -> Arc<str> {
+    thread_local! { static NAMES: [Arc<str>; 4] = CLASSES.map(Into::into); }
+    NAMES.with(|names| names[class(path)].clone())
 }
 
 #[cfg(test)]

@@ -1,27 +1,61 @@
-//! The embedded ledger: one table of records, keyed by their id, and how far each journal has been read.
+//! The embedded ledger: a row for every request, and how far each journal has been read.
+//!
+//! What thousands of requests have in common (who asked, for what, what served it, how it ended) stands once, as a *kind*,
+//! and their rows point to it: binding and storing thirty columns of text for every request was a tenth of its whole cost.
+//! The view `records` is the contract (docs/usage.md); the tables below it may change.
 //!
 //! The id is a UUID v7, so the primary key is also the order in time and no second index is needed: an insert touches one
 //! page, a time range is a range of ids.
 
-use crate::canon::{Outcome, Record, UsageSource};
+use crate::canon::Record;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS records (
-  id BLOB PRIMARY KEY, request_id TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL,
-  organization TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL, user TEXT, endpoint TEXT NOT NULL, dialect TEXT NOT NULL,
-  model_requested TEXT NOT NULL, model TEXT NOT NULL, backend TEXT NOT NULL, target TEXT NOT NULL, attempts INTEGER NOT NULL, stream INTEGER NOT NULL,
-  outcome TEXT NOT NULL, status INTEGER NOT NULL, stop_reason TEXT,
-  input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER, usage_source TEXT NOT NULL,
-  first_token_ms REAL, duration_ms REAL NOT NULL, overhead_ms REAL NOT NULL, cost REAL, currency TEXT, tags TEXT NOT NULL DEFAULT ''
+CREATE TABLE kinds (
+  kind INTEGER PRIMARY KEY,
+  organization TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL, endpoint TEXT NOT NULL, dialect TEXT NOT NULL,
+  backend TEXT NOT NULL, target TEXT NOT NULL, attempts INTEGER NOT NULL, stream INTEGER NOT NULL,
+  outcome TEXT NOT NULL, status INTEGER NOT NULL, stop_reason TEXT, usage_source TEXT NOT NULL, currency TEXT
+) STRICT;
+CREATE TABLE requests (
+  id BLOB PRIMARY KEY, kind INTEGER NOT NULL, request_id TEXT, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, user TEXT,
+  model_requested TEXT NOT NULL, model TEXT, tags TEXT,
+  input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER,
+  first_token_us INTEGER, duration_us INTEGER NOT NULL, overhead_us INTEGER NOT NULL, cost REAL
 ) WITHOUT ROWID, STRICT;
-CREATE TABLE IF NOT EXISTS journals (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID, STRICT;
-PRAGMA user_version = 1;
+CREATE TABLE journals (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+CREATE VIEW records AS SELECT
+  id, coalesce(request_id, lower(format('%s-%s-%s-%s-%s', substr(hex(id), 1, 8), substr(hex(id), 9, 4), substr(hex(id), 13, 4), substr(hex(id), 17, 4), substr(hex(id), 21)))) AS request_id,
+  started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, coalesce(model, model_requested) AS model, backend, target, attempts, stream,
+  outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source,
+  first_token_us / 1000.0 AS first_token_ms, duration_us / 1000.0 AS duration_ms, overhead_us / 1000.0 AS overhead_ms, cost, currency, coalesce(tags, '') AS tags
+FROM requests JOIN kinds USING (kind);
 ";
 
-const INSERT: &str =
-    "INSERT OR IGNORE INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+/// From the one wide table of version 1.
+const FROM_1: &str = "
+ALTER TABLE records RENAME TO old;
+ALTER TABLE journals RENAME TO old_journals;
+{SCHEMA}
+INSERT INTO journals SELECT * FROM old_journals;
+INSERT INTO kinds SELECT DISTINCT NULL, organization, project, key, endpoint, dialect, backend, target, attempts, stream,
+  outcome, status, stop_reason, usage_source, currency FROM old;
+INSERT INTO requests SELECT id, kind, request_id, started_at, ended_at, user, model_requested, nullif(model, model_requested), nullif(tags, ''),
+  input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
+  CAST(round(first_token_ms * 1000) AS INTEGER), CAST(round(duration_ms * 1000) AS INTEGER), CAST(round(overhead_ms * 1000) AS INTEGER), cost
+FROM old JOIN kinds USING (organization, project, key, endpoint, dialect, backend, target, attempts, stream, outcome, status, usage_source)
+WHERE old.stop_reason IS kinds.stop_reason AND old.currency IS kinds.currency;
+DROP TABLE old;
+DROP TABLE old_journals;
+";
+
+const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const INSERT_KIND: &str = "INSERT INTO kinds VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// Columns in the order of the contract (docs/usage.md).
 pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, model, backend, target, attempts, stream, \
@@ -30,31 +64,31 @@ pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organiza
 /// An open ledger.
 pub struct Store {
     pub(super) connection: Connection,
+    /// Kinds by what they say. They are made of configured names and closed sets of words, so all of them fit into memory.
+    kinds: HashMap<Vec<u8>, i64>,
 }
 
 impl Store {
-    /// Opens the ledger, and makes it where there is none.
+    /// Opens the ledger, makes it where there is none, and brings an older one up to date.
     ///
     /// # Errors
     /// SQLite's: the folder is missing or not writable, the file is no database, the schema is of a newer version.
     pub fn open(path: &Path) -> Result<Self, String> {
         let fail = |error: rusqlite::Error| format!("cannot open the ledger {}: {error}", path.display());
-        let connection = Connection::open(path).map_err(fail)?;
+        let mut connection = Connection::open(path).map_err(fail)?;
         connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
-        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;
-        if version > 1 {
+        // WAL lets readers read while we write; NORMAL is safe against the death of the process, which the journal's promise is about.
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(fail)?;
+        let version = migrate(&mut connection).map_err(fail)?;
+        if version > VERSION {
             return Err(format!(
-                "the ledger {} has schema {version}, this tidegate knows 1: it was written by a newer version",
+                "the ledger {} has schema {version}, this tidegate knows {VERSION}: it was written by a newer version",
                 path.display()
             ));
         }
-        // WAL lets readers read while we write; NORMAL is safe against the death of the process, which the journal's promise is about.
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(fail)?;
-        if version == 0 {
-            connection.execute_batch(SCHEMA).map_err(fail)?;
-        }
         connection.set_prepared_statement_cache_capacity(16);
-        Ok(Self { connection })
+        let kinds = kinds(&connection).map_err(fail)?;
+        Ok(Self { connection, kinds })
     }
 
     /// Starts a batch. Nothing is in the books before `Batch::commit`.
@@ -62,7 +96,11 @@ impl Store {
     /// # Errors
     /// SQLite's.
     pub fn batch(&mut self) -> Result<Batch<'_>, rusqlite::Error> {
-        Ok(Batch { transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)? })
+        Ok(Batch {
+            transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
+            kinds: &mut self.kinds,
+            fresh: HashMap::new(),
+        })
     }
 
     /// Forgets a journal that is read to its end and gone.
@@ -78,8 +116,80 @@ impl Store {
     /// # Errors
     /// SQLite's.
     pub fn delete_before(&self, millis: i64) -> Result<usize, rusqlite::Error> {
-        self.connection.execute("DELETE FROM records WHERE id < ?", [id_floor(millis).as_slice()])
+        self.connection.execute("DELETE FROM requests WHERE id < ?", [id_floor(millis).as_slice()])
     }
+}
+
+/// Makes or updates the tables, in one transaction. Returns the version found if it is newer than ours, else ours.
+fn migrate(connection: &mut Connection) -> Result<i64, rusqlite::Error> {
+    let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    if version(connection)? >= VERSION {
+        return version(connection);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been first.
+    match version(&transaction)? {
+        0 => transaction.execute_batch(SCHEMA)?,
+        1 => transaction.execute_batch(&FROM_1.replace("{SCHEMA}", SCHEMA))?,
+        _ => {}
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(VERSION)
+}
+
+/// What is known of a kind, as bytes to look it up by. `0xff` stands in no text.
+fn kind_key(record: &Record, key: &mut Vec<u8>) {
+    key.clear();
+    for text in [
+        &*record.organization,
+        &*record.project,
+        &*record.key,
+        &*record.endpoint,
+        &*record.dialect,
+        &*record.backend,
+        &*record.target,
+        record.outcome.as_str(),
+        record.stop_reason.as_deref().unwrap_or("\u{0}"),
+        record.usage_source.as_str(),
+        record.currency.as_deref().unwrap_or("\u{0}"),
+    ] {
+        key.extend_from_slice(text.as_bytes());
+        key.push(0xff);
+    }
+    key.extend_from_slice(&record.attempts.to_le_bytes());
+    key.extend_from_slice(&record.status.to_le_bytes());
+    key.push(record.stream.into());
+}
+
+fn kinds(connection: &Connection) -> Result<HashMap<Vec<u8>, i64>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT kind, organization, project, key, endpoint, dialect, backend, target, attempts, stream, outcome, status, stop_reason, usage_source, currency FROM kinds",
+    )?;
+    let mut key = Vec::new();
+    statement
+        .query_map([], |row| {
+            let record = Record {
+                organization: text(row, 1)?,
+                project: text(row, 2)?,
+                key: text(row, 3)?,
+                endpoint: text(row, 4)?,
+                dialect: text(row, 5)?,
+                backend: text(row, 6)?,
+                target: text(row, 7)?,
+                attempts: row.get(8)?,
+                stream: row.get(9)?,
+                outcome: word(row, 10)?,
+                status: row.get(11)?,
+                stop_reason: row.get::<_, Option<String>>(12)?.map(Into::into),
+                usage_source: word(row, 13)?,
+                currency: row.get::<_, Option<String>>(14)?.map(Into::into),
+                ..Record::default()
+            };
+            kind_key(&record, &mut key);
+            Ok((key.clone(), row.get(0)?))
+        })?
+        .collect()
 }
 
 /// The smallest id a record of this time can have: UUID v7 begins with 48 bits of milliseconds (RFC 9562 §5.7).
@@ -92,6 +202,9 @@ pub(super) fn id_floor(millis: i64) -> [u8; 16] {
 /// Records and journal positions that become true together.
 pub struct Batch<'a> {
     transaction: Transaction<'a>,
+    kinds: &'a mut HashMap<Vec<u8>, i64>,
+    /// Kinds that exist once the batch is committed.
+    fresh: HashMap<Vec<u8>, i64>,
 }
 
 impl Batch<'_> {
@@ -118,46 +231,47 @@ impl Batch<'_> {
             .map(|_| ())
     }
 
-    /// Adds a record, unless its id is in the books already.
+    /// Adds records, except those whose ids are in the books already.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn insert(&self, record: &Record) -> Result<(), rusqlite::Error> {
+    pub fn insert<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) -> Result<(), rusqlite::Error> {
         let mut insert = self.transaction.prepare_cached(INSERT)?;
         let count = |tokens: Option<u64>| tokens.map(|tokens| tokens as i64);
-        insert.execute(params![
-            record.id.as_bytes().as_slice(),
-            record.request_id,
-            record.started_at,
-            record.ended_at,
-            &*record.organization,
-            &*record.project,
-            &*record.key,
-            record.user,
-            &*record.endpoint,
-            &*record.dialect,
-            record.model_requested,
-            &*record.model,
-            &*record.backend,
-            &*record.target,
-            record.attempts,
-            record.stream,
-            record.outcome.as_str(),
-            record.status,
-            record.stop_reason.as_deref(),
-            count(record.input_tokens),
-            count(record.output_tokens),
-            count(record.cache_read_tokens),
-            count(record.cache_write_tokens),
-            count(record.reasoning_tokens),
-            record.usage_source.as_str(),
-            record.first_token_ms,
-            record.duration_ms,
-            record.overhead_ms,
-            record.cost,
-            record.currency.as_deref(),
-            record.tags.join(" "),
-        ])?;
+        let micros = |millis: f64| (millis * 1e3).round() as i64;
+        let (mut key, mut own_id) = (Vec::new(), uuid::Uuid::encode_buffer());
+        for record in records {
+            kind_key(record, &mut key);
+            let kind = match self.kinds.get(&key).or_else(|| self.fresh.get(&key)) {
+                Some(kind) => *kind,
+                None => {
+                    let kind = insert_kind(&self.transaction, record)?;
+                    self.fresh.insert(key.clone(), kind);
+                    kind
+                }
+            };
+            let own_id = record.id.as_hyphenated().encode_lower(&mut own_id);
+            insert.execute(params![
+                record.id.as_bytes().as_slice(),
+                kind,
+                Some(&record.request_id).filter(|id| *id != own_id),
+                record.started_at,
+                record.ended_at,
+                record.user,
+                record.model_requested,
+                Some(&*record.model).filter(|model| *model != record.model_requested),
+                Some(record.tags.join(" ")).filter(|tags| !tags.is_empty()),
+                count(record.input_tokens),
+                count(record.output_tokens),
+                count(record.cache_read_tokens),
+                count(record.cache_write_tokens),
+                count(record.reasoning_tokens),
+                record.first_token_ms.map(micros),
+                micros(record.duration_ms),
+                micros(record.overhead_ms),
+                record.cost,
+            ])?;
+        }
         Ok(())
     }
 
@@ -166,15 +280,46 @@ impl Batch<'_> {
     /// # Errors
     /// SQLite's; nothing of the batch is in the books then.
     pub fn commit(self) -> Result<(), rusqlite::Error> {
-        self.transaction.commit()
+        self.transaction.commit()?;
+        self.kinds.extend(self.fresh);
+        Ok(())
     }
+}
+
+fn insert_kind(transaction: &Transaction<'_>, record: &Record) -> Result<i64, rusqlite::Error> {
+    transaction.prepare_cached(INSERT_KIND)?.execute(params![
+        &*record.organization,
+        &*record.project,
+        &*record.key,
+        &*record.endpoint,
+        &*record.dialect,
+        &*record.backend,
+        &*record.target,
+        record.attempts,
+        record.stream,
+        record.outcome.as_str(),
+        record.status,
+        record.stop_reason.as_deref(),
+        record.usage_source.as_str(),
+        record.currency.as_deref(),
+    ])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+fn text(row: &rusqlite::Row<'_>, at: usize) -> Result<Arc<str>, rusqlite::Error> {
+    row.get::<_, String>(at).map(Into::into)
+}
+
+/// One of a closed set of words; one that a later version wrote becomes the default.
+fn word<T: serde::de::DeserializeOwned + Default>(row: &rusqlite::Row<'_>, at: usize) -> Result<T, rusqlite::Error> {
+    let word = row.get::<_, String>(at)?;
+    Ok(serde_json::from_value(serde_json::Value::String(word)).unwrap_or_default())
 }
 
 /// Reads a row of [`COLUMNS`].
 pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error> {
-    let text = |at: usize| row.get::<_, String>(at).map(std::sync::Arc::<str>::from);
+    let text = |at: usize| text(row, at);
     let count = |at: usize| row.get::<_, Option<i64>>(at).map(|tokens| tokens.map(|tokens| tokens as u64));
-    let word = |at: usize| row.get::<_, String>(at).map(serde_json::Value::String);
     Ok(Record {
         id: uuid::Uuid::from_slice(&row.get::<_, Vec<u8>>(0)?).unwrap_or_default(),
         request_id: row.get(1)?,
@@ -192,7 +337,7 @@ pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error>
         target: text(13)?,
         attempts: row.get(14)?,
         stream: row.get(15)?,
-        outcome: serde_json::from_value::<Outcome>(word(16)?).unwrap_or_default(),
+        outcome: word(row, 16)?,
         status: row.get(17)?,
         stop_reason: row.get::<_, Option<String>>(18)?.map(Into::into),
         input_tokens: count(19)?,
@@ -200,7 +345,7 @@ pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error>
         cache_read_tokens: count(21)?,
         cache_write_tokens: count(22)?,
         reasoning_tokens: count(23)?,
-        usage_source: serde_json::from_value::<UsageSource>(word(24)?).unwrap_or_default(),
+        usage_source: word(row, 24)?,
         first_token_ms: row.get(25)?,
         duration_ms: row.get(26)?,
         overhead_ms: row.get(27)?,
@@ -213,6 +358,7 @@ pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canon::{Outcome, UsageSource};
     use crate::store::{Filter, Group};
 
     #[test]
@@ -236,8 +382,8 @@ mod tests {
             ..Record::default()
         };
         for _ in 0..2 {
-            let batch = store.batch().unwrap();
-            batch.insert(&record).unwrap();
+            let mut batch = store.batch().unwrap();
+            batch.insert([&record]).unwrap();
             batch.advance("j", 7).unwrap();
             batch.commit().unwrap();
         }
@@ -245,6 +391,46 @@ mod tests {
         assert_eq!(store.records(&Filter::default()).unwrap(), std::slice::from_ref(&record));
         let totals = store.totals(&Filter::default(), &[Group::Organization]).unwrap();
         assert_eq!((totals.len(), totals[0].requests, totals[0].input_tokens), (1, 1, u64::from(u32::MAX) + 1));
+        // Neither a batch that was not committed nor another process leaves a kind that is not there.
+        let refused = Record { id: uuid::Uuid::now_v7(), status: 404, request_id: String::new(), ..record.clone() };
+        drop(store.batch().map(|mut batch| batch.insert([&refused])).unwrap());
+        let mut other = Store::open(&folder.join("t.db")).unwrap();
+        let again = Record { id: uuid::Uuid::now_v7(), ..record.clone() };
+        for (store, record) in [(&mut store, &refused), (&mut other, &again)] {
+            let mut batch = store.batch().unwrap();
+            batch.insert([record]).unwrap();
+            batch.commit().unwrap();
+        }
+        assert_eq!(store.records(&Filter::default()).unwrap(), [record, refused, again]);
+        assert_eq!(store.connection.query_row("SELECT count(*) FROM kinds", [], |row| row.get::<_, i64>(0)), Ok(2));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_version_1_is_taken_over() {
+        let folder = std::env::temp_dir().join(format!("tidegate-store-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("t.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(include_str!("version_1.sql")).unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let mut store = Store::open(&path).unwrap();
+            let records = store.records(&Filter::default()).unwrap();
+            assert_eq!(records.len(), 3);
+            let first = &records[0];
+            assert_eq!((&*first.organization, &*first.model, first.status), ("acme", "smol", 200));
+            assert_eq!((first.first_token_ms, first.duration_ms, first.overhead_ms), (Some(12.345), 43.162, 0.063));
+            assert_eq!(
+                (first.cost, first.currency.as_deref(), &*first.tags),
+                (Some(6.9e-6), Some("USD"), &["a".into(), "b".into()][..])
+            );
+            assert_eq!(
+                (records[1].input_tokens, records[1].outcome, &*records[2].request_id),
+                (None, Outcome::Refused, "mine")
+            );
+            assert_eq!(store.batch().unwrap().offset("j.jsonl").unwrap(), 99);
+        }
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -10,6 +10,9 @@ pub struct Object {
     source: Bytes,
     fields: Vec<Field>,
     end: usize,
+    /// A bit for every length that a key has (the last one for all beyond 63): most names we ask for are not there, and are
+    /// found not to be there without looking at any.
+    lengths: u64,
     /// Some key is written with an escape, so that its bytes are not its name.
     escaped: bool,
 }
@@ -43,7 +46,8 @@ impl Object {
         }
         let (fields, end) = members(&source)?;
         let escaped = fields.iter().any(|field| source[field.key.clone()].contains(&b'\\'));
-        let object = Self { source, fields, end, escaped };
+        let lengths = fields.iter().fold(0, |lengths, field| lengths | length_bit(field.key.len() - 2));
+        let object = Self { source, fields, end, lengths, escaped };
         object.refuse_duplicates()?;
         Ok(object)
     }
@@ -123,6 +127,9 @@ impl Object {
     }
 
     fn field(&self, key: &str) -> Option<&Field> {
+        if self.lengths & length_bit(key.len()) == 0 && !self.escaped {
+            return None;
+        }
         self.fields.iter().find(|field| self.is_named(field, key))
     }
 
@@ -152,6 +159,10 @@ impl Object {
         };
         twice.map_or(Ok(()), |key| Err(Refusal::Duplicate(key)))
     }
+}
+
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 /// The members of the object that `text` is, and where its closing brace stands.

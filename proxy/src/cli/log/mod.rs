@@ -3,6 +3,9 @@
 //! Warnings and errors go out at once, everything else within a tenth of a second. A process that is killed may lose the last
 //! lines; the ledger loses nothing.
 
+mod line;
+
+use line::Line as Format;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,12 +21,8 @@ const ENOUGH: usize = 32 << 10;
 pub(super) fn start(json: bool) {
     let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into());
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_target(false).with_ansi(colour);
-    if json {
-        log.json().flatten_event(true).init()
-    } else {
-        log.init()
-    }
+    let format = if json { Format::Json } else { Format::Text { colour } };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(colour).event_format(format).init();
     let flusher = std::thread::Builder::new().name("log".into()).spawn(|| {
         loop {
             std::thread::sleep(Duration::from_millis(100));

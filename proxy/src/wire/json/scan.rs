@@ -1,0 +1,259 @@
+//! Walking JSON text: the grammar of RFC 8259 and where things end.
+
+use super::{CARRY_DEPTH, Json, Syntax};
+
+/// Walks JSON text. `at` is always inside or just past it.
+pub(in crate::wire) struct Scan<'a> {
+    pub(super) text: &'a [u8],
+    pub(in crate::wire) at: usize,
+}
+
+impl<'a> Scan<'a> {
+    pub(in crate::wire) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    pub(in crate::wire) fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    pub(in crate::wire) fn fail<T>(&self, what: &'static str) -> Result<T, Syntax> {
+        Err(Syntax { at: self.at, what })
+    }
+
+    pub(in crate::wire) fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    pub(super) fn take_value(&mut self) -> Option<Json<'a>> {
+        let start = self.at;
+        self.value().ok()?;
+        Some(Json(&self.text[start..self.at]))
+    }
+
+    /// One value of any kind. Not recursive: a bit per level says object or array.
+    pub(in crate::wire) fn value(&mut self) -> Result<(), Syntax> {
+        let mut levels = Levels::default();
+        loop {
+            match self.peek() {
+                Some(b'{') => {
+                    levels.push(true, self)?;
+                    self.at += 1;
+                    self.space();
+                    if self.peek() != Some(b'}') {
+                        self.key()?;
+                        self.space();
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    levels.push(false, self)?;
+                    self.at += 1;
+                    self.space();
+                    if self.peek() != Some(b']') {
+                        continue;
+                    }
+                }
+                Some(b'"') => {
+                    self.at += 1;
+                    self.string()?;
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.word(b"true")?,
+                Some(b'f') => self.word(b"false")?,
+                Some(b'n') => self.word(b"null")?,
+                Some(_) => return self.fail("expected a value"),
+                None => return self.fail("unexpected end, a value is missing"),
+            }
+            // A value ended: close what it completes, then go on behind the next comma.
+            loop {
+                let Some(object) = levels.top() else { return Ok(()) };
+                self.space();
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        self.space();
+                        if object {
+                            self.key()?;
+                            self.space();
+                        }
+                        break;
+                    }
+                    Some(b'}') if object => levels.pop(),
+                    Some(b']') if !object => levels.pop(),
+                    Some(_) => return self.fail(if object { "expected `,` or `}`" } else { "expected `,` or `]`" }),
+                    None => {
+                        return self.fail(if object {
+                            "unexpected end, an object is not closed"
+                        } else {
+                            "unexpected end, an array is not closed"
+                        });
+                    }
+                }
+                self.at += 1;
+            }
+        }
+    }
+
+    /// A key and its colon.
+    pub(in crate::wire) fn key(&mut self) -> Result<(), Syntax> {
+        if self.peek() != Some(b'"') {
+            return self.fail("expected a key in quotes");
+        }
+        self.at += 1;
+        self.string()?;
+        self.space();
+        if self.peek() != Some(b':') {
+            return self.fail("expected `:`");
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The rest of a string whose opening quote has been read.
+    pub(super) fn string(&mut self) -> Result<(), Syntax> {
+        loop {
+            self.at += plain(&self.text[self.at..]);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                Some(_) => return self.fail("a control character inside a string"),
+                None => return self.fail("unexpected end, a string is not closed"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Syntax> {
+        match self.text.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u')
+                if self.text.get(self.at + 2..self.at + 6).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) =>
+            {
+                self.at += 6
+            }
+            _ => return self.fail("an invalid escape"),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), Syntax> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits()?,
+            _ => return self.fail("an invalid number"),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), Syntax> {
+        if !self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            return self.fail("an invalid number");
+        }
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, word: &'static [u8]) -> Result<(), Syntax> {
+        if !self.text[self.at..].starts_with(word) {
+            return self.fail("expected a value");
+        }
+        self.at += word.len();
+        Ok(())
+    }
+}
+
+/// How many bytes stand before the first quote, backslash or control character.
+fn plain(text: &[u8]) -> usize {
+    // Keys and words end within sixteen bytes; setting up a vector search costs more than looking at two words.
+    let (words, _) = text.as_chunks::<8>();
+    for (at, word) in words.iter().take(2).enumerate() {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return at * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    let near = (words.len() * 8).min(16);
+    let far = &text[near..];
+    let end = memchr::memchr2(b'"', b'\\', far).unwrap_or(far.len());
+    // The smallest byte of all, without a way out of the loop: that is what compilers turn into vector instructions.
+    let least = far[..end].iter().fold(u8::MAX, |least, byte| least.min(*byte));
+    let control = || far[..end].iter().position(|byte| *byte < 0x20).unwrap_or(end);
+    near + if least < 0x20 { control() } else { end }
+}
+
+/// The high bit of the first byte that ends plain text is set, and none below it; those above may err.
+/// (Mycroft's test for a zero byte, on the word made zero where it equals a quote, a backslash or less than a space.)
+fn marks(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES << 7;
+    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | equal(b'"') | equal(b'\\')) & HIGHS
+}
+
+/// The open brackets: one bit each.
+#[derive(Default)]
+struct Levels {
+    bits: [u64; CARRY_DEPTH / 64],
+    depth: usize,
+}
+
+impl Levels {
+    fn push(&mut self, object: bool, scan: &Scan<'_>) -> Result<(), Syntax> {
+        if self.depth == CARRY_DEPTH {
+            return scan.fail("nested more than 512 deep");
+        }
+        let (word, bit) = (self.depth / 64, 1 << (self.depth % 64));
+        if object {
+            self.bits[word] |= bit;
+        } else {
+            self.bits[word] &= !bit;
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn top(&self) -> Option<bool> {
+        let at = self.depth.checked_sub(1)?;
+        Some(self.bits[at / 64] & (1 << (at % 64)) != 0)
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn plain_text_ends_where_a_loop_finds_it(text in proptest::collection::vec(
+            proptest::prop_oneof![8 => b' '..=b'!', 8 => b'#'..=b'~', 4 => 0x7f_u8..=0xff, 1 => 0_u8..0x20, 1 => b'"'..=b'"', 1 => b'\\'..=b'\\'], 0..80)) {
+            let expect = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(text.len());
+            proptest::prop_assert_eq!(plain(&text), expect);
+        }
+    }
+}
