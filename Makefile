@@ -39,6 +39,8 @@ $(MODEL):
 	$(PYTHON) deploy/demo.py --fetch-model
 
 unit: model
+	@# A build fetches what this platform needs; the licences of what the others need are checked, too.
+	cargo fetch --locked --quiet
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
 	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) cargo nextest run --locked
 

@@ -29,7 +29,8 @@ fn dependencies_come_from_the_registry_under_licences_we_may_pass_on() {
         .arg(manifest)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`cargo fetch --locked` brings what is missing here: {error}");
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let mut wrong = Vec::new();
