@@ -18,6 +18,7 @@ pub use config::{Config, Settings, Timeouts};
 pub use endpoint::Endpoint;
 pub use kind::{Kind, Traits};
 
+use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUEST_ID};
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
@@ -222,7 +223,7 @@ impl Backend {
         let traits = settings.kind.traits();
         let credentials = settings.key.as_ref().map(|key| {
             let (header, text) = if traits.api_key_header {
-                (HeaderName::from_static("x-api-key"), key.reveal().to_owned())
+                (X_API_KEY, key.reveal().to_owned())
             } else {
                 (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
             };
@@ -321,15 +322,15 @@ impl Backend {
         }
         // So that the books of a gateway behind this one can be joined with ours.
         if let Ok(id) = HeaderValue::from_str(request_id) {
-            out.insert(HeaderName::from_static("x-request-id"), id);
+            out.insert(X_REQUEST_ID, id);
         }
         if outgoing.dialect == Dialect::Messages {
-            for name in ["anthropic-beta", "anthropic-version"] {
-                for value in headers.get_all(name) {
-                    out.append(HeaderName::from_static(name), value.clone());
+            for name in [ANTHROPIC_BETA, ANTHROPIC_VERSION] {
+                for value in headers.get_all(&name) {
+                    out.append(name.clone(), value.clone());
                 }
             }
-            out.entry("anthropic-version").or_insert(HeaderValue::from_static("2023-06-01"));
+            out.entry(ANTHROPIC_VERSION).or_insert(HeaderValue::from_static("2023-06-01"));
         }
         message
     }

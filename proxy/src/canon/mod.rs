@@ -8,6 +8,7 @@ pub mod call;
 pub mod event;
 pub mod fault;
 pub mod fold;
+pub mod header;
 pub mod identity;
 pub mod record;
 pub mod route;

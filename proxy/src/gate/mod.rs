@@ -9,8 +9,8 @@ mod keys;
 pub use config::{Config, Key, KeyHash, Organization, Project, User};
 pub use keys::{fresh_key, hash_of};
 
-use crate::canon::{Caller, Fault, FaultKind};
-use http::HeaderMap;
+use crate::canon::{Caller, Fault, FaultKind, header};
+use http::{HeaderMap, HeaderName};
 use std::collections::HashMap;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -191,8 +191,8 @@ impl Gate {
     /// 400 for headers that contradict each other or are missing, 401 for no or an unknown key, 403 for a wrong tenant.
     pub fn admit(&self, headers: &HeaderMap) -> Result<Admitted, Denied> {
         let secret = credential(headers)?;
-        let organization = single(headers, "openai-organization")?;
-        let project = single(headers, "openai-project")?;
+        let organization = single(headers, &header::OPENAI_ORGANIZATION)?;
+        let project = single(headers, &header::OPENAI_PROJECT)?;
         let known = self.find(secret).ok_or_else(unknown_key)?;
         self.tenant(known, organization, project)
             .map_err(|fault| Denied { fault, caller: Some(Box::new(known.owner())) })
@@ -249,14 +249,14 @@ impl Gate {
 
 /// The key of a request: Bearer or `x-api-key`.
 fn credential(headers: &HeaderMap) -> Result<&[u8], Fault> {
-    let bearer = match single_bytes(headers, "authorization")? {
+    let bearer = match single_bytes(headers, &http::header::AUTHORIZATION)? {
         None => None,
         Some(value) => match value.split_at_checked(7) {
             Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(key.trim_ascii()),
             _ => return Err(unauthenticated("The Authorization header must be `Bearer` and a key.")),
         },
     };
-    let plain = single_bytes(headers, "x-api-key")?.map(<[u8]>::trim_ascii);
+    let plain = single_bytes(headers, &header::X_API_KEY)?.map(<[u8]>::trim_ascii);
     match (bearer.filter(|key| !key.is_empty()), plain.filter(|key| !key.is_empty())) {
         (Some(bearer), Some(plain)) if bearer != plain => {
             Err(Fault::invalid("Authorization and x-api-key carry different keys; send one."))
@@ -268,23 +268,25 @@ fn credential(headers: &HeaderMap) -> Result<&[u8], Fault> {
     }
 }
 
-fn single_bytes<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a [u8]>, Fault> {
+fn single_bytes<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Fault> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(Fault::invalid(format!("The header {name} stands more than once; send it once.")).with_param(name));
+        return Err(
+            Fault::invalid(format!("The header {name} stands more than once; send it once.")).with_param(name.as_str())
+        );
     }
     Ok(first.map(http::HeaderValue::as_bytes))
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Fault> {
     let Some(value) = single_bytes(headers, name)?.map(<[u8]>::trim_ascii).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
     let text = std::str::from_utf8(value).ok().filter(|text| config::is_id(text));
     text.map(Some).ok_or_else(|| {
         Fault::invalid(format!("The header {name} must be an id of 1 to 64 letters, digits, `_` or `-`."))
-            .with_param(name)
+            .with_param(name.as_str())
     })
 }
 

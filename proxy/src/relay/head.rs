@@ -1,7 +1,7 @@
 //! The heads of our replies.
 
 use super::Body;
-use crate::canon::Fault;
+use crate::canon::{Fault, header as name};
 use crate::ledger::Tab;
 use crate::wire::Dialect;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 /// The caller's own request id, if it is one we can repeat: at most 128 visible characters.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let id = headers.get(&name::X_REQUEST_ID)?.to_str().ok()?;
     (1..=128).contains(&id.len()).then_some(id).filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
@@ -17,19 +17,16 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
     let id = text(tab.request_id());
     if dialect == Dialect::Messages {
-        headers.insert(HeaderName::from_static("request-id"), id.clone());
+        headers.insert(name::REQUEST_ID, id.clone());
     }
-    headers.insert(HeaderName::from_static("x-request-id"), id);
+    headers.insert(name::X_REQUEST_ID, id);
     if tab.attempts() > 0 {
-        headers.insert(HeaderName::from_static("x-tidegate-backend"), text(tab.backend()));
-        headers.insert(HeaderName::from_static("x-tidegate-model"), text(tab.model()));
-        headers.insert(HeaderName::from_static("x-tidegate-attempts"), HeaderValue::from(tab.attempts()));
+        headers.insert(name::X_TIDEGATE_BACKEND, text(tab.backend()));
+        headers.insert(name::X_TIDEGATE_MODEL, text(tab.model()));
+        headers.insert(name::X_TIDEGATE_ATTEMPTS, HeaderValue::from(tab.attempts()));
     }
     let overhead = tab.overhead().as_micros();
-    headers.insert(
-        HeaderName::from_static("x-tidegate-overhead-ms"),
-        text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)),
-    );
+    headers.insert(name::X_TIDEGATE_OVERHEAD_MS, text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)));
 }
 
 /// A list of names as a header's value; nothing for an empty list.

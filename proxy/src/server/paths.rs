@@ -1,5 +1,6 @@
 //! Path → what is asked, in which dialect. Only the path decides: never the Host header, never the query.
 
+use crate::canon::header;
 use crate::wire::Dialect;
 use http::{Method, Request};
 use std::sync::Arc;
@@ -39,7 +40,8 @@ impl Path {
 pub(super) fn read<B>(request: &Request<B>) -> Path {
     let path = request.uri().path();
     // Anthropic's clients ask for the same model list as OpenAI's and are told apart by their version header.
-    let shared = if request.headers().contains_key("anthropic-version") { Dialect::Messages } else { Dialect::Chat };
+    let shared =
+        if request.headers().contains_key(&header::ANTHROPIC_VERSION) { Dialect::Messages } else { Dialect::Chat };
     let generate = |dialect| {
         if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") }
     };

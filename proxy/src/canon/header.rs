@@ -1,0 +1,34 @@
+//! Names of headers that `http` does not know, made once: a name from a string is checked and lower-cased each time.
+
+use http::HeaderName;
+
+macro_rules! names {
+    ($($(#[$doc:meta])+ $constant:ident = $name:literal;)+) => {
+        $($(#[$doc])+ pub const $constant: HeaderName = HeaderName::from_static($name);)+
+    };
+}
+
+names! {
+    /// Which request this is, for logs and books on both sides.
+    X_REQUEST_ID = "x-request-id";
+    /// The same as Anthropic calls it in replies.
+    REQUEST_ID = "request-id";
+    /// A key, as Anthropic's clients send it.
+    X_API_KEY = "x-api-key";
+    /// Anthropic's version of its API.
+    ANTHROPIC_VERSION = "anthropic-version";
+    /// Anthropic's features in trial.
+    ANTHROPIC_BETA = "anthropic-beta";
+    /// Which organization is meant.
+    OPENAI_ORGANIZATION = "openai-organization";
+    /// Which project is meant.
+    OPENAI_PROJECT = "openai-project";
+    /// The backend that served.
+    X_TIDEGATE_BACKEND = "x-tidegate-backend";
+    /// The model's name there.
+    X_TIDEGATE_MODEL = "x-tidegate-model";
+    /// Tries at backends.
+    X_TIDEGATE_ATTEMPTS = "x-tidegate-attempts";
+    /// Milliseconds that the gateway itself took before the reply's head.
+    X_TIDEGATE_OVERHEAD_MS = "x-tidegate-overhead-ms";
+}
