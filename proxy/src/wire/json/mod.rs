@@ -162,6 +162,11 @@ impl<'a> Json<'a> {
         Items { scan: Scan { text: self.0, at: 1 }, done: self.kind() != Kind::Array }
     }
 
+    /// An array with at least one element, without looking at that element.
+    pub fn has_items(self) -> bool {
+        self.kind() == Kind::Array && self.0[1..].trim_ascii_start().first() != Some(&b']')
+    }
+
     /// The members of an object, in order; nothing for other kinds.
     pub fn entries(self) -> Entries<'a> {
         Entries { scan: Scan { text: self.0, at: 1 }, done: self.kind() != Kind::Object }

@@ -1,6 +1,7 @@
 //! Walking JSON text: the grammar of RFC 8259 and where things end.
 
 use super::{CARRY_DEPTH, Json, Syntax};
+use wide::u8x16;
 
 /// Walks JSON text. `at` is always inside or just past it.
 pub(in crate::wire) struct Scan<'a> {
@@ -184,32 +185,22 @@ impl<'a> Scan<'a> {
 }
 
 /// How many bytes stand before the first quote, backslash or control character.
+///
+/// One loop for keys of five bytes and prompts of a hundred thousand, and for text where every line ends in an escape: there a
+/// faster search with a longer start loses.
 fn plain(text: &[u8]) -> usize {
-    // Keys and words end within sixteen bytes; setting up a vector search costs more than looking at two words.
-    let (words, _) = text.as_chunks::<8>();
-    for (at, word) in words.iter().take(2).enumerate() {
-        let marks = marks(u64::from_le_bytes(*word));
-        if marks != 0 {
-            return at * 8 + marks.trailing_zeros() as usize / 8;
+    let (blocks, rest) = text.as_chunks::<16>();
+    for (at, block) in blocks.iter().enumerate() {
+        let bytes = u8x16::new(*block);
+        let control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
+        let ends = bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\')) | control;
+        let ends = ends.to_bitmask();
+        if ends != 0 {
+            return at * 16 + ends.trailing_zeros() as usize;
         }
     }
-    let near = (words.len() * 8).min(16);
-    let far = &text[near..];
-    let end = memchr::memchr2(b'"', b'\\', far).unwrap_or(far.len());
-    // The smallest byte of all, without a way out of the loop: that is what compilers turn into vector instructions.
-    let least = far[..end].iter().fold(u8::MAX, |least, byte| least.min(*byte));
-    let control = || far[..end].iter().position(|byte| *byte < 0x20).unwrap_or(end);
-    near + if least < 0x20 { control() } else { end }
-}
-
-/// The high bit of the first byte that ends plain text is set, and none below it; those above may err.
-/// (Mycroft's test for a zero byte, on the word made zero where it equals a quote, a backslash or less than a space.)
-fn marks(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
-    const HIGHS: u64 = ONES << 7;
-    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word;
-    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, 0x20) | equal(b'"') | equal(b'\\')) & HIGHS
+    let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+    text.len() - rest.len() + end.unwrap_or(rest.len())
 }
 
 /// The open brackets: one bit each.

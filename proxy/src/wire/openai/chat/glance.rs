@@ -86,7 +86,7 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, whole: bool, finish: bool) -
     }
     let counts = get("usage").filter(|json| json.kind() == Kind::Object).map(usage);
     if counts.is_some() {
-        glance.usage_beside = choices.is_some_and(|choices| choices.items().next().is_some());
+        glance.usage_beside = choices.is_some_and(Json::has_items);
         glance.usage_only = !glance.usage_beside && !whole;
     }
     let timed = get("timings").map(timings);
