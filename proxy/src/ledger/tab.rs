@@ -34,8 +34,10 @@ impl Ledger {
     pub fn open_tab(self: &Arc<Self>, request_id: Option<&str>, endpoint: &Arc<str>, dialect: &'static str) -> Tab {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut random = [0; 10];
-        random[..8].copy_from_slice(&fastrand::u64(..).to_ne_bytes());
-        random[8..].copy_from_slice(&fastrand::u16(..).to_ne_bytes());
+        // Twelve bits of a millisecond's fraction (RFC 9562 §6.2, method 3), so that ids are in the order of time within one, too.
+        let fraction = u64::from(now.subsec_nanos() % 1_000_000) * 4096 / 1_000_000;
+        random[..2].copy_from_slice(&(fraction as u16).to_be_bytes());
+        random[2..].copy_from_slice(&fastrand::u64(..).to_ne_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random).into_uuid();
         let record = Record {
             id,
