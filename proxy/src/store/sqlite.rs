@@ -1,7 +1,7 @@
 //! The embedded ledger: a row for every request, and how far each journal has been read.
 //!
 //! What thousands of requests have in common (who asked, for what, what served it, how it ended) stands once, as a *kind*,
-//! and their rows point to it: binding and storing thirty columns of text for every request was a tenth of its whole cost.
+//! and their rows point to it: binding and storing thirty columns of text for every request was a sixth of its whole cost.
 //! The view `records` is the contract (docs/usage.md); the tables below it may change.
 //!
 //! The id is a UUID v7, so the primary key is also the order in time and no second index is needed: an insert touches one
@@ -77,8 +77,6 @@ impl Store {
         let fail = |error: rusqlite::Error| format!("cannot open the ledger {}: {error}", path.display());
         let mut connection = Connection::open(path).map_err(fail)?;
         connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
-        // WAL lets readers read while we write; NORMAL is safe against the death of the process, which the journal's promise is about.
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(fail)?;
         let version = migrate(&mut connection).map_err(fail)?;
         if version > VERSION {
             return Err(format!(
@@ -86,6 +84,8 @@ impl Store {
                 path.display()
             ));
         }
+        // WAL lets readers read while we write; NORMAL is safe against the death of the process, which the journal's promise is about.
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").map_err(fail)?;
         connection.set_prepared_statement_cache_capacity(16);
         let kinds = kinds(&connection).map_err(fail)?;
         Ok(Self { connection, kinds })
@@ -120,18 +120,19 @@ impl Store {
     }
 }
 
-/// Makes or updates the tables, in one transaction. Returns the version found if it is newer than ours, else ours.
+/// Makes or updates the tables, in one transaction. Returns the version they have then; a newer one than ours is left alone.
 fn migrate(connection: &mut Connection) -> Result<i64, rusqlite::Error> {
     let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
-    if version(connection)? >= VERSION {
-        return version(connection);
+    let found = version(connection)?;
+    if found >= VERSION {
+        return Ok(found);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been first.
     match version(&transaction)? {
         0 => transaction.execute_batch(SCHEMA)?,
         1 => transaction.execute_batch(&FROM_1.replace("{SCHEMA}", SCHEMA))?,
-        _ => {}
+        newer => return Ok(newer),
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
@@ -404,6 +405,17 @@ mod tests {
         assert_eq!(store.records(&Filter::default()).unwrap(), [record, refused, again]);
         assert_eq!(store.connection.query_row("SELECT count(*) FROM kinds", [], |row| row.get::<_, i64>(0)), Ok(2));
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
+        let path = std::env::temp_dir().join(format!("tidegate-store-{}.db", uuid::Uuid::now_v7()));
+        let newer = Connection::open(&path).unwrap();
+        newer.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(Store::open(&path).err().unwrap().contains("newer version"));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
