@@ -74,7 +74,7 @@ async fn ask(backend: &Backend, endpoint: &Arc<Endpoint>, path: &str) -> bool {
     if let Some((name, value)) = &backend.credentials {
         request.headers_mut().insert(name.clone(), value.clone());
     }
-    match http::send(endpoint, request, backend.traits.idle, backend.timeouts.connect.0).await {
+    match http::send(endpoint, || request.clone(), backend.traits.idle, backend.timeouts.connect.0).await {
         Ok((head, mut body)) => {
             while let Some(Ok(_)) = body.data().await {}
             head.status().is_success()

@@ -5,6 +5,7 @@
 
 use super::endpoint::{Endpoint, Stream};
 use bytes::Bytes;
+use foldhash::HashMap;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
@@ -12,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -134,13 +134,13 @@ impl Drop for Body {
 /// Sends a request and waits for the reply's head.
 ///
 /// A connection from the pool may have been closed by the backend the moment it was used. If it breaks before any byte of a
-/// reply, the request goes out once more over a new one: the backend cannot have begun to answer.
+/// reply, the request is written once more, for a new one: the backend cannot have begun to answer.
 ///
 /// # Errors
 /// See [`Failure`].
 pub async fn send(
     endpoint: &Arc<Endpoint>,
-    request: Request<Full<Bytes>>,
+    request: impl Fn() -> Request<Full<Bytes>>,
     idle: Duration,
     connect: Duration,
 ) -> Result<(Response<()>, Body), Failure> {
@@ -148,21 +148,19 @@ pub async fn send(
     if endpoint.http2 {
         return Box::pin(send_shared(endpoint, request, connect, busy)).await;
     }
-    let mut request = request;
     if let Some(mut sender) = pooled(endpoint, idle).await {
-        let again = copy(&request);
         let began = Instant::now();
-        match sender.send_request(request).await {
+        match sender.send_request(request()).await {
             Ok(response) => return Ok(split(response, Some((sender, endpoint.clone())), busy)),
             Err(error) if error.is_user() || !was_idle(&error, began) => {
                 return Err(Failure::Broken(error));
             }
-            Err(_) => request = again,
+            Err(_) => {}
         }
     }
     // Boxed, like everything seldom: the future of every request would be as large as a TLS handshake otherwise, and be copied.
     let mut sender = Box::pin(open(endpoint, connect)).await?;
-    let response = sender.send_request(request).await.map_err(Failure::Broken)?;
+    let response = sender.send_request(request()).await.map_err(Failure::Broken)?;
     Ok(split(response, Some((sender, endpoint.clone())), busy))
 }
 
@@ -180,7 +178,7 @@ async fn pooled(endpoint: &Endpoint, idle: Duration) -> Option<Sender> {
             return None;
         }
         // A connection on which the last request is still being written is of no use now.
-        if matches!(tokio::time::timeout(READY, sender.ready()).await, Ok(Ok(()))) {
+        if sender.is_ready() || matches!(tokio::time::timeout(READY, sender.ready()).await, Ok(Ok(()))) {
             return Some(sender);
         }
     }
@@ -213,24 +211,21 @@ fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
 
 async fn send_shared(
     endpoint: &Arc<Endpoint>,
-    request: Request<Full<Bytes>>,
+    request: impl Fn() -> Request<Full<Bytes>>,
     connect: Duration,
     busy: Busy,
 ) -> Result<(Response<()>, Body), Failure> {
     let shared = POOLS.with_borrow(|pools| pools.get(&endpoint.id).and_then(|pool| pool.shared.clone()));
     if let Some(mut sender) = shared.filter(|sender| !sender.is_closed()) {
-        let again = copy(&request);
         let began = Instant::now();
-        match sender.send_request(request).await {
+        match sender.send_request(request()).await {
             Ok(response) => return Ok(split(response, None, busy)),
             Err(error) if !was_idle(&error, began) => return Err(Failure::Broken(error)),
             Err(_) => {}
         }
-        let mut sender = open_shared(endpoint, connect).await?;
-        return Ok(split(sender.send_request(again).await.map_err(Failure::Broken)?, None, busy));
     }
     let mut sender = open_shared(endpoint, connect).await?;
-    Ok(split(sender.send_request(request).await.map_err(Failure::Broken)?, None, busy))
+    Ok(split(sender.send_request(request()).await.map_err(Failure::Broken)?, None, busy))
 }
 
 async fn open_shared(endpoint: &Endpoint, limit: Duration) -> Result<http2::SendRequest<Full<Bytes>>, Failure> {
@@ -257,15 +252,6 @@ async fn open_shared(endpoint: &Endpoint, limit: Duration) -> Result<http2::Send
 fn split(response: Response<Incoming>, lease: Option<(Sender, Arc<Endpoint>)>, busy: Busy) -> (Response<()>, Body) {
     let (head, incoming) = response.into_parts();
     (Response::from_parts(head, ()), Body { incoming, lease, _busy: busy })
-}
-
-fn copy(request: &Request<Full<Bytes>>) -> Request<Full<Bytes>> {
-    let mut copy = Request::new(request.body().clone());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.version_mut() = request.version();
-    copy
 }
 
 /// Runs what HTTP/2 spawns on the thread it was spawned from.

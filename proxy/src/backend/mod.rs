@@ -270,8 +270,8 @@ impl Backend {
         request_id: &str,
         waited: &mut Duration,
     ) -> Result<(Outgoing, Reply), verdict::Verdict> {
-        let message = self.message(endpoint, &outgoing, headers, request_id);
         let began = Instant::now();
+        let message = || self.message(endpoint, &outgoing, headers, request_id);
         let sending = http::send(endpoint, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
         let sent = if request.stream {

@@ -39,6 +39,7 @@ impl Outcome {
 
 /// One request in the books. Times are milliseconds since 1970 (UTC); durations are milliseconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
     /// UUID v7, the idempotency key of the books.
     pub id: uuid::Uuid,
@@ -101,6 +102,5 @@ pub struct Record {
     /// Currency of `cost`.
     pub currency: Option<Arc<str>>,
     /// Free words from plugins and the operator.
-    #[serde(default)]
     pub tags: Vec<String>,
 }

@@ -49,11 +49,13 @@ pub struct Journal {
     _lock: File,
 }
 
+/// A record with the journal it is in and where it ends there.
+type Appended = (Record, Arc<str>, u64);
+
 /// What was appended of late, while it fits into memory.
 #[derive(Default)]
 struct Fresh {
-    /// With the journal they are in and where they end there.
-    records: Vec<(Record, Arc<str>, u64)>,
+    records: Vec<Appended>,
     /// There were more: the files know them.
     overflown: bool,
 }
@@ -174,14 +176,17 @@ impl Journal {
             .saturating_sub(self.committed.load(Ordering::Relaxed) + self.rejected.load(Ordering::Relaxed))
     }
 
-    /// Brings the database up to date.
-    fn catch_up(&self, store: &mut Store, ledger: &Path) -> Result<(), String> {
+    /// Brings the database up to date. `spare` changes places with what was appended, so that neither grows anew each time.
+    fn catch_up(&self, store: &mut Store, ledger: &Path, spare: &mut Vec<Appended>) -> Result<(), String> {
         let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
-        let (Fresh { records, overflown }, appended) = {
+        spare.clear();
+        let (overflown, appended) = {
             let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-            (std::mem::take(&mut *fresh), self.appended.load(Ordering::Relaxed))
+            std::mem::swap(&mut fresh.records, spare);
+            (std::mem::take(&mut fresh.overflown), self.appended.load(Ordering::Relaxed))
         };
-        if overflown || insert(store, &records).is_err() {
+        let records = spare;
+        if overflown || insert(store, records).is_err() {
             // The files have them all, and the database knows how far it has read them.
             let (_, rejected) = ingest(store, ledger).inspect_err(|_| {
                 // What was taken out of memory is still only in the files: the next round reads them, too.
@@ -269,7 +274,7 @@ const REJECTED: &str = "rejected.jsonl";
 
 /// Adds records that are still in memory, and says how far their files are known by that. If another process has read the
 /// files meanwhile, their ids are in the database already and its position is as far or further.
-fn insert(store: &mut Store, records: &[(Record, Arc<str>, u64)]) -> Result<(), rusqlite::Error> {
+fn insert(store: &mut Store, records: &[Appended]) -> Result<(), rusqlite::Error> {
     let mut batch = store.batch()?;
     batch.insert(records.iter().map(|(record, ..)| record))?;
     let mut ends: Vec<(&str, u64)> = Vec::new();
@@ -333,10 +338,12 @@ fn ingest_some(
     text.truncate(memchr::memrchr(b'\n', &text).map_or(0, |newline| newline + 1));
     let (mut records, mut rejected) = (Vec::new(), 0);
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        match serde_json::from_slice::<Record>(line) {
+        // Fields may be absent, for their defaults are; only the id never is.
+        let read = serde_json::from_slice::<Record>(line).map_err(|error| error.to_string());
+        match read.and_then(|record| if record.id.is_nil() { Err("it has no id".into()) } else { Ok(record) }) {
             Ok(record) => records.push(record),
             Err(error) => {
-                tracing::error!(%error, journal = name, "a journal line is no record; it is kept in rejected.jsonl");
+                tracing::error!(error, journal = name, "a journal line is no record; it is kept in rejected.jsonl");
                 OpenOptions::new().create(true).append(true).open(folder.join(REJECTED))?.write_all(line)?;
                 rejected += 1;
             }
@@ -362,14 +369,14 @@ pub(super) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> 
     let keeper = std::thread::Builder::new()
         .name("ledger".into())
         .spawn(move || {
-            let mut swept = None::<Instant>;
+            let (mut swept, mut spare) = (None::<Instant>, Vec::new());
             while let Some(ledger) = weak.upgrade() {
                 let journal = &ledger.journal;
                 let closing = journal.closing.load(Ordering::Acquire);
                 journal.write_backlog();
                 let pending = journal.pending();
                 if (pending > 0 || closing)
-                    && let Err(error) = journal.catch_up(&mut store, &path)
+                    && let Err(error) = journal.catch_up(&mut store, &path, &mut spare)
                 {
                     tracing::error!(%error, "the ledger is behind; records wait in the journal");
                 }

@@ -3,6 +3,7 @@
 use super::Limits;
 use crate::canon::{Fault, FaultKind};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -22,7 +23,12 @@ pub(super) async fn read(headers: &HeaderMap, mut body: Incoming, limits: Limits
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     loop {
-        let frame = match tokio::time::timeout(limits.body_idle, body.frame()).await {
+        // Mostly it is there already, and a timer costs more than a look.
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => Ok(frame),
+            None => tokio::time::timeout(limits.body_idle, body.frame()).await,
+        };
+        let frame = match frame {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => break,
             Ok(Some(Err(_))) => return Err(Fault::invalid("The request body broke off.")),

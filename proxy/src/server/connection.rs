@@ -3,6 +3,7 @@
 use super::Config;
 use super::limit::{Full, InFlight};
 use super::paths::{Path, endpoint, read};
+use super::timer::OneTimer;
 use crate::backend::http::LocalExecutor;
 use crate::canon::{Fault, FaultKind};
 use crate::relay::{
@@ -14,11 +15,12 @@ use futures_util::FutureExt as _;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -65,9 +67,11 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     let inner = door.clone();
     let service = move |request: Request<Incoming>| {
         let door = inner.clone();
-        async move { Ok::<_, Infallible>(guarded(&door, request).await) }
+        // Boxed once, here: it is large, and every layer around it would be as large and copy it.
+        Box::pin(async move { Ok::<_, Infallible>(guarded(&door, request).await) })
     };
     let service = ServiceBuilder::new().layer(door.in_flight.clone()).service(tower::service_fn(service));
+    let service = Bridge(RefCell::new(service));
     let io = TokioIo::new(stream);
     if http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
@@ -76,13 +80,29 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(Duration::from_secs(30))
             .max_header_list_size(BUFFER as u32);
-        let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+        let connection = builder.serve_connection(io, service);
         until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(door.header_timeout).max_buf_size(BUFFER);
-        let connection = builder.serve_connection(io, TowerToHyperService::new(service));
+        builder.timer(OneTimer::new(door.header_timeout)).header_read_timeout(door.header_timeout).max_buf_size(BUFFER);
+        let connection = builder.serve_connection(io, service);
         until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
+    }
+}
+
+/// A tower service where hyper wants one of its own. hyper-util's bridge clones the whole stack for every request; ours is always
+/// ready (what is too much is refused by an answer), so one is enough.
+struct Bridge<S>(RefCell<S>);
+
+impl<R, S: tower::Service<R>> hyper::service::Service<R> for Bridge<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: R) -> S::Future {
+        let mut service = self.0.borrow_mut();
+        debug_assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        service.call(request)
     }
 }
 
@@ -146,8 +166,7 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
         return refuse(path.dialect(), &fault, open_tab(&now, &head.headers, path.dialect(), &endpoint));
     }
     match path {
-        // Boxed once here: it is 6 KiB, and every layer around it would be as large and copy it.
-        Path::Generate(dialect) => Box::pin(relay(now, Asked { head, body, dialect, endpoint })).await,
+        Path::Generate(dialect) => relay(now, Asked { head, body, dialect, endpoint }).await,
         Path::Models(dialect) => list_models(&now, &head, dialect, &endpoint),
         Path::Model(dialect, id) => show_model(&now, &head, dialect, &endpoint, &id),
         Path::Root => plain_response(

@@ -72,11 +72,12 @@ where
         let gauge = self.limit.gauges[paths::class(&paths::read(&request))].clone();
         gauge.inc();
         let guard = Guard { count: self.limit.count.clone(), gauge };
-        Counting { inner: Box::pin(self.inner.call(request)), guard: Some(guard) }
+        Counting { inner: self.inner.call(request), guard: Some(guard) }
     }
 }
 
-struct Guard {
+/// A place among the requests that are served.
+pub(super) struct Guard {
     count: Arc<AtomicUsize>,
     gauge: IntGauge,
 }
@@ -88,10 +89,13 @@ impl Drop for Guard {
     }
 }
 
-/// A request being answered.
-pub(super) struct Counting<F> {
-    inner: Pin<Box<F>>,
-    guard: Option<Guard>,
+pin_project_lite::pin_project! {
+    /// A request being answered.
+    pub(super) struct Counting<F> {
+        #[pin]
+        inner: F,
+        guard: Option<Guard>,
+    }
 }
 
 impl<F, Out, E> Future for Counting<F>
@@ -100,9 +104,10 @@ where
 {
     type Output = Result<Response<Guarded<Out>>, E>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = std::task::ready!(self.inner.as_mut().poll(cx));
-        let guard = self.guard.take();
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = std::task::ready!(this.inner.poll(cx));
+        let guard = this.guard.take();
         Poll::Ready(response.map(|response| response.map(|body| Guarded { body, _guard: guard })))
     }
 }

@@ -6,6 +6,7 @@
 mod connection;
 mod limit;
 mod paths;
+mod timer;
 mod worker;
 
 pub use worker::Workers;

@@ -41,7 +41,7 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     let path = request.uri().path();
     // Anthropic's clients ask for the same model list as OpenAI's and are told apart by their version header.
     let shared =
-        if request.headers().contains_key(&header::ANTHROPIC_VERSION) { Dialect::Messages } else { Dialect::Chat };
+        || if request.headers().contains_key(&header::ANTHROPIC_VERSION) { Dialect::Messages } else { Dialect::Chat };
     let generate = |dialect| {
         if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") }
     };
@@ -49,16 +49,16 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     match path {
         "/v1/chat/completions" => generate(Dialect::Chat),
         "/v1/messages" => generate(Dialect::Messages),
-        "/v1/models" if reading => Path::Models(shared),
-        "/v1/models" => Path::Method(shared, "GET, HEAD"),
+        "/v1/models" if reading => Path::Models(shared()),
+        "/v1/models" => Path::Method(shared(), "GET, HEAD"),
         "/" if reading => Path::Root,
         _ => match path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
             Some(id) if reading => {
-                Path::Model(shared, percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
+                Path::Model(shared(), percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
             }
-            Some(_) => Path::Method(shared, "GET, HEAD"),
+            Some(_) => Path::Method(shared(), "GET, HEAD"),
             None if path.starts_with("/v1/messages") => Path::Unknown(Dialect::Messages),
-            None => Path::Unknown(shared),
+            None => Path::Unknown(shared()),
         },
     }
 }

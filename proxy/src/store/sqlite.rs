@@ -8,8 +8,8 @@
 //! page, a time range is a range of ids.
 
 use crate::canon::Record;
+use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Store {
         Ok(Batch {
             transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?,
             kinds: &mut self.kinds,
-            fresh: HashMap::new(),
+            fresh: HashMap::default(),
         })
     }
 

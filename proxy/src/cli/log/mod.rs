@@ -14,6 +14,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// What was written out last; it changes places with [`LINES`], so that neither grows anew each time. Held while writing, which
+/// keeps the lines in order.
+static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// Lines are written out at the latest when they are this many bytes.
 const ENOUGH: usize = 32 << 10;
 
@@ -37,9 +40,11 @@ pub(super) fn start(json: bool) {
 
 /// Writes out what was gathered.
 pub(super) fn flush() {
-    let lines = std::mem::take(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner));
-    if !lines.is_empty() {
-        let _ = io::stderr().write_all(&lines);
+    let mut out = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    out.clear();
+    std::mem::swap(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner), &mut *out);
+    if !out.is_empty() {
+        let _ = io::stderr().write_all(&out);
     }
 }
 
