@@ -5,6 +5,7 @@ use crate::backend::Backends;
 use crate::config::{Config, Problem};
 use crate::gate::{self, Gate};
 use crate::ledger::Ledger;
+use crate::plugin::{self, Plugins};
 use crate::relay::{Limits, Rooms};
 use crate::route::Routes;
 use crate::server::{self, Workers};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Foundation {
     registry: Registry,
     ledger: Arc<Ledger>,
+    plugins: plugin::Host,
     /// Connections end after the requests they have.
     drain: CancellationToken,
     /// Streams end now.
@@ -43,7 +45,12 @@ impl Foundation {
         build.set(1);
         registry.register(Box::new(build)).map_err(|error| error.to_string())?;
         let ledger = Ledger::open(&config.ledger, &registry, config.server.workers())?;
-        Ok(Self { registry, ledger, drain: CancellationToken::new(), cut: CancellationToken::new() })
+        let mut cache = config.ledger.path.as_os_str().to_owned();
+        cache.push(".plugins");
+        // Absolute, as the engine wants it.
+        let cache = std::path::absolute(cache).ok();
+        let plugins = plugin::Host::new(cache, &registry)?;
+        Ok(Self { registry, ledger, plugins, drain: CancellationToken::new(), cut: CancellationToken::new() })
     }
 }
 
@@ -51,12 +58,14 @@ impl Foundation {
 ///
 /// # Errors
 /// Everything that is wrong, each with its place in the configuration.
-pub fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Vec<Problem>> {
+pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Vec<Problem>> {
     let (gate, routes) = check(config)?;
+    let plugins = Plugins::load(&config.plugins, &foundation.plugins).await.map_err(problems)?;
     let backends = Backends::build(&config.backends, &foundation.registry).map_err(problems)?;
     Ok(Rooms {
         gate,
         routes,
+        plugins,
         backends,
         ledger: foundation.ledger.clone(),
         limits: Limits::of(&config.server),
@@ -115,7 +124,7 @@ pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&
         let operator = server::bind(config.admin.listen)?;
         let running = Running { api: address(&api)?, admin: address(&operator)? };
         let foundation = Foundation::pour(config)?;
-        let rooms = build(config, &foundation).map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        let rooms = build(config, &foundation).await.map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         let rooms = Arc::new(ArcSwap::from_pointee(rooms));
         let workers = Workers::start(&config.server, rooms.clone(), &foundation.registry, &foundation.drain)?;
         let stopping = Arc::new(AtomicBool::new(false));

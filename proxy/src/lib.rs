@@ -4,7 +4,8 @@
 //!
 //! * [`canon`]: what calls, replies, counts and failures mean, whatever protocol carried them.
 //! * [`wire`]: bytes ↔ canon, one file per protocol, known from both ends. [`store`]: the database.
-//! * [`gate`]: who is calling. [`route`]: where a model is. [`backend`]: what serves it. [`ledger`]: the books.
+//! * [`gate`]: who is calling. [`plugin`]: guests that see and change. [`route`]: where a model is. [`backend`]: what serves it.
+//!   [`ledger`]: the books.
 //! * [`relay`]: the request, top to bottom; the only place where those rooms meet.
 //! * [`server`]: the door. [`admin`]: the operator's.
 //! * [`config`], [`app`], [`cli`]: read, build, run.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod gate;
 pub mod ledger;
+pub mod plugin;
 pub mod relay;
 pub mod route;
 pub mod server;

@@ -6,6 +6,7 @@ mod body;
 mod head;
 mod intake;
 mod models;
+mod party;
 mod reply;
 
 pub use body::Body;
@@ -16,6 +17,7 @@ use crate::backend::{Backends, Try};
 use crate::canon::{Fault, FaultKind};
 use crate::gate::{Admitted, Gate};
 use crate::ledger::{Ledger, Tab};
+use crate::plugin::{Judged, Plugins};
 use crate::route::Routes;
 use crate::wire::Dialect;
 use crate::wire::request::Request;
@@ -32,6 +34,8 @@ pub struct Rooms {
     pub gate: Gate,
     /// Where a model is.
     pub routes: Routes,
+    /// Who looks in.
+    pub plugins: Plugins,
     /// What serves it.
     pub backends: Backends,
     /// The books.
@@ -91,14 +95,28 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     if !caller.may_use(&request.model) {
         return Err(Fault::model_not_found(&request.model));
     }
+    let party = party::invite(now, &caller.caller, &request, headers, &asked.endpoint, tab);
+    let judged = match &party {
+        Some(party) => party.on_call(request).await?,
+        None => Judged::untouched(request),
+    };
+    let request = judged.request;
+    if request.model != request.asked && !caller.may_use(&request.model) {
+        return Err(Fault::model_not_found(&request.model));
+    }
+    if let Some(answered) = judged.answer {
+        return reply::answered(now, request, answered, party, tab).await;
+    }
     let route = now.routes.pick(&request.model)?;
+    let route = judged.backend.map_or(Ok(route.clone()), |backend| route.only(&backend).map(Arc::new))?;
     tab.routed(&route);
     tab.estimate_input(request.estimate_input());
     let request_id = tab.request_id().to_owned();
     let mut note = |at: Try<'_>| tab.tried(at.backend, at.target, at.model, at.provider, at.attempt);
     let sent = now.backends.send(&route, &request, headers, &request_id, &mut note).await?;
     tab.spent(arrived.elapsed().saturating_sub(sent.waited));
-    reply::begin(now, request, sent, tab).await
+    party.iter().for_each(|party| party.routed(&route, tab));
+    reply::begin(now, request, sent, party, tab).await
 }
 
 /// Opens the books for a request of any kind.
@@ -124,7 +142,7 @@ pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted
         }
         Err(denied) => {
             denied.caller.iter().for_each(|caller| tab.admitted(caller));
-            Err(denied.fault)
+            Err(*denied.fault)
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A dialect turns a fault into its own error shape; rooms never write one. The status here is the gateway's view; a
 //! dialect may move it where its protocol has a better word (529 for Messages, 422 for validation).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Whose fault it is: the prefix of `error_type` in metrics.
@@ -14,7 +15,7 @@ pub enum Blame {
     Policy,
     /// The backend failed or answered nonsense.
     Backend,
-    /// A plugin failed.
+    /// A plugin said no, or failed.
     Plugin,
     /// We did.
     Gateway,
@@ -61,6 +62,10 @@ pub enum FaultKind {
     BackendTimeout,
     /// The backend's stream broke off (502; mid-stream an error event).
     BackendCut,
+    /// A plugin says no; it may say with which status (403).
+    PluginRefused,
+    /// A plugin failed, and its requests must not go on without it (500).
+    PluginFailed,
     /// We failed (500).
     Internal,
 }
@@ -88,6 +93,8 @@ impl FaultKind {
             Self::BackendUnavailable => "backend_unavailable",
             Self::BackendTimeout => "backend_timeout",
             Self::BackendCut => "backend_cut",
+            Self::PluginRefused => "plugin_refused",
+            Self::PluginFailed => "plugin_failed",
             Self::Internal => "gateway_internal",
         }
     }
@@ -97,6 +104,7 @@ impl FaultKind {
         match self {
             Self::Forbidden | Self::RateLimited => Blame::Policy,
             Self::Overloaded | Self::Internal => Blame::Gateway,
+            Self::PluginRefused | Self::PluginFailed => Blame::Plugin,
             Self::BackendBusy
             | Self::BackendInvalid
             | Self::BackendUnreachable
@@ -112,7 +120,7 @@ impl FaultKind {
         match self {
             Self::Invalid | Self::Unsupported | Self::BackendInvalid => 400,
             Self::Unauthenticated => 401,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::PluginRefused => 403,
             Self::ModelNotFound | Self::PathNotFound => 404,
             Self::Method => 405,
             Self::RequestTimeout => 408,
@@ -122,7 +130,7 @@ impl FaultKind {
             Self::Overloaded | Self::BackendUnavailable => 503,
             Self::BackendUnreachable | Self::BackendError | Self::BackendCut => 502,
             Self::BackendTimeout => 504,
-            Self::Internal => 500,
+            Self::PluginFailed | Self::Internal => 500,
         }
     }
 }
@@ -148,7 +156,7 @@ pub struct Fault {
     /// What happened and what to do, for the caller. Never holds keys, addresses or a backend's raw page.
     pub message: String,
     /// A stable word for programs (`model_not_found`), where the dialect has a place for it.
-    pub code: Option<&'static str>,
+    pub code: Option<Cow<'static, str>>,
     /// The offending request field, where there is one.
     pub param: Option<String>,
     /// Everything wrong with the body, when there is more to say than `message`.
@@ -205,7 +213,7 @@ impl Fault {
                 "The model `{model}` does not exist or you do not have access to it. GET /v1/models lists the ones you may use."
             ),
         );
-        fault.code = Some("model_not_found");
+        fault.code = Some("model_not_found".into());
         fault.param = Some("model".into());
         fault
     }
@@ -223,8 +231,8 @@ impl Fault {
 
     /// With a stable code.
     #[must_use]
-    pub fn with_code(mut self, code: &'static str) -> Self {
-        self.code = Some(code);
+    pub fn with_code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.code = Some(code.into());
         self
     }
 

@@ -1,5 +1,6 @@
 //! Where a call may go: what `route` decides and `backend` carries out.
 
+use super::{Fault, FaultKind};
 use std::sync::Arc;
 
 /// A model of the configuration, resolved for one request.
@@ -19,6 +20,23 @@ pub struct Route {
     pub price: Option<Arc<Price>>,
     /// Output limit of the model, towards dialects that must state one.
     pub max_output: Option<u64>,
+}
+
+impl Route {
+    /// The same with the hops of one backend only.
+    ///
+    /// # Errors
+    /// That backend does not serve this model.
+    pub fn only(&self, backend: &str) -> Result<Self, Fault> {
+        let (own, fallbacks) = self.hops.split_at(self.own);
+        let of = |hops: &[Hop]| hops.iter().filter(|hop| *hop.backend == *backend).cloned().collect::<Vec<_>>();
+        let (own, fallbacks) = (of(own), of(fallbacks));
+        if own.is_empty() && fallbacks.is_empty() {
+            let message = format!("A plugin sent this request to a backend that does not serve `{}`.", self.name);
+            return Err(Fault::new(FaultKind::PluginFailed, message));
+        }
+        Ok(Self { own: own.len(), hops: [own, fallbacks].concat(), ..self.clone() })
+    }
 }
 
 /// One place that serves a model.

@@ -9,7 +9,7 @@ mod read;
 pub use place::Problem;
 pub use read::load;
 
-use crate::{admin, backend, gate, ledger, route, server};
+use crate::{admin, backend, gate, ledger, plugin, route, server};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub struct Config {
     pub organizations: BTreeMap<Arc<str>, gate::Organization>,
     /// Users, by id.
     pub users: BTreeMap<Arc<str>, gate::User>,
+    /// Plugins, by name.
+    pub plugins: plugin::Config,
 }
 
 /// `[api]`
@@ -53,7 +55,6 @@ impl Default for Api {
 
 /// Sections and keys of the contract that this version does not serve yet: refused by name instead of ignored.
 const NOT_YET: &[(&str, &str)] = &[
-    ("plugins", "plugins are not available in this version"),
     ("limits", "limits shared between replicas are not available in this version"),
     ("server.tls", "TLS on the API's listener is not available in this version; put a TLS proxy in front"),
     ("ledger.postgres", "PostgreSQL is not available in this version; the books are in SQLite"),

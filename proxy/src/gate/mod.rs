@@ -9,7 +9,7 @@ mod keys;
 pub use config::{Config, Key, KeyHash, Organization, Project, User};
 pub use keys::{fresh_key, hash_of};
 
-use crate::canon::{Caller, Fault, FaultKind, header};
+use crate::canon::{Caller, Fault, FaultKind, Pattern, header};
 use http::{HeaderMap, HeaderName};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -87,34 +87,14 @@ impl Admitted {
 #[derive(Debug)]
 pub struct Denied {
     /// Why.
-    pub fault: Fault,
+    pub fault: Box<Fault>,
     /// Whose key it was, as far as the key alone tells.
     pub caller: Option<Box<Caller>>,
 }
 
 impl From<Fault> for Denied {
     fn from(fault: Fault) -> Self {
-        Self { fault, caller: None }
-    }
-}
-
-/// A model name with at most a few `*`.
-#[derive(Debug, Clone)]
-struct Pattern(Box<str>);
-
-impl Pattern {
-    fn matches(&self, name: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else { return *self.0 == *name };
-        let Some(mut name) = name.strip_prefix(head) else { return false };
-        let mut pieces = rest.split('*').peekable();
-        while let Some(piece) = pieces.next() {
-            if pieces.peek().is_none() {
-                return name.ends_with(piece);
-            }
-            let Some(at) = name.find(piece) else { return false };
-            name = &name[at + piece.len()..];
-        }
-        true
+        Self { fault: Box::new(fault), caller: None }
     }
 }
 
@@ -138,10 +118,8 @@ impl Gate {
         };
         for (id, organization) in &config.organizations {
             let tenants = organization.projects.iter().map(|(project, settings)| {
-                let models = settings
-                    .models
-                    .as_ref()
-                    .map(|models| models.iter().map(|model| Pattern(model.as_str().into())).collect());
+                let models =
+                    settings.models.as_ref().map(|models| models.iter().map(|model| Pattern::new(model)).collect());
                 let tenant = Tenant {
                     organization: id.clone(),
                     id: project.clone(),
@@ -195,7 +173,7 @@ impl Gate {
         let project = single(headers, &header::OPENAI_PROJECT)?;
         let known = self.find(secret).ok_or_else(unknown_key)?;
         self.tenant(known, organization, project)
-            .map_err(|fault| Denied { fault, caller: Some(Box::new(known.owner())) })
+            .map_err(|fault| Denied { fault: Box::new(fault), caller: Some(Box::new(known.owner())) })
     }
 
     /// The project that a known key acts for under these headers.

@@ -82,7 +82,7 @@ fn models_by_pattern() {
         ("*b*", "abc", true),
         ("a*b*c", "a-b-b-c", true),
     ] {
-        assert_eq!(Pattern(pattern.into()).matches(name), matches, "{pattern} {name}");
+        assert_eq!(Pattern::new(pattern).matches(name), matches, "{pattern} {name}");
     }
 }
 

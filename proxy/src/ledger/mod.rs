@@ -11,7 +11,7 @@ mod series;
 mod tab;
 
 pub use journal::{Journal, ingest};
-pub use tab::Tab;
+pub use tab::{AtClose, Tab};
 
 use crate::canon::Period;
 use schemars::JsonSchema;

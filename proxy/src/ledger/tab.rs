@@ -7,8 +7,17 @@ use super::Ledger;
 use super::series::Labels;
 use crate::canon::{Caller, Fault, Outcome, Record, Route, Usage, UsageSource};
 use crate::wire::Glance;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+/// Somebody who is told when a tab closes, however that comes.
+pub trait AtClose {
+    /// Words for the record.
+    fn tags(&self) -> Vec<String>;
+    /// The record as it goes into the books.
+    fn closed(&self, record: &Record);
+}
 
 /// An open record.
 pub struct Tab {
@@ -27,6 +36,7 @@ pub struct Tab {
     /// What the gateway itself took so far.
     busy: Duration,
     closed: bool,
+    at_close: Option<Rc<dyn AtClose>>,
 }
 
 impl Ledger {
@@ -60,6 +70,7 @@ impl Ledger {
             started: Instant::now(),
             busy: Duration::ZERO,
             closed: false,
+            at_close: None,
         }
     }
 }
@@ -119,6 +130,17 @@ impl Tab {
         self.record.model_requested = model.chars().take(256).collect();
         self.record.stream = stream;
         self.record.user = user;
+    }
+
+    /// Has somebody told of the end.
+    pub fn at_close(&mut self, somebody: Rc<dyn AtClose>) {
+        self.at_close = Some(somebody);
+    }
+
+    /// Answered by a plugin, and by no backend.
+    pub fn answered_by(&mut self, plugin: &str) {
+        self.record.backend = format!("plugin:{plugin}").into();
+        self.record.model = self.record.model_requested.as_str().into();
     }
 
     /// A route was chosen.
@@ -198,12 +220,12 @@ impl Tab {
     pub fn failed(&mut self, fault: &Fault, begun: bool) {
         self.labels.error = fault.kind.label();
         let outcome = match fault.kind.blame() {
+            crate::canon::Blame::Plugin => Outcome::Plugin,
             _ if begun => Outcome::Cut,
             crate::canon::Blame::Backend => Outcome::BackendError,
-            crate::canon::Blame::Plugin => Outcome::Plugin,
             _ => Outcome::Refused,
         };
-        if outcome != Outcome::Cut {
+        if !begun {
             // Nothing was produced: an estimate would charge for air.
             self.input_estimate = None;
         }
@@ -237,6 +259,10 @@ impl Tab {
             record.cost = Some(price.of(&usage));
             record.currency = Some(price.currency.clone());
         }
+        let somebody = self.at_close.take();
+        if let Some(somebody) = &somebody {
+            self.record.tags = somebody.tags();
+        }
         self.ledger.series.count(&self.record, &self.labels);
         tracing::info!(
             request_id = self.record.request_id,
@@ -252,6 +278,9 @@ impl Tab {
             output = self.record.output_tokens,
             "request"
         );
+        if let Some(somebody) = somebody {
+            somebody.closed(&self.record);
+        }
         self.ledger.journal.append(std::mem::take(&mut self.record));
     }
 

@@ -4,15 +4,19 @@
 //! dialect says so in an event of its own, and the record says `cut`. *Dropped*: hyper drops the body when the client leaves;
 //! the backend's body goes with it, which closes that connection, and the tab writes its record by being dropped.
 
+use super::party::Party;
 use crate::backend::{Timeouts, http};
 use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
+use crate::plugin::Seen;
+use crate::wire::Dialect;
 use crate::wire::reply::{self, Passed, Pipe};
-use crate::wire::{Dialect, WriteReply};
+use crate::wire::watch::Watch;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -35,6 +39,26 @@ pub(super) struct Stream {
     pub timeouts: Timeouts,
     pub cut: Pin<Box<WaitForCancellationFutureOwned>>,
     pub clock: Clock,
+    pub seat: Option<Seat>,
+}
+
+/// Where plugins sit that watch the stream.
+pub(super) struct Seat {
+    party: Rc<Party>,
+    asking: Option<Box<Asking>>,
+}
+
+/// They are being asked about what came; nothing more is read meanwhile.
+struct Asking {
+    seen: Pin<Box<dyn Future<Output = Seen>>>,
+    passed: Passed,
+    events: Vec<Event>,
+}
+
+impl Seat {
+    pub fn new(party: Rc<Party>) -> Self {
+        Self { party, asking: None }
+    }
 }
 
 /// Where the bytes come from, and how they become the client's.
@@ -42,7 +66,7 @@ pub(super) enum Source {
     /// A server's stream.
     Http(http::Body, Box<Pipe>),
     /// This process's events.
-    Events(mpsc::Receiver<Event>, Box<dyn WriteReply>, Vec<Event>),
+    Events(mpsc::Receiver<Event>, Box<Watch>, Vec<Event>),
     /// Nothing more.
     Over,
 }
@@ -78,6 +102,17 @@ impl Clock {
                 return Poll::Ready(());
             }
             self.sleep.as_mut().reset(until.into());
+        }
+    }
+}
+
+impl Source {
+    /// Who looks at it on its way.
+    fn watch(&mut self) -> Option<&mut Watch> {
+        match self {
+            Self::Http(_, pipe) => pipe.watch(),
+            Self::Events(_, watch, _) => Some(watch),
+            Self::Over => None,
         }
     }
 }
@@ -137,7 +172,54 @@ impl Stream {
         }
     }
 
+    /// What came, as the plugins left it.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
+        if self.seat.as_ref().is_none_or(|seat| seat.asking.is_none()) {
+            let passed = ready!(self.poll_read(cx));
+            let Some(watch) = self.source.watch() else { return Poll::Ready(passed) };
+            let events = watch.take();
+            let Some(seat) = self.seat.as_mut().filter(|_| !events.is_empty()) else {
+                return Poll::Ready(self.merge(passed, &events, Seen::Pass));
+            };
+            let seen = Box::pin(seat.party.clone().on_events(events.clone()));
+            seat.asking = Some(Box::new(Asking { seen, passed, events }));
+        }
+        let Some(asking) = self.seat.as_mut().and_then(|seat| seat.asking.as_mut()) else { return Poll::Pending };
+        let seen = ready!(asking.seen.as_mut().poll(cx));
+        let asked = self.seat.as_mut().and_then(|seat| seat.asking.take());
+        let Some(asked) = asked else { return Poll::Pending };
+        let Asking { passed, events, .. } = *asked;
+        Poll::Ready(self.merge(passed, &events, seen))
+    }
+
+    /// What goes to the client of what came and of what the plugins made of it.
+    fn merge(&mut self, mut passed: Passed, events: &[Event], seen: Seen) -> Passed {
+        let Some(watch) = self.source.watch() else { return passed };
+        let events = match &seen {
+            Seen::End(fault) => return Passed { fault: Some(fault.clone()), ..Passed::default() },
+            Seen::Pass if !watch.is_written() => {
+                watch.passed(events);
+                return passed;
+            }
+            Seen::Pass => events,
+            Seen::Change(events) => events,
+        };
+        let mut out = BytesMut::new();
+        watch.write(events, &mut out);
+        passed.bytes = out.freeze();
+        let stopped = matches!(events.last(), Some(Event::Stop(_)));
+        if passed.end && !stopped {
+            let message = "A plugin left the reply without an end.";
+            passed.fault.get_or_insert_with(|| Fault::new(FaultKind::PluginFailed, message));
+        } else if stopped && !passed.end {
+            // A plugin ended the reply: nobody wants the rest.
+            self.source = Source::Over;
+        }
+        passed.end = stopped;
+        passed
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
         let Some(tab) = &mut self.tab else { return Poll::Pending };
         match &mut self.source {
             Source::Http(body, pipe) => {
@@ -152,7 +234,7 @@ impl Stream {
                 tab.spent(began.elapsed());
                 Poll::Ready(passed)
             }
-            Source::Events(events, writer, batch) => {
+            Source::Events(events, watch, batch) => {
                 if batch.is_empty() && ready!(events.poll_recv_many(cx, batch, 64)) == 0 {
                     batch.push(Event::Fault(Fault::cut()));
                 }
@@ -161,10 +243,8 @@ impl Stream {
                 if batch.iter().any(|event| matches!(event, Event::Delta(_))) {
                     self.clock.saw(began, self.timeouts.idle.0);
                 }
-                let mut out = BytesMut::new();
                 let mut passed = Passed::default();
-                reply::write_events(batch, writer.as_mut(), &mut |glance| tab.see(glance), &mut out, &mut passed);
-                passed.bytes = out.freeze();
+                reply::see_events(batch, &mut |glance| tab.see(glance), &mut passed, watch);
                 tab.spent(began.elapsed());
                 Poll::Ready(passed)
             }

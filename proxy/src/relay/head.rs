@@ -20,7 +20,7 @@ pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
         headers.insert(name::REQUEST_ID, id.clone());
     }
     headers.insert(name::X_REQUEST_ID, id);
-    if tab.attempts() > 0 {
+    if !tab.backend().is_empty() {
         headers.insert(name::X_TIDEGATE_BACKEND, text(tab.backend()));
         headers.insert(name::X_TIDEGATE_MODEL, text(tab.model()));
         headers.insert(name::X_TIDEGATE_ATTEMPTS, HeaderValue::from(tab.attempts()));

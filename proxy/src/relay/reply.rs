@@ -1,16 +1,20 @@
 //! From a backend's reply to the client's: streamed or whole, alike or across dialects.
 
-use super::body::{Body, Clock, Source, Stream};
+use super::body::{Body, Clock, Seat, Source, Stream};
+use super::party::Party;
 use super::{Rooms, head};
 use crate::backend::{Reply, Sent, http};
 use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
+use crate::plugin::{Answered, Seen};
 use crate::wire::object::Object;
-use crate::wire::reply::{Passed, Pipe, fold, glance_event, rename_answer, write_events};
+use crate::wire::reply::{Pipe, fold, glance_event, rename_answer};
 use crate::wire::request::{Outgoing, Request};
-use crate::wire::{Dialect, Glance, ReplyHead};
+use crate::wire::watch::Watch;
+use crate::wire::{Dialect, Glance, ReplyHead, Written};
 use ::http::{HeaderName, HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,33 +29,44 @@ pub(super) struct Begun {
     stream: bool,
     outgoing: Outgoing,
     way: Way,
+    party: Option<Rc<Party>>,
 }
 
 enum Way {
     Whole(Bytes),
-    Stream(Source, crate::backend::Timeouts),
+    Stream(Source, Option<Seat>, crate::backend::Timeouts),
 }
 
 /// Takes the backend's reply as far as its head can be answered for: a whole one to its end, a stream to its beginning.
-pub(super) async fn begin(now: &Arc<Rooms>, request: Request, sent: Sent, tab: &mut Tab) -> Result<Begun, Fault> {
+pub(super) async fn begin(
+    now: &Arc<Rooms>,
+    request: Request,
+    sent: Sent,
+    party: Option<Rc<Party>>,
+    tab: &mut Tab,
+) -> Result<Begun, Fault> {
+    let watching = party.clone().filter(|party| party.watches());
     let Sent { outgoing, reply, timeouts, .. } = sent;
-    let verbatim = outgoing.dialect == request.dialect && !request.stream;
+    let verbatim = outgoing.dialect == request.dialect && !request.stream && watching.is_none();
     let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response));
     let head = if verbatim { ReplyHead::default() } else { reply_head(now, &request, tab) };
     let way = match reply {
         Reply::Http(response, body) if request.stream && is_stream(&response) => {
-            let pipe = if outgoing.dialect == request.dialect {
-                Pipe::alike(request.dialect, &request.model, outgoing.hide_usage)
+            let mut pipe = if outgoing.dialect == request.dialect {
+                Pipe::alike(request.dialect, &request.asked, outgoing.hide_usage)
             } else {
-                Pipe::across(request.dialect, outgoing.dialect, head)
+                Pipe::across(request.dialect, outgoing.dialect, head.clone())
             };
-            Way::Stream(Source::Http(body, Box::new(pipe)), timeouts)
+            if watching.is_some() {
+                pipe = pipe.watched(request.dialect, head);
+            }
+            Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), timeouts)
         }
         Reply::Http(response, mut body) => {
             let began = is_stream(&response);
             let text = collect(&mut body).await?;
             let arrived = Instant::now();
-            let whole = whole(&request, &outgoing, head, text, began, tab)?;
+            let whole = whole(&request, &outgoing, head, text, began, watching, tab).await?;
             tab.spent(arrived.elapsed());
             Way::Whole(whole)
         }
@@ -66,15 +81,39 @@ pub(super) async fn begin(now: &Arc<Rooms>, request: Request, sent: Sent, tab: &
                 return Err(fault);
             }
             if request.stream {
-                Way::Stream(Source::Events(events, request.dialect.codec().writer(head), vec![first]), timeouts)
+                let watch = Watch::new(request.dialect, None, head);
+                Way::Stream(Source::Events(events, Box::new(watch), vec![first]), watching.map(Seat::new), timeouts)
             } else {
                 let mut all = vec![first];
                 while events.recv_many(&mut all, 256).await > 0 {}
-                Way::Whole(answer(&request, &head, all, tab)?)
+                book(&all, tab)?;
+                Way::Whole(write(&request, head, seen(watching, all).await?)?)
             }
         }
     };
-    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
+    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way, party })
+}
+
+/// The reply that a plugin gave by itself. Those before it in the chain see it as they would see any other.
+pub(super) async fn answered(
+    now: &Arc<Rooms>,
+    request: Request,
+    answered: Answered,
+    party: Option<Rc<Party>>,
+    tab: &mut Tab,
+) -> Result<Begun, Fault> {
+    if let Ok(route) = now.routes.pick(&request.model) {
+        tab.routed(&route);
+    }
+    tab.answered_by(&answered.plugin);
+    if let Some(Event::Stop(reason)) = answered.events.last() {
+        tab.see(&Glance { stop: Some(reason.clone()), ..Glance::default() });
+    }
+    let head = reply_head(now, &request, tab);
+    let events = seen(party.clone().filter(|party| party.watches()), answered.events).await?;
+    let way = Way::Whole(write(&request, head, events)?);
+    let outgoing = Outgoing { dialect: request.dialect, written: Written::default(), hide_usage: false };
+    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way, party })
 }
 
 impl Begun {
@@ -85,6 +124,9 @@ impl Begun {
         head::describe(headers, self.dialect, &tab);
         head::name_list(headers, "x-tidegate-dropped", &self.outgoing.written.dropped);
         head::name_list(headers, "x-tidegate-adjusted", &self.outgoing.written.adjusted);
+        if let Some(party) = &self.party {
+            head::name_list(headers, "x-tidegate-plugins", &party.acted());
+        }
         tab.answered(200);
         if self.stream {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -99,11 +141,11 @@ impl Begun {
                 tab.done();
                 *response.body_mut() = Body::whole(bytes);
             }
-            Way::Stream(source, timeouts) => {
+            Way::Stream(source, seat, timeouts) => {
                 let clock = Clock::new(timeouts.first_token.0);
                 let cut = Box::pin(self.now.cut.clone().cancelled_owned());
                 *response.body_mut() =
-                    Body::stream(Stream { source, tab: Some(tab), dialect: self.dialect, timeouts, cut, clock });
+                    Body::stream(Stream { source, tab: Some(tab), dialect: self.dialect, timeouts, cut, clock, seat });
             }
         }
         response
@@ -111,55 +153,71 @@ impl Begun {
 }
 
 /// A whole body for the client, from whatever came.
-fn whole(
+async fn whole(
     request: &Request,
     outgoing: &Outgoing,
     head: ReplyHead,
     text: Bytes,
     streamed: bool,
+    watching: Option<Rc<Party>>,
     tab: &mut Tab,
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
-    if outgoing.dialect == request.dialect && !streamed && !request.stream {
-        let object = Object::read(text.clone())
-            .map_err(|_| Fault::new(FaultKind::BackendError, "The backend's reply is not a JSON object."))?;
-        let glance = backend.glance_answer(&object);
-        if let Some(fault) = glance.fault {
-            return Err(fault);
-        }
-        tab.see(&glance);
-        if glance.usage.is_none_or(|usage| !usage.is_complete()) {
-            tab.estimate_output(estimate(&backend.read_answer(&text)?));
-        }
-        return Ok(rename_answer(&object, &request.model));
+    if outgoing.dialect != request.dialect || streamed || request.stream {
+        let events = if streamed { read_stream(outgoing.dialect, text)? } else { backend.read_answer(&text)? };
+        book(&events, tab)?;
+        return write(request, head, seen(watching, events).await?);
     }
-    let events = if streamed { read_stream(outgoing.dialect, text)? } else { backend.read_answer(&text)? };
-    if request.stream {
-        // The client asked for a stream and the backend answered whole: the same events, all at once.
-        let mut events = fold(events)?.unfold();
-        let (mut out, mut passed) = (BytesMut::new(), Passed::default());
-        write_events(
-            &mut events,
-            request.dialect.codec().writer(head).as_mut(),
-            &mut |glance| tab.see(glance),
-            &mut out,
-            &mut passed,
-        );
-        return passed.fault.map_or(Ok(out.freeze()), Err);
+    let object = Object::read(text.clone())
+        .map_err(|_| Fault::new(FaultKind::BackendError, "The backend's reply is not a JSON object."))?;
+    let glance = backend.glance_answer(&object);
+    if let Some(fault) = glance.fault {
+        return Err(fault);
     }
-    answer(request, &head, events, tab)
+    tab.see(&glance);
+    if glance.usage.is_none_or(|usage| !usage.is_complete()) {
+        tab.estimate_output(estimate(&backend.read_answer(&text)?));
+    }
+    let untouched = rename_answer(&object, &request.asked);
+    let Some(party) = watching else { return Ok(untouched) };
+    match party.on_events(backend.read_answer(&text)?).await {
+        Seen::Pass => Ok(untouched),
+        Seen::Change(events) => write(request, head, events),
+        Seen::End(fault) => Err(fault),
+    }
 }
 
-/// A whole answer from events.
-fn answer(request: &Request, head: &ReplyHead, events: Vec<Event>, tab: &mut Tab) -> Result<Bytes, Fault> {
-    let estimated = estimate(&events);
-    events.iter().for_each(|event| tab.see(&Glance { token: false, ..glance_event(event) }));
-    let answer = fold(events)?;
-    tab.see(&Glance { token: true, usage: Some(answer.usage), ..Glance::default() });
-    if !answer.usage.is_complete() {
-        tab.estimate_output(estimated);
+/// Shows a whole reply to those who want to see it.
+async fn seen(watching: Option<Rc<Party>>, events: Vec<Event>) -> Result<Vec<Event>, Fault> {
+    let Some(party) = watching else { return Ok(events) };
+    match party.on_events(events.clone()).await {
+        Seen::Pass => Ok(events),
+        Seen::Change(events) => Ok(events),
+        Seen::End(fault) => Err(fault),
     }
-    Ok(request.dialect.codec().write_answer(&answer, head))
+}
+
+/// Tells the books of a whole reply.
+fn book(events: &[Event], tab: &mut Tab) -> Result<(), Fault> {
+    events.iter().for_each(|event| tab.see(&Glance { token: false, ..glance_event(event) }));
+    let usage = fold(events.iter().cloned())?.usage;
+    tab.see(&Glance { token: true, usage: Some(usage), ..Glance::default() });
+    if !usage.is_complete() {
+        tab.estimate_output(estimate(events));
+    }
+    Ok(())
+}
+
+/// Writes a whole reply as the client wants it; one that asked for a stream gets one, all at once.
+fn write(request: &Request, head: ReplyHead, events: Vec<Event>) -> Result<Bytes, Fault> {
+    let answer = fold(events)?;
+    let codec = request.dialect.codec();
+    if !request.stream {
+        return Ok(codec.write_answer(&answer, &head));
+    }
+    let (mut writer, mut out) = (codec.writer(head), BytesMut::new());
+    answer.unfold().iter().for_each(|event| writer.write(event, &mut out));
+    Ok(out.freeze())
 }
 
 /// Generated tokens by rule of thumb, where nobody reports them: four bytes a token.
@@ -215,7 +273,7 @@ fn is_stream(response: &Response<()>) -> bool {
 fn reply_head(now: &Rooms, request: &Request, tab: &Tab) -> ReplyHead {
     ReplyHead {
         id: tab.id().simple().to_string(),
-        model: request.model.clone(),
+        model: request.asked.clone(),
         created: tab.started_at() as u64 / 1000,
         stream_usage: request.stream_usage(),
         input_estimate: tab.input_estimate(),

@@ -6,12 +6,14 @@
 
 pub mod anthropic;
 mod check;
+pub mod edit;
 pub mod frame;
 pub mod json;
 pub mod object;
 pub mod openai;
 pub mod reply;
 pub mod request;
+pub mod watch;
 
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::{Bytes, BytesMut};

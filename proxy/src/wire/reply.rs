@@ -5,6 +5,7 @@
 
 use super::frame::{Frame, Frames};
 use super::object::Object;
+use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
 use crate::canon::{Answer, Event, Fault, FaultKind};
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,8 @@ pub struct Pipe {
     way: Way,
     stopped: bool,
     over: bool,
+    /// Somebody looks at the reply on its way.
+    watch: Option<Box<Watch>>,
 }
 
 enum Way {
@@ -39,14 +42,31 @@ impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
     pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
         let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage };
-        Self { frames: Frames::default(), way, stopped: false, over: false }
+        Self { frames: Frames::default(), way, stopped: false, over: false, watch: None }
     }
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
         let way =
             Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
-        Self { frames: Frames::default(), way, stopped: false, over: false }
+        Self { frames: Frames::default(), way, stopped: false, over: false, watch: None }
+    }
+
+    /// Has the events of the reply kept beside its bytes; [`Pipe::watch`] then gives them. `head` is the head of what is
+    /// written where they are changed.
+    #[must_use]
+    pub fn watched(mut self, client: Dialect, head: ReplyHead) -> Self {
+        let backend = match &self.way {
+            Way::Alike { dialect, .. } => Some(*dialect),
+            Way::Across { .. } => None,
+        };
+        self.watch = Some(Box::new(Watch::new(client, backend, head)));
+        self
+    }
+
+    /// Who looks at the reply.
+    pub fn watch(&mut self) -> Option<&mut Watch> {
+        self.watch.as_deref_mut()
     }
 
     /// Takes what the backend sent; `see` is told what each frame means to the books, before anything is written.
@@ -67,14 +87,24 @@ impl Pipe {
             Way::Across { reader, writer, events } => {
                 reader.end(events);
                 let mut out = BytesMut::from(&passed.bytes[..]);
-                write_events(events, writer.as_mut(), see, &mut out, &mut passed);
+                match &mut self.watch {
+                    Some(watch) => see_events(events, see, &mut passed, watch),
+                    None => write_events(events, writer.as_mut(), see, &mut out, &mut passed),
+                }
                 passed.bytes = out.freeze();
             }
             // A chat stream has said all it must with its finish reason; messages end with a frame of their own.
             Way::Alike { dialect: Dialect::Chat, .. } if self.stopped => passed.end = true,
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
+        self.tell_end(&passed);
         passed
+    }
+
+    fn tell_end(&mut self, passed: &Passed) {
+        if let Some(watch) = self.watch.as_mut().filter(|_| passed.end || passed.fault.is_some()) {
+            watch.end(passed.fault.as_ref());
+        }
     }
 
     fn drain(&mut self, see: &mut dyn FnMut(&Glance)) -> Passed {
@@ -94,6 +124,7 @@ impl Pipe {
             self.over = passed.end || passed.fault.is_some();
         }
         passed.bytes = run.take();
+        self.tell_end(&passed);
         passed
     }
 
@@ -102,6 +133,9 @@ impl Pipe {
             Way::Alike { dialect, rename, hide_usage } => {
                 let glance = dialect.codec().glance(frame);
                 see(&glance);
+                if let Some(watch) = &mut self.watch {
+                    watch.read(frame);
+                }
                 self.stopped |= glance.stop.is_some();
                 passed.end = glance.end;
                 let unfinished = (glance.end && !self.stopped).then(Fault::cut);
@@ -119,6 +153,9 @@ impl Pipe {
             }
             Way::Across { reader, writer, events } => {
                 reader.read(frame, events);
+                if let Some(watch) = &mut self.watch {
+                    return see_events(events, see, passed, watch);
+                }
                 let mut out = BytesMut::new();
                 write_events(events, writer.as_mut(), see, &mut out, passed);
                 run.add(out.freeze());
@@ -159,6 +196,18 @@ pub fn write_events(
             }
         }
     }
+}
+
+/// Tells the books of events and keeps them for who looks at the reply; nothing is written.
+pub fn see_events(events: &mut Vec<Event>, see: &mut dyn FnMut(&Glance), passed: &mut Passed, watch: &mut Watch) {
+    for event in events.iter() {
+        see(&glance_event(event));
+        passed.end |= matches!(event, Event::Stop(_));
+        if let Event::Fault(fault) = event {
+            passed.fault = Some(fault.clone());
+        }
+    }
+    watch.take_in(events);
 }
 
 /// A whole body under the name the client asked for, untouched where it already stands there.

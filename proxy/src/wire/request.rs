@@ -14,11 +14,13 @@ use std::cell::OnceCell;
 const FORBIDDEN: [&str; 4] = ["api_base", "api_key", "base_url", "extra_headers"];
 
 /// A generating request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// What the client speaks.
     pub dialect: Dialect,
-    /// The model it asks for.
+    /// The model name the client asked for, which its reply bears whatever serves it.
+    pub asked: String,
+    /// The model to route to: the same, unless a plugin said otherwise.
     pub model: String,
     /// It wants a stream.
     pub stream: bool,
@@ -49,7 +51,41 @@ impl Request {
         dialect.codec().check(&object)?;
         let model = object.get("model").and_then(json::Json::as_str).unwrap_or_default().into_owned();
         let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(false);
-        Ok(Self { dialect, model, stream, object, call: OnceCell::new() })
+        Ok(Self { dialect, asked: model.clone(), model, stream, object, call: OnceCell::new() })
+    }
+
+    /// The request with these members at its top level instead: JSON text, or `None` for none. All else keeps its bytes.
+    ///
+    /// # Errors
+    /// As [`Request::read`]: what came of it is no request.
+    pub fn with_members(&self, members: &[(&str, Option<&[u8]>)]) -> Result<Self, Fault> {
+        Ok(Self { asked: self.asked.clone(), ..Self::read(self.dialect, self.object.splice(members))? })
+    }
+
+    /// The request with this call instead of its own. Only top-level members that differ are written anew, and of messages
+    /// only those.
+    ///
+    /// # Errors
+    /// The call cannot be said in the client's dialect, or is invalid there.
+    pub fn with_call(&self, call: &Call) -> Result<Self, Fault> {
+        super::edit::with_call(self, call)
+    }
+
+    /// The body as it stands.
+    pub fn body(&self) -> &Bytes {
+        self.object.source()
+    }
+
+    /// A top-level member, null included.
+    pub fn member(&self, key: &str) -> Option<json::Json<'_>> {
+        self.object.value(key)
+    }
+
+    /// The names of the top-level members, in order.
+    pub fn keys(&self) -> Vec<String> {
+        json::validate(self.body())
+            .map(|body| body.entries().map(|(key, _)| key.into_owned()).collect())
+            .unwrap_or_default()
     }
 
     /// The canonical call, read on first ask.

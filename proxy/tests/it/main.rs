@@ -7,6 +7,7 @@ mod floors;
 mod gateway;
 mod golden;
 mod pairs;
+mod plugins;
 mod refusals;
 mod replies;
 mod running;

@@ -129,7 +129,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault, status: u16, request_id: &str) {
     out.extend_from_slice(b"{\"type\":\"error\",\"error\":{");
     put_text(out, "type", error_type(status));
     put_text(out, "message", &fault.message);
-    if let Some(code) = fault.code {
+    if let Some(code) = &fault.code {
         key(out, "details");
         out.push(b'{');
         put_text(out, "error_code", code);

@@ -104,7 +104,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault, status: u16) {
         500.. => "server_error",
         _ => "invalid_request_error",
     };
-    let code = fault.code.or(match fault.kind {
+    let code = fault.code.as_deref().or(match fault.kind {
         FaultKind::Unauthenticated => Some("invalid_api_key"),
         FaultKind::ModelNotFound => Some("model_not_found"),
         FaultKind::RateLimited => Some("rate_limit_exceeded"),

@@ -532,7 +532,7 @@ mod tests {
         );
         call.extra.push(("thread".into(), "{}".into()));
         let fault = write_call(&call, &Target::default()).unwrap_err();
-        assert_eq!((fault.status(), fault.code), (400, Some("thread_unsupported_request")));
+        assert_eq!((fault.status(), fault.code.as_deref()), (400, Some("thread_unsupported_request")));
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! One instance of a plugin: made, asked within its bounds, kept warm for the next request, thrown away after any failure.
+
+use super::bindings::Plugin as World;
+use super::config::Isolation;
+use super::engine::TABLE;
+use super::load::Plugin;
+use super::state::{About, State};
+use foldhash::HashMap;
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use wasmtime::{Store, StoreLimitsBuilder, Trap};
+
+/// Requests an instance serves before a fresh one takes its place: whatever it hoards goes with it.
+const SERVES: u32 = 10_000;
+/// Warm instances kept by each worker for a plugin and organization.
+const WARM: usize = 64;
+
+/// See the module.
+pub(super) struct Instance {
+    store: Store<State>,
+    world: World,
+    served: u32,
+    /// `None` while it lies warm.
+    place: Option<Place>,
+    plugin: Arc<Plugin>,
+}
+
+/// How a plugin failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// `trap`, `timeout`, `memory`, `rejected` or `host`.
+    pub kind: &'static str,
+    /// What happened, for the log.
+    pub message: String,
+}
+
+impl Failure {
+    /// The plugin's answer breaks a rule.
+    pub fn rejected(message: impl Into<String>) -> Self {
+        Self { kind: "rejected", message: message.into() }
+    }
+
+    fn of(error: &wasmtime::Error) -> Self {
+        let chain = format!("{error:#}");
+        let kind = match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => {
+                return Self { kind: "timeout", message: "it computed for longer than limits.time".into() };
+            }
+            _ if chain.contains("forcing trap when growing memory") || chain.contains("memory minimum size") => {
+                "memory"
+            }
+            _ if chain.contains("concurrent") && chain.contains("limit") => "rejected",
+            _ if chain.contains("fuel") || chain.contains("too much data") => "rejected",
+            _ => "trap",
+        };
+        Self { kind, message: chain }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.kind)
+    }
+}
+
+impl Instance {
+    /// Makes one.
+    pub async fn new(plugin: &Arc<Plugin>) -> Result<Self, Failure> {
+        let place = Place::take(plugin)?;
+        let bounds = StoreLimitsBuilder::new()
+            .memory_size(plugin.limits.memory.0)
+            .table_elements(TABLE)
+            .instances(64)
+            .memories(8)
+            .tables(32)
+            .trap_on_grow_failure(true)
+            .build();
+        let mut store = Store::new(&plugin.engine.engine, State::new(plugin.clone(), bounds, plugin.budget()));
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(plugin.limits.output.0);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().tick()));
+        store.set_epoch_deadline(1);
+        let running = plugin.engine.clock.run();
+        let made = tokio::time::timeout(plugin.limits.wait.0, plugin.pre.instantiate_async(&mut store)).await;
+        drop(running);
+        let world = made
+            .map_err(|_| Failure { kind: "timeout", message: "it did not start within limits.wait".into() })?
+            .map_err(|error| Failure::of(&error))?;
+        Ok(Self { store, world, served: 0, place: Some(place), plugin: plugin.clone() })
+    }
+
+    /// Takes a warm one of this organization's, or makes one.
+    pub async fn take(plugin: &Arc<Plugin>, organization: &Arc<str>) -> Result<Self, Failure> {
+        let warm = key(plugin, organization).and_then(|key| WARMED.with_borrow_mut(|warm| warm.get_mut(&key)?.pop()));
+        match warm {
+            Some(mut warm) => match Place::take(plugin) {
+                Ok(place) => {
+                    warm.place = Some(place);
+                    Ok(warm)
+                }
+                Err(failure) => {
+                    keep(warm, organization);
+                    Err(failure)
+                }
+            },
+            None => Self::new(plugin).await,
+        }
+    }
+
+    /// Gives it back after a request that went well. Dropping it instead throws it away.
+    pub fn give(mut self, organization: &Arc<str>) {
+        self.place = None;
+        self.served += 1;
+        self.store.data_mut().begin(None);
+        keep(self, organization);
+    }
+
+    /// Asks it something, within its bounds. After a failure it must be dropped.
+    pub async fn call<T>(
+        &mut self,
+        about: Option<&Arc<About>>,
+        ask: impl AsyncFnOnce(&World, &mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<T, Failure> {
+        self.store.data_mut().begin(about.cloned());
+        self.store.set_epoch_deadline(1);
+        self.store.set_hostcall_fuel(self.plugin.limits.output.0);
+        let running = self.plugin.engine.clock.run();
+        let asked = tokio::time::timeout(self.plugin.limits.wait.0, ask(&self.world, &mut self.store)).await;
+        drop(running);
+        match asked {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Failure::of(&error)),
+            Err(_) => Err(Failure { kind: "timeout", message: "it took longer than limits.wait".into() }),
+        }
+    }
+
+    pub fn state(&mut self) -> &mut State {
+        self.store.data_mut()
+    }
+}
+
+/// A place among the instances at work.
+struct Place(Arc<Plugin>);
+
+impl Place {
+    fn take(plugin: &Arc<Plugin>) -> Result<Self, Failure> {
+        let live = plugin.live.fetch_add(1, Ordering::Relaxed);
+        let place = Self(plugin.clone());
+        if live >= plugin.limits.instances {
+            return Err(Failure::rejected("all its instances are busy (limits.instances)"));
+        }
+        place.show(live + 1);
+        Ok(place)
+    }
+
+    fn show(&self, live: usize) {
+        if let Some(series) = self.0.series() {
+            series.instances.set(live as i64);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let live = self.0.live.fetch_sub(1, Ordering::Relaxed);
+        self.show(live - 1);
+    }
+}
+
+type Key = (u64, Arc<str>);
+
+thread_local! {
+    static WARMED: RefCell<HashMap<Key, Vec<Instance>>> = RefCell::default();
+}
+
+/// Whose instances a request may use; `None`: it gets its own.
+fn key(plugin: &Plugin, organization: &Arc<str>) -> Option<Key> {
+    match plugin.isolation {
+        Isolation::Request => None,
+        Isolation::Organization => Some((plugin.id, organization.clone())),
+        Isolation::Shared => Some((plugin.id, Arc::default())),
+    }
+}
+
+fn keep(instance: Instance, organization: &Arc<str>) {
+    let Some(key) = key(&instance.plugin, organization).filter(|_| instance.served < SERVES) else { return };
+    WARMED.with_borrow_mut(|warm| {
+        let mine = warm.entry(key).or_default();
+        if mine.len() < WARM {
+            mine.push(instance);
+        }
+    });
+}

@@ -1,0 +1,238 @@
+//! From a file to a plugin that can be used: pinned, compiled, linked, asked what it is. Off the path of requests.
+
+use super::bindings::{PluginPre, hooks};
+use super::config::{Attachment, Grants, Isolation, Limits, OnFailure, Settings};
+use super::engine::{Engine, MEMORY, TICK};
+use super::instance::Instance;
+use super::kv;
+use super::outside::Origin;
+use super::series::{Handles, Series};
+use super::state::State;
+use sha2::{Digest as _, Sha256};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use wasmtime::component::Component;
+
+/// A plugin that is loaded.
+pub struct Plugin {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Never used twice; instances of another are not this one's.
+    pub(super) id: u64,
+    pub(super) order: i32,
+    pub(super) attachment: Attachment,
+    pub(super) on_failure: OnFailure,
+    pub(super) isolation: Isolation,
+    pub(super) grants: Grants,
+    pub(super) origins: Vec<Origin>,
+    pub(super) limits: Limits,
+    /// `[plugins.NAME.config]` as JSON text.
+    pub(super) config: String,
+    pub(super) engine: Arc<Engine>,
+    pub(super) kv: Arc<kv::Store>,
+    pub(super) pre: PluginPre<State>,
+    /// Instances at work.
+    pub(super) live: AtomicUsize,
+    described: OnceLock<Described>,
+    /// Metrics it used and has not declared, said once.
+    undeclared: Mutex<HashSet<String>>,
+}
+
+/// What a plugin says of itself.
+pub(super) struct Described {
+    pub hooks: hooks::Subscriptions,
+    pub events: hooks::Interests,
+    series: Handles,
+}
+
+/// What `tidegate plugin check` prints of a component.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Interfaces it imports.
+    pub imports: Vec<String>,
+    /// Its own name and version.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// Hooks it subscribes to.
+    pub hooks: Vec<&'static str>,
+    /// Kinds of events it wants.
+    pub events: Vec<&'static str>,
+    /// Schema of its configuration.
+    pub schema: Option<String>,
+}
+
+impl Plugin {
+    /// Loads a plugin: everything that can be wrong with it is found here.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub(super) async fn load(
+        name: &Arc<str>,
+        settings: &Settings,
+        engine: &Arc<Engine>,
+        kv: &Arc<kv::Store>,
+        series: &Series,
+    ) -> Result<(Arc<Self>, Facts), String> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let path = settings.path.display();
+        let bytes = std::fs::read(&settings.path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        pinned(settings.sha256.as_deref(), &bytes)?;
+        if settings.limits.memory.0 > MEMORY {
+            return Err(format!("limits.memory may be at most {}MiB", MEMORY >> 20));
+        }
+        let component =
+            Component::from_binary(&engine.engine, &bytes).map_err(|error| not_a_component(&bytes, &error))?;
+        let imports: Vec<String> =
+            component.component_type().imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
+        let wants_wasi = imports.iter().any(|import| import.starts_with("wasi:"));
+        let pre = engine
+            .linker(wants_wasi)
+            .instantiate_pre(&component)
+            .and_then(PluginPre::new)
+            .map_err(|error| format!("{path} does not fit the interface tidegate:plugin@0.1.0: {error:#}"))?;
+        let origins = settings.grants.http.iter().map(|url| Origin::read(url)).collect::<Result<_, _>>();
+        let origins = origins.map_err(|error| format!("grants.http: {error}"))?;
+        let mut config = serde_json::Value::Object(settings.config.clone());
+        reveal(&mut config)?;
+        let plugin = Arc::new(Self {
+            name: name.clone(),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            order: settings.order,
+            attachment: Attachment::new(&settings.attach),
+            on_failure: settings.on_failure,
+            isolation: settings.isolation,
+            grants: settings.grants.clone(),
+            origins,
+            limits: settings.limits,
+            config: config.to_string(),
+            engine: engine.clone(),
+            kv: kv.clone(),
+            pre,
+            live: AtomicUsize::new(0),
+            described: OnceLock::new(),
+            undeclared: Mutex::default(),
+        });
+        let said = describe(&plugin).await?;
+        conforms(&config, said.config_schema.as_deref())?;
+        if let Some(problem) = &said.config_problem {
+            return Err(format!("config: {problem}"));
+        }
+        let facts = Facts {
+            imports,
+            name: said.name.clone(),
+            version: said.version.clone(),
+            hooks: hook_names(said.hooks),
+            events: event_names(said.events),
+            schema: said.config_schema.clone(),
+        };
+        let described = Described { hooks: said.hooks, events: said.events, series: series.of(name, &said.metrics)? };
+        let _ = plugin.described.set(described);
+        Ok((plugin, facts))
+    }
+
+    /// What it says of itself. Only `load` sees a plugin without.
+    pub(super) fn described(&self) -> &Described {
+        self.described.get().expect("a plugin that is not described was not loaded")
+    }
+
+    /// Its metrics; none while it is being loaded.
+    pub(super) fn series(&self) -> Option<&Handles> {
+        self.described.get().map(|described| &described.series)
+    }
+
+    /// Milliseconds a hook may compute.
+    pub(super) fn budget(&self) -> u64 {
+        (self.limits.time.0.as_millis() / TICK.as_millis()).max(1) as u64
+    }
+
+    pub(super) fn undeclared(&self, name: &str, label: &str) {
+        let mut known = self.undeclared.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < 64 && known.insert(format!("{name}/{label}")) {
+            tracing::warn!(plugin = &*self.name, metric = name, label, "a plugin uses a metric it has not declared");
+        }
+    }
+}
+
+/// A fresh instance is asked, and dropped.
+async fn describe(plugin: &Arc<Plugin>) -> Result<hooks::Description, String> {
+    let mut instance = Instance::new(plugin).await.map_err(|failure| failure.to_string())?;
+    instance
+        .call(None, async |world, store| world.tidegate_plugin_hooks().call_describe(store).await)
+        .await
+        .map_err(|failure| format!("`describe` failed: {failure}"))
+}
+
+/// The file is the one that was meant.
+fn pinned(pin: Option<&str>, bytes: &[u8]) -> Result<(), String> {
+    let Some(pin) = pin else { return Ok(()) };
+    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if pin.trim_start_matches("sha256:").eq_ignore_ascii_case(&digest) {
+        return Ok(());
+    }
+    Err(format!("the file's SHA-256 is {digest}, not the pinned {pin}: it is another file than was meant"))
+}
+
+fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> String {
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            "this is a core WebAssembly module, not a component: build it for wasm32-wasip2, or make it one with `wasm-tools component new`".into()
+        }
+        [0, b'a', b's', b'm', ..] => format!("this component cannot be used: {error:#}"),
+        _ => "this is no WebAssembly file".into(),
+    }
+}
+
+/// Replaces texts that point to secrets.
+fn reveal(value: &mut serde_json::Value) -> Result<(), String> {
+    match value {
+        serde_json::Value::String(text) if text.starts_with("env:") || text.starts_with("file:") => {
+            let secret: crate::canon::Secret = serde_json::from_value(serde_json::Value::String(text.clone()))
+                .map_err(|error| format!("config: {error}"))?;
+            *text = secret.reveal().to_owned();
+            Ok(())
+        }
+        serde_json::Value::Array(items) => items.iter_mut().try_for_each(reveal),
+        serde_json::Value::Object(members) => members.values_mut().try_for_each(reveal),
+        _ => Ok(()),
+    }
+}
+
+/// The configuration is what the plugin's schema asks for. The message names places, never values: they may be secret.
+fn conforms(config: &serde_json::Value, schema: Option<&str>) -> Result<(), String> {
+    let Some(schema) = schema else { return Ok(()) };
+    let schema = serde_json::from_str(schema).map_err(|error| format!("the plugin's schema is no JSON: {error}"))?;
+    let validator =
+        jsonschema::validator_for(&schema).map_err(|error| format!("the plugin's schema is none: {error}"))?;
+    let wrong: Vec<String> = validator
+        .iter_errors(config)
+        .take(8)
+        .map(|error| format!("config{}: {}", error.instance_path().to_string().replace('/', "."), error.masked()))
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+fn hook_names(hooks: hooks::Subscriptions) -> Vec<&'static str> {
+    use hooks::Subscriptions as S;
+    [(S::ON_CALL, "on-call"), (S::ON_EVENTS, "on-events"), (S::ON_END, "on-end")]
+        .into_iter()
+        .filter_map(|(flag, name)| hooks.contains(flag).then_some(name))
+        .collect()
+}
+
+fn event_names(events: hooks::Interests) -> Vec<&'static str> {
+    use hooks::Interests as I;
+    [
+        (I::TEXT, "text"),
+        (I::THINKING, "thinking"),
+        (I::REFUSAL, "refusal"),
+        (I::TOOL_CALLS, "tool-calls"),
+        (I::OTHER, "other"),
+        (I::USAGE, "usage"),
+        (I::BOUNDARIES, "boundaries"),
+    ]
+    .into_iter()
+    .filter_map(|(flag, name)| events.contains(flag).then_some(name))
+    .collect()
+}

@@ -1,0 +1,118 @@
+//! Plugins: WebAssembly components that see every call and every event of its reply, and may change, answer, route or refuse
+//! it (`wit/` is the interface, docs/plugins.md the story).
+//!
+//! [`Plugins`] are loaded with the configuration, all or nothing, off the path of requests. [`Plugins::invite`] finds those
+//! attached to a request; where there are none it costs a branch. What runs is bounded in memory, in time it computes, in
+//! time it waits and in what it answers; it fails alone.
+
+#[allow(missing_docs, clippy::all, reason = "generated from wit/, where the documentation is")]
+mod bindings;
+mod chain;
+mod config;
+mod convert;
+mod engine;
+mod instance;
+mod kv;
+mod load;
+mod outside;
+mod series;
+mod state;
+mod view;
+
+pub use chain::{Answered, Guests, Judged, Seen};
+pub use config::{Config, Settings};
+pub use load::{Facts, Plugin};
+pub use state::{About, Hop, Notes};
+
+use engine::Engine;
+use prometheus::Registry;
+use series::Series;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What outlives every configuration: the engine, what plugins keep, their metrics.
+pub struct Host {
+    /// Started with the first plugin: a gateway without any has no use for it.
+    engine: Mutex<Option<Arc<Engine>>>,
+    /// Where compiled plugins are kept.
+    cache: Option<PathBuf>,
+    kv: Arc<kv::Store>,
+    series: Series,
+}
+
+impl Host {
+    /// Prepares a house for plugins. `cache`: a folder for compiled ones, made when needed.
+    ///
+    /// # Errors
+    /// The metrics are registered already.
+    pub fn new(cache: Option<PathBuf>, registry: &Registry) -> Result<Self, String> {
+        let series = Series::register(registry).map_err(|error| error.to_string())?;
+        Ok(Self { engine: Mutex::default(), cache, kv: Arc::default(), series })
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, String> {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*engine {
+            Some(engine) => Ok(engine.clone()),
+            None => Ok(engine.insert(Arc::new(Engine::start(self.cache.as_deref())?)).clone()),
+        }
+    }
+
+    /// Loads one plugin and says what it is.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with it, for people.
+    pub async fn load(&self, name: &Arc<str>, settings: &Settings) -> Result<(Arc<Plugin>, Facts), String> {
+        Plugin::load(name, settings, &self.engine()?, &self.kv, &self.series).await
+    }
+}
+
+/// The plugins of one configuration, in their order.
+#[derive(Default)]
+pub struct Plugins(Vec<Arc<Plugin>>);
+
+impl Plugins {
+    /// Loads all of them, or says what is wrong with each: place and sentence.
+    ///
+    /// # Errors
+    /// See above.
+    pub async fn load(config: &Config, host: &Host) -> Result<Self, Vec<(String, String)>> {
+        let (mut plugins, mut errors) = (Vec::new(), Vec::new());
+        for (name, settings) in config {
+            match host.load(name, settings).await {
+                Ok((plugin, facts)) => {
+                    tracing::info!(
+                        plugin = &**name,
+                        version = facts.version,
+                        hooks = facts.hooks.join(" "),
+                        "plugin loaded"
+                    );
+                    plugins.push(plugin);
+                }
+                Err(error) => errors.push((format!("plugins.{name}"), error)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        // Names are in order already; the sort keeps that among equals.
+        plugins.sort_by_key(|plugin| plugin.order);
+        // One that subscribes to nothing is never asked.
+        plugins.retain(|plugin| plugin.described().hooks != bindings::hooks::Subscriptions::empty());
+        Ok(Self(plugins))
+    }
+
+    /// The plugins that a request of this project for this model meets; `None`: none. `about` is made only if there are.
+    pub fn invite(
+        &self,
+        organization: &str,
+        project: &str,
+        model: &str,
+        about: impl FnOnce() -> About,
+    ) -> Option<Guests> {
+        let attached = |plugin: &&Arc<Plugin>| plugin.attachment.fits(organization, project, model);
+        let mut invited = self.0.iter().filter(attached).peekable();
+        invited.peek()?;
+        Some(Guests::new(invited.cloned().collect(), Arc::new(about())))
+    }
+}

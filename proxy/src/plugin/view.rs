@@ -1,0 +1,204 @@
+//! A call as a guest sees it: read as far as it asks, changed on a copy that counts only if the verdict says so.
+
+use super::bindings::{calls, types as wit};
+use super::convert;
+use crate::canon::call::Content;
+use crate::canon::{Call, Fault};
+use crate::wire::edit;
+use crate::wire::request::Request;
+use std::borrow::Cow;
+
+/// The call of one request, lent for the length of `on-call`.
+pub struct View {
+    request: Request,
+    /// What the guest made of it; `None`: nothing.
+    edited: Option<Request>,
+    /// Edits of the whole call that are not in `edited` yet.
+    deep: Option<Call>,
+    /// The whole call could not be read: the request is refused when the hook returns.
+    invalid: Option<Fault>,
+}
+
+/// What a hook left behind.
+pub(super) struct Left {
+    /// The request as it came.
+    pub request: Request,
+    /// The request as edited, why it cannot be said, or `None` if nothing was.
+    pub edited: Option<Result<Request, Fault>>,
+    /// The call itself is wrong.
+    pub invalid: Option<Fault>,
+}
+
+impl View {
+    pub fn new(request: Request) -> Self {
+        Self { request, edited: None, deep: None, invalid: None }
+    }
+
+    /// Ends the loan.
+    pub fn leave(mut self) -> Left {
+        let flushed = self.flush();
+        let edited = match flushed {
+            Err(fault) => Some(Err(fault)),
+            Ok(()) => self.edited.map(Ok),
+        };
+        Left { request: self.request, edited, invalid: self.invalid }
+    }
+
+    fn current(&self) -> &Request {
+        self.edited.as_ref().unwrap_or(&self.request)
+    }
+
+    /// The whole call; an empty one when it is invalid.
+    fn read(&mut self) -> Cow<'_, Call> {
+        if self.deep.is_none()
+            && let Err(fault) = self.current().call()
+        {
+            self.invalid.get_or_insert(fault);
+            return Cow::Owned(Call::default());
+        }
+        match &self.deep {
+            Some(call) => Cow::Borrowed(call),
+            None => self.current().call().map_or_else(|_| Cow::Owned(Call::default()), Cow::Borrowed),
+        }
+    }
+
+    /// The whole call, to be changed.
+    fn write(&mut self) -> &mut Call {
+        if self.deep.is_none() {
+            self.deep = Some(self.read().into_owned());
+        }
+        self.deep.get_or_insert_default()
+    }
+
+    /// Puts edits of the whole call into the body.
+    fn flush(&mut self) -> Result<(), Fault> {
+        if let Some(call) = self.deep.take()
+            && self.invalid.is_none()
+        {
+            self.edited = Some(self.current().with_call(&call)?);
+        }
+        Ok(())
+    }
+
+    pub fn model(&self) -> &str {
+        &self.current().model
+    }
+
+    pub fn set_model(&mut self, model: &str) -> Result<(), Fault> {
+        self.flush()?;
+        self.edited = Some(self.current().with_members(&[("model", Some(&edit::quoted(model)))])?);
+        Ok(())
+    }
+
+    pub fn size(&self) -> usize {
+        self.request.body().len()
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.current().keys()
+    }
+
+    pub fn json(&mut self, pointer: &str) -> Option<String> {
+        // A pointer must find what was written before, too; a call that cannot be said is reported when the hook returns.
+        if let Some(call) = &self.deep {
+            let edited = self.current().with_call(call).ok()?;
+            return at(&edited, pointer);
+        }
+        at(self.current(), pointer)
+    }
+
+    pub fn set_json(&mut self, key: &str, json: Option<&str>) -> Result<(), String> {
+        if key == "model" || key == "stream" {
+            return Err(format!("`{key}` cannot be set this way"));
+        }
+        if let Some(json) = json {
+            crate::wire::json::validate(json.as_bytes()).map_err(|error| format!("this is no JSON: {}", error.what))?;
+        }
+        let flushed = self.flush().and_then(|()| self.current().with_members(&[(key, json.map(str::as_bytes))]));
+        self.edited = Some(flushed.map_err(|fault| fault.message)?);
+        Ok(())
+    }
+
+    pub fn parameters(&mut self) -> wit::Parameters {
+        convert::parameters(&self.read())
+    }
+
+    pub fn set_parameters(&mut self, parameters: wit::Parameters) {
+        convert::set_parameters(self.write(), parameters);
+    }
+
+    pub fn tools(&mut self) -> Vec<wit::Tool> {
+        self.read().tools.iter().map(convert::tool).collect()
+    }
+
+    pub fn set_tools(&mut self, tools: Vec<wit::Tool>) {
+        self.write().tools = tools.into_iter().map(convert::tool_back).collect();
+    }
+
+    pub fn turn_count(&mut self) -> usize {
+        self.read().turns.len()
+    }
+
+    pub fn turns(&mut self, start: usize, count: usize) -> Vec<wit::Turn> {
+        self.read().turns.iter().skip(start).take(count).map(convert::turn).collect()
+    }
+
+    pub fn splice_turns(&mut self, start: usize, remove: usize, insert: Vec<wit::Turn>) {
+        let turns = &mut self.write().turns;
+        let start = start.min(turns.len());
+        let end = start.saturating_add(remove).min(turns.len());
+        turns.splice(start..end, insert.into_iter().map(convert::turn_back));
+    }
+
+    pub fn texts(&mut self, start: usize) -> Vec<calls::Passage> {
+        let call = self.read();
+        let mut out = Vec::new();
+        for (turn, said) in call.turns.iter().enumerate().skip(start) {
+            for (piece, content) in said.content.iter().enumerate() {
+                let mut add = |inner: usize, kind, text: &str| {
+                    let place = calls::Place { turn: turn as u32, piece: piece as u32, inner: inner as u32 };
+                    out.push(calls::Passage { place, role: convert::role(said.role), kind, text: text.to_owned() });
+                };
+                match content {
+                    Content::Text(text) => add(0, calls::PassageKind::Text, text),
+                    Content::Refusal(text) => add(0, calls::PassageKind::Refusal, text),
+                    Content::Thinking { text, .. } => add(0, calls::PassageKind::Thinking, text),
+                    Content::ToolCall { arguments, .. } => add(0, calls::PassageKind::Arguments, arguments),
+                    Content::ToolResult { content, .. } => {
+                        for (inner, content) in content.iter().enumerate() {
+                            if let Content::Text(text) = content {
+                                add(inner, calls::PassageKind::ToolResult, text);
+                            }
+                        }
+                    }
+                    Content::Image(_) | Content::RedactedThinking { .. } | Content::Other { .. } => {}
+                }
+            }
+        }
+        out
+    }
+
+    /// False where no text stands.
+    pub fn set_text(&mut self, place: calls::Place, text: String) -> bool {
+        let (turn, piece, inner) = (place.turn as usize, place.piece as usize, place.inner as usize);
+        let content = self.write().turns.get_mut(turn).and_then(|turn| turn.content.get_mut(piece));
+        match content {
+            Some(Content::Text(old) | Content::Refusal(old) | Content::ToolCall { arguments: old, .. }) => *old = text,
+            Some(Content::Thinking { text: old, signature }) => {
+                *old = text;
+                *signature = None;
+            }
+            Some(Content::ToolResult { content, .. }) => match content.get_mut(inner) {
+                Some(Content::Text(old)) => *old = text,
+                _ => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn at(request: &Request, pointer: &str) -> Option<String> {
+    let body = crate::wire::json::validate(request.body()).ok()?;
+    edit::pointer(body, pointer).map(|json| json.raw().to_owned())
+}

@@ -1,0 +1,102 @@
+//! The plugins of one request between the rooms: shared by whoever carries the reply and by the tab, which tells them the end.
+
+use super::Rooms;
+use crate::canon::{Caller, Event, Fault, Record, Route};
+use crate::ledger::{AtClose, Tab};
+use crate::plugin::{About, Guests, Hop, Judged, Seen};
+use crate::wire::request::Request;
+use http::HeaderMap;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// See the module. Empty while they are being asked; for ever, if that was cut short.
+pub(super) struct Party {
+    about: Arc<About>,
+    guests: RefCell<Option<Guests>>,
+}
+
+/// The plugins attached to this request, if there are any. The tab will tell them its end.
+pub(super) fn invite(
+    now: &Rooms,
+    caller: &Caller,
+    request: &Request,
+    headers: &HeaderMap,
+    endpoint: &Arc<str>,
+    tab: &mut Tab,
+) -> Option<Rc<Party>> {
+    let about = || About {
+        id: tab.request_id().to_owned(),
+        caller: caller.clone(),
+        endpoint: endpoint.clone(),
+        model: request.asked.clone(),
+        stream: request.stream,
+        user: request.user(),
+        headers: headers.clone(),
+        route: Mutex::default(),
+        notes: Mutex::default(),
+    };
+    let guests = now.plugins.invite(&caller.organization, &caller.project, &request.model, about)?;
+    let party = Rc::new(Party { about: guests.about().clone(), guests: RefCell::new(Some(guests)) });
+    tab.at_close(party.clone());
+    Some(party)
+}
+
+impl Party {
+    /// Shows the plugins the call.
+    ///
+    /// # Errors
+    /// A refusal, or a failure that must not be passed over.
+    pub async fn on_call(&self, request: Request) -> Result<Judged, Fault> {
+        let guests = self.guests.borrow_mut().take();
+        let Some(mut guests) = guests else { return Ok(Judged::untouched(request)) };
+        let judged = guests.on_call(request).await;
+        self.guests.replace(Some(guests));
+        judged
+    }
+
+    /// Whether any of them wants to see the reply.
+    pub fn watches(&self) -> bool {
+        self.guests.borrow().as_ref().is_some_and(Guests::watch)
+    }
+
+    /// Shows them a piece of the reply.
+    pub async fn on_events(self: Rc<Self>, events: Vec<Event>) -> Seen {
+        let guests = self.guests.borrow_mut().take();
+        let Some(mut guests) = guests else { return Seen::Pass };
+        let seen = guests.on_events(events).await;
+        self.guests.replace(Some(guests));
+        seen
+    }
+
+    /// Says what serves the request.
+    pub fn routed(&self, route: &Route, tab: &Tab) {
+        let hop = Hop {
+            name: route.name.to_string(),
+            backend: tab.backend().to_owned(),
+            model: tab.model().to_owned(),
+            attempt: tab.attempts(),
+        };
+        *self.about.route.lock().unwrap_or_else(PoisonError::into_inner) = Some(hop);
+    }
+
+    /// Those that changed something, for the header.
+    pub fn acted(&self) -> Vec<String> {
+        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.acted.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl AtClose for Party {
+    fn tags(&self) -> Vec<String> {
+        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.acted.iter().map(|plugin| format!("plugin:{plugin}")).chain(notes.tags.iter().cloned()).collect()
+    }
+
+    fn closed(&self, record: &Record) {
+        if let Some(guests) = self.guests.borrow_mut().take() {
+            let record = record.clone();
+            tokio::task::spawn_local(async move { guests.on_end(&record).await });
+        }
+    }
+}

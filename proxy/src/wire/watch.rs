@@ -1,0 +1,150 @@
+//! A stream that somebody looks at on its way: events beside the bytes, and the step from bytes to events when they differ.
+//!
+//! As long as nothing is changed the bytes go out as they came. What has gone out so is kept in mind, shortly: the parts, and
+//! of each the first piece of a kind. When something is changed after all, the client's writer is told of that without being
+//! listened to, and goes on from there.
+
+use super::frame::Frame;
+use super::{Dialect, ReadReply, ReplyHead, WriteReply};
+use crate::canon::{Event, Fault};
+use bytes::BytesMut;
+
+/// See the module.
+pub struct Watch {
+    client: Dialect,
+    head: ReplyHead,
+    /// Where both sides speak alike the pipe reads no events by itself.
+    reader: Option<Box<dyn ReadReply>>,
+    /// What came since it was last asked.
+    events: Vec<Event>,
+    /// What has gone out as bytes, in short.
+    history: Vec<Event>,
+    /// The client's writer, once events go out and no bytes.
+    writer: Option<Box<dyn WriteReply>>,
+}
+
+impl Watch {
+    /// `backend`: what its frames are to be read as; `None` where the pipe reads them.
+    pub fn new(client: Dialect, backend: Option<Dialect>, head: ReplyHead) -> Self {
+        // Without a reader there never are bytes to let through.
+        let writer = backend.is_none().then(|| client.codec().writer(head.clone()));
+        let reader = backend.map(|dialect| dialect.codec().reader());
+        Self { client, head, reader, events: Vec::new(), history: Vec::new(), writer }
+    }
+
+    /// Reads a frame that passes.
+    pub(super) fn read(&mut self, frame: &Frame) {
+        if let Some(reader) = &mut self.reader {
+            reader.read(frame, &mut self.events);
+        }
+    }
+
+    /// Takes events that the pipe read.
+    pub(super) fn take_in(&mut self, events: &mut Vec<Event>) {
+        self.events.append(events);
+    }
+
+    /// The reply is over, well or with this fault.
+    pub(super) fn end(&mut self, fault: Option<&Fault>) {
+        let ended = |events: &[Event]| matches!(events.last(), Some(Event::Stop(_) | Event::Fault(_)));
+        if fault.is_none()
+            && !ended(&self.events)
+            && let Some(reader) = &mut self.reader
+        {
+            reader.end(&mut self.events);
+        }
+        if let Some(fault) = fault
+            && !matches!(self.events.last(), Some(Event::Fault(_)))
+        {
+            self.events.push(Event::Fault(fault.clone()));
+        }
+    }
+
+    /// What came since it was last asked.
+    pub fn take(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Events go out from now on, or have from the beginning.
+    pub fn is_written(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// These went out as the bytes they came in.
+    pub fn passed(&mut self, events: &[Event]) {
+        for event in events {
+            match (self.history.last_mut(), event) {
+                (Some(Event::Usage(last)), Event::Usage(usage)) => last.update(usage),
+                (Some(Event::Delta(last)), Event::Delta(delta))
+                    if std::mem::discriminant(last) == std::mem::discriminant(delta) => {}
+                _ => {
+                    if let Event::Start { id: Some(id), .. } = event {
+                        // The client has seen the backend's id: the rest of the stream bears it, too.
+                        let own = ["chatcmpl-", "msg_"].iter().find_map(|prefix| id.strip_prefix(prefix));
+                        self.head.id = own.unwrap_or(id).to_owned();
+                    }
+                    self.history.push(event.clone());
+                }
+            }
+        }
+    }
+
+    /// Writes events in the client's dialect. A fault among them is left to the caller.
+    pub fn write(&mut self, events: &[Event], out: &mut BytesMut) {
+        let history = std::mem::take(&mut self.history);
+        let writer = self.writer.get_or_insert_with(|| {
+            let mut writer = self.client.codec().writer(self.head.clone());
+            let mut unheard = BytesMut::new();
+            history.iter().for_each(|event| writer.write(event, &mut unheard));
+            writer
+        });
+        for event in events.iter().filter(|event| !matches!(event, Event::Fault(_))) {
+            writer.write(event, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::{Delta, Part, StopReason, Usage};
+
+    /// Bytes up to here, events from here on: together they are what events alone would have been.
+    #[test]
+    fn the_step_from_bytes_to_events_leaves_no_mark() {
+        let text = |text: &str| Event::Delta(Delta::Text(text.into()));
+        let events = vec![
+            Event::Start { id: Some("chatcmpl-7".into()), model: None },
+            Event::Usage(Usage { input: Some(3), ..Usage::default() }),
+            Event::Open(Part::Text),
+            text("a"),
+            text("b"),
+            Event::Close,
+            Event::Open(Part::ToolCall { id: "i".into(), name: "f".into() }),
+            Event::Delta(Delta::Arguments("{\"x\":".into())),
+            Event::Delta(Delta::Arguments("1}".into())),
+            Event::Close,
+            Event::Usage(Usage { output: Some(2), ..Usage::default() }),
+            Event::Stop(StopReason::ToolUse),
+        ];
+        for client in Dialect::ALL {
+            let head = ReplyHead { id: "7".into(), model: "m".into(), stream_usage: true, ..ReplyHead::default() };
+            let written = |events: &[Event]| {
+                let (mut writer, mut out) = (client.codec().writer(head.clone()), BytesMut::new());
+                events.iter().for_each(|event| writer.write(event, &mut out));
+                out
+            };
+            let whole = written(&events);
+            for at in 0..=events.len() {
+                let mut watch = Watch::new(client, Some(client), ReplyHead { id: "other".into(), ..head.clone() });
+                watch.passed(&events[..at]);
+                let mut out = written(&events[..at]);
+                watch.write(&events[at..], &mut out);
+                // Before the first event has passed the client has seen no id.
+                let own =
+                    String::from_utf8_lossy(&out).replace("chatcmpl-other", "chatcmpl-7").replace("msg_other", "msg_7");
+                assert_eq!(own, String::from_utf8_lossy(&whole), "{client:?} at {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Plugins from socket to socket: what each answer does to a request and its reply, and what each way to fail does not do.
+//!
+//! The guests are one plugin in core WebAssembly text (`wit/examples/pass.wat`) with one function's body replaced, so these
+//! tests need no toolchain but the one they are built with. First-party plugins are tried by `proxy/tests/clients`.
+
+use crate::fake::{CHAT, Fake, chat_stream, json, stream};
+use crate::gateway::{Gateway, one_backend};
+use std::path::{Path, PathBuf};
+use tidegate::canon::Outcome;
+
+const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+
+/// The functions of the example that a case can replace, by how their definition begins.
+const DESCRIBE: &str = "#describe\")";
+const ON_CALL: &str = "#on-call\")";
+const ON_EVENTS: &str = "exchange.on-events\")";
+const ON_END: &str = "#on-end\")";
+
+/// `pass.wat` with instructions at the beginning of a function.
+fn wat(function: &str, body: &str) -> String {
+    let example = include_str!("../../../wit/examples/pass.wat");
+    let at = example.find(function).expect("the example has this function");
+    let line = at + example[at..].find('\n').unwrap();
+    format!("{}\n{body}\n{}", &example[..line], &example[line..])
+}
+
+/// A component file in a folder of its own.
+struct Guest(PathBuf);
+
+impl Guest {
+    fn new(text: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+        let mut resolve = wit_parser::Resolve::default();
+        let (package, _) = resolve.push_path(&root).unwrap();
+        let world = resolve.select_world(&[package], Some("plugin")).unwrap();
+        let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
+            .unwrap();
+        let component =
+            wit_component::ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
+        let path = std::env::temp_dir().join(format!("tidegate-guest-{}.wasm", uuid::Uuid::now_v7()));
+        std::fs::write(&path, component).unwrap();
+        Self(path)
+    }
+
+    fn section(&self, name: &str, more: &str) -> String {
+        format!("[plugins.{name}]\npath = \"{}\"\n{more}\n", self.0.display())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn fake() -> Fake {
+    Fake::start(|seen| {
+        if seen.body.contains("\"stream\":true") {
+            stream(&chat_stream("m"), 9)
+        } else {
+            json(200, "", &CHAT.replace("served", "m"))
+        }
+    })
+}
+
+/// A gateway with one plugin, in front of a fake that speaks under the model's own name.
+fn before(fake: &Fake, guest: &Guest, more: &str) -> Gateway {
+    Gateway::start(&format!("{}{}", one_backend("openai", &fake.url(), ""), guest.section("p", more)))
+}
+
+#[test]
+fn one_that_lets_everything_pass_leaves_no_mark() {
+    let guest = Guest::new(&wat(ON_CALL, ""));
+    let fake = fake();
+    let with = before(&fake, &guest, "");
+    let without = Gateway::start(&one_backend("openai", &fake.url(), ""));
+    for (path, body) in [
+        ("/v1/chat/completions", STREAM.to_owned()),
+        ("/v1/chat/completions", STREAM.replace("true}", "true,\"stream_options\":{\"include_usage\":true}}")),
+        ("/v1/chat/completions", CALL.to_owned()),
+    ] {
+        let (one, other) = (with.post(path, &body), without.post(path, &body));
+        assert_eq!((one.status, &one.body), (200, &other.body), "{body}");
+        assert_eq!(one.header("x-tidegate-plugins"), None);
+    }
+    // Across dialects, too; ids and times are the gateway's own there.
+    let text = |answer: crate::gateway::Answer| answer.json()["content"][0]["text"].clone();
+    assert_eq!(text(with.post("/v1/messages", CALL)), text(without.post("/v1/messages", CALL)));
+    assert!(with.post("/v1/messages", STREAM).body.contains("message_stop"));
+    for record in with.wait_for_records(5) {
+        assert_eq!((record.outcome, record.tags.len()), (Outcome::Ok, 0));
+    }
+    let metrics = with.operator("/metrics").body;
+    assert!(metrics.contains("tidegate_plugin_duration_seconds_count{hook=\"on_call\",plugin=\"p\"} 5"), "{metrics}");
+    assert!(metrics.contains("tidegate_plugin_duration_seconds_count{hook=\"on_end\",plugin=\"p\"} 5"), "{metrics}");
+}
+
+/// What a hook does wrong, the kind it is counted as, and what the failing plugin's settings must be for it.
+#[test]
+fn each_failure_ends_its_own_request_and_nothing_else() {
+    let forever = "(loop $l (br $l))";
+    let hoard = "(drop (memory.grow (i32.const 16384)))";
+    // A `change` with these events: one of 44 bytes at 1024.
+    let change = |event: &str| {
+        format!(
+            "{event} (i32.store8 (i32.const 512) (i32.const 1)) (i32.store (i32.const 516) (i32.const 1024)) (i32.store (i32.const 520) (i32.const 1)) (return (i32.const 512))"
+        )
+    };
+    let text = |at: usize, length: usize| {
+        format!(
+            "(i32.store8 (i32.const 1024) (i32.const 2)) (i32.store8 (i32.const 1028) (i32.const 0)) (i32.store (i32.const 1032) (i32.const {at})) (i32.store (i32.const 1036) (i32.const {length}))"
+        )
+    };
+    let unclosed = change("(i32.store8 (i32.const 1024) (i32.const 3))");
+    let not_utf8 = change(&format!("(i32.store8 (i32.const 2000) (i32.const 255)) {}", text(2000, 1)));
+    let large = change(&format!("(drop (memory.grow (i32.const 48))) {}", text(4096, 2 << 20)));
+    let out_of_bounds = change(&text(0, 1 << 30));
+    let cases: [(&str, &str, &str, &str); 10] = [
+        ("trap in on-call", ON_CALL, "unreachable", "trap"),
+        ("trap in on-events", ON_EVENTS, "unreachable", "trap"),
+        ("no end in on-call", ON_CALL, forever, "timeout"),
+        ("no end in on-events", ON_EVENTS, forever, "timeout"),
+        ("a gigabyte", ON_CALL, hoard, "memory"),
+        ("a call that is kept", ON_CALL, "(return (i32.const 256))", "trap"),
+        ("a close without a part", ON_EVENTS, &unclosed, "rejected"),
+        ("text that is none", ON_EVENTS, &not_utf8, "trap"),
+        ("more than it may answer", ON_EVENTS, &large, "rejected"),
+        ("memory that is not its own", ON_EVENTS, &out_of_bounds, "trap"),
+    ];
+    let fake = fake();
+    for (name, function, body, kind) in cases {
+        let guest = Guest::new(&wat(function, body));
+        let settings = "attach = { projects = [\"web\"] }\nlimits = { output = \"1MiB\", time = \"20ms\" }";
+        let gateway = before(&fake, &guest, settings);
+        let answer = gateway.post("/v1/chat/completions", CALL);
+        assert_eq!(answer.status, 500, "{name}: {}", answer.body);
+        assert_eq!(answer.json()["error"]["code"], "plugin_failed", "{name}");
+        assert!(!answer.body.contains("wasm") && !answer.body.contains("guest-"), "{name}: {}", answer.body);
+        let streamed = gateway.post("/v1/chat/completions", STREAM);
+        let broken =
+            streamed.status == 500 || (streamed.body.contains("plugin_failed") && !streamed.body.contains("[DONE]"));
+        assert!(broken, "{name}: {} {}", streamed.status, streamed.body);
+        let anthropic = gateway.post("/v1/messages", CALL);
+        assert_eq!((anthropic.status, anthropic.json()["type"].as_str()), (500, Some("error")), "{name}");
+        // Another project does not meet the plugin and is not disturbed.
+        let other = gateway.raw(&crate::gateway::post(
+            "/v1/chat/completions",
+            "authorization: Bearer dfproj_small\r\ncontent-type: application/json\r\n",
+            CALL.as_bytes(),
+        ));
+        assert_eq!(other.status, 200, "{name}: {}", other.body);
+        let records = gateway.wait_for_records(4);
+        let outcomes = records.iter().filter(|record| record.outcome == Outcome::Plugin).count();
+        assert_eq!(outcomes, 3, "{name}: {records:#?}");
+        let metrics = gateway.operator("/metrics").body;
+        let hook = if function == ON_CALL { "on_call" } else { "on_events" };
+        let line = format!("tidegate_plugin_errors_total{{hook=\"{hook}\",kind=\"{kind}\",plugin=\"p\"}} 3");
+        assert!(metrics.contains(&line), "{name}: no {line} in\n{metrics}");
+        assert!(metrics.contains("error_type=\"plugin_failed\""), "{name}");
+    }
+}
+
+#[test]
+fn a_failure_that_may_be_passed_over_is() {
+    let fake = fake();
+    for (function, hook) in [(ON_CALL, "on_call"), (ON_EVENTS, "on_events"), (ON_END, "on_end")] {
+        let guest = Guest::new(&wat(function, "unreachable"));
+        let gateway = before(&fake, &guest, "on_failure = \"open\"");
+        let without = Gateway::start(&one_backend("openai", &fake.url(), ""));
+        for body in [CALL, STREAM] {
+            let (one, other) = (gateway.post("/v1/chat/completions", body), without.post("/v1/chat/completions", body));
+            assert_eq!((one.status, one.body), (200, other.body), "{hook}");
+        }
+        let records = gateway.wait_for_records(2);
+        assert!(
+            records.iter().all(|record| record.outcome == Outcome::Ok && record.input_tokens == Some(11)),
+            "{records:#?}"
+        );
+        let line = format!("tidegate_plugin_errors_total{{hook=\"{hook}\",kind=\"trap\",plugin=\"p\"}} 2");
+        let began = std::time::Instant::now();
+        while !gateway.operator("/metrics").body.contains(&line) {
+            assert!(began.elapsed().as_secs() < 5, "no {line}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_loaded_is_refused_with_a_reason() {
+    let good = Guest::new(&wat(ON_CALL, ""));
+    let traps = Guest::new(&wat(DESCRIBE, "unreachable"));
+    let folder = std::env::temp_dir().join(format!("tidegate-load-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        std::fs::write(folder.join(name), bytes).unwrap();
+        folder.join(name)
+    };
+    let empty = wat::parse_str("(component)").unwrap();
+    let core = wat::parse_str("(module)").unwrap();
+    let import =
+        wat::parse_str("(component (import \"tidegate:plugin/nothing@0.1.0\" (instance (export \"f\" (func)))))")
+            .unwrap();
+    let cases = [
+        (folder.join("absent.wasm"), "", "cannot read"),
+        (file("text.wasm", b"hello"), "", "no WebAssembly file"),
+        (file("core.wasm", &core), "", "not a component"),
+        (file("empty.wasm", &empty), "", "does not fit the interface"),
+        (file("import.wasm", &import), "", "tidegate:plugin/nothing"),
+        (good.0.clone(), "sha256 = \"00\"", "not the pinned"),
+        (good.0.clone(), "limits = { memory = \"1GiB\" }", "at most 256MiB"),
+        (good.0.clone(), "grants = { http = [\"sink\"] }", "grants.http"),
+        (traps.0.clone(), "", "`describe` failed"),
+    ];
+    let registry = prometheus::Registry::new();
+    let host = tidegate::plugin::Host::new(None, &registry).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (path, more, why) in cases {
+        let text = format!("[p]\npath = \"{}\"\n{more}\n", path.display());
+        let config: tidegate::plugin::Config = figment::Figment::new()
+            .merge(<figment::providers::Toml as figment::providers::Format>::string(&text))
+            .extract()
+            .unwrap();
+        let errors = runtime.block_on(tidegate::plugin::Plugins::load(&config, &host)).err().expect(why);
+        assert_eq!(errors[0].0, "plugins.p");
+        assert!(errors[0].1.contains(why), "{why}: {}", errors[0].1);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
