@@ -1,0 +1,113 @@
+//! Refuses calls and holds back replies that break its rules.
+//!
+//! Rules are phrases or patterns. On a stream nothing of a refused text leaves: a phrase is held from its first word, and where
+//! there are patterns, the last `window` bytes are held at any time.
+
+mod config;
+mod injection;
+mod reply;
+mod rules;
+
+use tidegate_plugin::prelude::*;
+use tidegate_plugin::window::{Kind, Window};
+use tidegate_plugin::{Opaque, Passage, PassageKind, json};
+
+use crate::config::{Config, Reader};
+use crate::reply::Watch;
+use crate::rules::{Action, Rules};
+
+const REFUSED: Metric = Metric::counter("refused", "Calls and replies refused.").label("side", &["call", "reply"]);
+const MASKED: Metric = Metric::counter("masked", "Texts masked.").label("side", &["call", "reply"]);
+
+/// The plugin.
+#[derive(Deserialize)]
+#[serde(try_from = "Config")]
+struct Guard {
+    on_calls: Rules,
+    on_replies: Rules,
+    readers: Vec<Reader>,
+    kinds: Vec<Kind>,
+    window: usize,
+    refuse_parts: Vec<Opaque>,
+}
+
+impl Plugin for Guard {
+    type Exchange = Window;
+    const HOOKS: Hooks = Hooks::ON_CALL.union(Hooks::ON_EVENTS);
+    const SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
+    const METRICS: &'static [Metric] = &[REFUSED, MASKED];
+
+    fn hooks(&self) -> Hooks {
+        let mut hooks = Hooks::empty();
+        hooks.set(Hooks::ON_CALL, !self.on_calls.is_empty() || !self.refuse_parts.is_empty());
+        hooks.set(Hooks::ON_EVENTS, !self.on_replies.is_empty() && !self.kinds.is_empty());
+        hooks
+    }
+
+    fn events(&self) -> Interests {
+        self.kinds.iter().fold(Interests::empty(), |all, kind| {
+            all | match kind {
+                Kind::Text => Interests::TEXT,
+                Kind::Thinking => Interests::THINKING,
+                Kind::Refusal => Interests::REFUSAL,
+                Kind::Arguments => Interests::TOOL_CALLS,
+            }
+        })
+    }
+
+    fn on_call(&self, call: &Call, _: &mut Window) -> Verdict {
+        if let Some(part) = Opaque::first_in(call, &self.refuse_parts) {
+            REFUSED.count_as("call");
+            return Verdict::refuse("unreadable_part", format!("This gateway lets no {} pass unread.", part.words()));
+        }
+        let mut masked = 0;
+        for passage in call.texts(0) {
+            if !self.readers.iter().any(|reader| reader.reads(&passage)) {
+                continue;
+            }
+            match self.judge(&passage) {
+                Ok(None) => {}
+                Ok(Some(text)) => {
+                    call.set_text(passage.place, &text);
+                    masked += 1;
+                }
+                Err(refusal) => {
+                    REFUSED.count_as("call");
+                    return Verdict::Refuse(refusal);
+                }
+            }
+        }
+        if masked == 0 {
+            return Verdict::Pass;
+        }
+        MASKED.add("call", f64::from(masked));
+        Verdict::Change
+    }
+
+    fn on_events(&self, window: &mut Window, events: Vec<Event>) -> Rewrite {
+        window.rewrite(events, &mut Watch { rules: &self.on_replies, kinds: &self.kinds, window: self.window })
+    }
+}
+tidegate_plugin::export!(Guard);
+
+impl Guard {
+    /// The text of a passage with what is masked in it, if anything is.
+    fn judge(&self, passage: &Passage) -> Result<Option<String>, Refusal> {
+        let mut refusal = None;
+        let mut look = |text: &str| match self.on_calls.rewrite(text) {
+            Ok(masked) => masked,
+            Err(found) => {
+                refusal.get_or_insert(found);
+                None
+            }
+        };
+        let masked = match passage.kind {
+            PassageKind::Arguments => json::edit_strings(&passage.text, look),
+            _ => look(&passage.text),
+        };
+        refusal.map_or(Ok(masked), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests;
