@@ -12,6 +12,7 @@ mod reply;
 pub use body::Body;
 pub use head::{fault_response, plain_response};
 pub use models::{list_models, show_model};
+pub use party::ending;
 
 use crate::backend::{Backends, Try};
 use crate::canon::{Fault, FaultKind};

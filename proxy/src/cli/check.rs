@@ -23,14 +23,33 @@ impl Check {
             return Ok(());
         }
         let config = self.from.load(&[])?;
+        let plugins = load_plugins(&config.plugins)?;
         let projects: usize = config.organizations.values().map(|organization| organization.projects.len()).sum();
         let name = self.from.file().map_or("the built-in configuration".to_owned(), |path| path.display().to_string());
         super::print(&format!(
-            "{name} is good: {} backends, {} models, {} organizations, {projects} projects\n",
+            "{name} is good: {} backends, {} models, {} organizations, {projects} projects, {plugins} plugins\n",
             config.backends.len(),
             config.models.len(),
             config.organizations.len()
         ));
         Ok(())
     }
+}
+
+/// Loads the plugins as `serve` would: only then is known whether they fit.
+fn load_plugins(config: &crate::plugin::Config) -> Result<usize, String> {
+    if config.is_empty() {
+        return Ok(0);
+    }
+    let host = crate::plugin::Host::new(None, &prometheus::Registry::new())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))?;
+    runtime.block_on(crate::plugin::Plugins::load(config, &host)).map_err(|errors| {
+        let problems: Vec<_> =
+            errors.into_iter().map(|(place, what)| crate::config::Problem::new(place, what)).collect();
+        super::explain(&problems)
+    })?;
+    Ok(config.len())
 }

@@ -4,6 +4,7 @@ mod check;
 mod keys;
 mod log;
 mod models;
+mod plugin;
 mod serve;
 mod table;
 mod usage;
@@ -30,6 +31,8 @@ enum Verb {
     Keys(keys::Keys),
     /// List the configured models, or fetch one.
     Models(models::Models),
+    /// Write, check, try and measure plugins.
+    Plugin(plugin::Plugin),
     /// Show what was used, by whom and at what price.
     Usage(usage::Usage),
 }
@@ -45,6 +48,7 @@ impl Command {
             Verb::Check(check) => check.run(),
             Verb::Keys(keys) => keys.run(),
             Verb::Models(models) => models.run(),
+            Verb::Plugin(plugin) => plugin.run(),
             Verb::Usage(usage) => usage.run(),
         }
     }

@@ -101,14 +101,25 @@ impl Guests {
     ///
     /// # Errors
     /// A refusal, a failure that must not be passed over, or a call that turned out to be invalid.
-    pub async fn on_call(&mut self, mut request: Request) -> Result<Judged, Fault> {
+    pub async fn on_call(&mut self, request: Request) -> Result<Judged, Fault> {
+        let mut seen = 0;
+        let judged = self.judge(request, &mut seen).await;
+        if !matches!(&judged, Ok(Judged { answer: None, .. })) {
+            // Those further down never saw the call: its end is none of their business.
+            self.guests.truncate(seen);
+        }
+        judged
+    }
+
+    /// `seen`: how many of them were reached.
+    async fn judge(&mut self, mut request: Request, seen: &mut usize) -> Result<Judged, Fault> {
         let mut backend = None;
-        for at in 0..self.guests.len() {
-            let guest = &mut self.guests[at];
+        for guest in &mut self.guests {
+            *seen += 1;
             if !guest.plugin.described().hooks.contains(Subscriptions::ON_CALL) {
                 continue;
             }
-            let before = request.clone();
+            let before = (guest.plugin.on_failure == OnFailure::Open).then(|| request.clone());
             let verdict = match guest.ask_call(&self.about, request).await? {
                 Ok((judged, verdict)) => {
                     request = judged;
@@ -116,7 +127,8 @@ impl Guests {
                 }
                 Err(failure) => {
                     guest.fail(&self.about, Hook::Call, &failure)?;
-                    request = before;
+                    let lost = || Fault::internal("a request was lost between plugins");
+                    request = before.ok_or_else(lost)?;
                     continue;
                 }
             };
@@ -125,7 +137,9 @@ impl Guests {
                 Verdict::Change => guest.acted(&self.about, "change"),
                 Verdict::Route(destination) => {
                     guest.acted(&self.about, "route");
-                    backend = destination.backend.or(backend);
+                    // Another model's backends are others: an earlier choice among them says nothing.
+                    let earlier = backend.filter(|_| destination.model.is_none());
+                    backend = destination.backend.or(earlier);
                 }
                 Verdict::Refuse(refusal) => {
                     guest.acted(&self.about, "refuse");
@@ -138,8 +152,6 @@ impl Guests {
                         Ok(events) => {
                             guest.acted(&self.about, "respond");
                             let answer = Answered { plugin: guest.plugin.name.clone(), events };
-                            // Those further down never saw the call.
-                            self.guests.truncate(at + 1);
                             return Ok(Judged { request, answer: Some(answer), backend });
                         }
                         Err(wrong) => {
@@ -257,10 +269,10 @@ impl Guest {
             Ok(asked) => asked,
             Err(failure) => return Ok(Err(failure)),
         };
+        self.exchange = admission.exchange;
         if let Some(fault) = left.invalid {
             return Err(fault);
         }
-        self.exchange = admission.exchange;
         if self.exchange.is_none() {
             self.leave(about);
         }
@@ -314,6 +326,10 @@ impl Guest {
             && answer.as_ref().is_some_and(|answer| !matches!(answer.last(), Some(Event::Fault(_))))
         {
             return Err(Stopped::Failed(Failure::rejected(format!("it hid a fault: {}", fault.message))));
+        }
+        let stops = |events: &[Event]| matches!(events.last(), Some(Event::Stop(_)));
+        if stops(events) && answer.as_ref().is_some_and(|answer| !stops(answer)) {
+            return Err(Stopped::Failed(Failure::rejected("it left the reply without an end")));
         }
         self.follow(answer.as_deref().unwrap_or(events)).map_err(Stopped::Failed)?;
         self.woven |= answer.is_some();

@@ -356,7 +356,7 @@ pub(super) fn refusal(plugin: &str, refusal: &wit::Refusal) -> Fault {
     let status = if (400..=599).contains(&refusal.status) { refusal.status } else { 403 };
     let word = |letter: char| if letter.is_ascii_lowercase() || letter.is_ascii_digit() { letter } else { '_' };
     let code: String = refusal.code.chars().take(64).map(word).collect();
-    let mut message: String = refusal.message.chars().take(1000).collect();
+    let mut message = refusal.message[..refusal.message.floor_char_boundary(1000)].to_owned();
     if message.is_empty() {
         message = format!("The plugin `{plugin}` refused this request.");
     }

@@ -16,7 +16,7 @@ pub(super) const MEMORY: usize = 256 << 20;
 /// Elements of a guest's tables; Python's need most.
 pub(super) const TABLE: usize = 40_000;
 /// Instances of all plugins together.
-const INSTANCES: u32 = 2000;
+pub(super) const INSTANCES: u32 = 2000;
 
 /// The engine with what every guest is linked to.
 pub(super) struct Engine {
@@ -43,9 +43,9 @@ impl Engine {
             .max_component_instance_size(1 << 20)
             .max_core_instance_size(1 << 20)
             .table_elements(TABLE)
-            .max_core_instances_per_component(32)
+            .max_core_instances_per_component(96)
             .max_memories_per_component(4)
-            .max_tables_per_component(16)
+            .max_tables_per_component(64)
             .max_unused_warm_slots(32)
             .linear_memory_keep_resident(256 << 10)
             .table_keep_resident(16 << 10);
@@ -117,6 +117,11 @@ impl Clock {
                 }
                 if idle > 100 {
                     clock.asleep.store(true, Ordering::SeqCst);
+                    // One that began before it could see this must not wait for the alarm.
+                    if clock.running.load(Ordering::SeqCst) > 0 {
+                        clock.asleep.store(false, Ordering::SeqCst);
+                        continue;
+                    }
                     drop((clock, engine));
                     // Not for ever: the gateway may be gone meanwhile.
                     std::thread::park_timeout(Duration::from_secs(1));

@@ -14,8 +14,8 @@ use wasmtime::{Store, StoreLimitsBuilder, Trap};
 
 /// Requests an instance serves before a fresh one takes its place: whatever it hoards goes with it.
 const SERVES: u32 = 10_000;
-/// Warm instances kept by each worker for a plugin and organization.
-const WARM: usize = 64;
+/// Warm instances kept by each worker for a plugin and organization, and for all of them.
+const WARM: (usize, usize) = (64, 256);
 
 /// See the module.
 pub(super) struct Instance {
@@ -30,7 +30,7 @@ pub(super) struct Instance {
 /// How a plugin failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// `trap`, `timeout`, `memory`, `rejected` or `host`.
+    /// `trap`, `timeout`, `memory`, `rejected` or `full`.
     pub kind: &'static str,
     /// What happened, for the log.
     pub message: String,
@@ -51,7 +51,7 @@ impl Failure {
             _ if chain.contains("forcing trap when growing memory") || chain.contains("memory minimum size") => {
                 "memory"
             }
-            _ if chain.contains("concurrent") && chain.contains("limit") => "rejected",
+            _ if error.is::<wasmtime::PoolConcurrencyLimitError>() => "full",
             _ if chain.contains("fuel") || chain.contains("too much data") => "rejected",
             _ => "trap",
         };
@@ -72,9 +72,9 @@ impl Instance {
         let bounds = StoreLimitsBuilder::new()
             .memory_size(plugin.limits.memory.0)
             .table_elements(TABLE)
-            .instances(64)
+            .instances(128)
             .memories(8)
-            .tables(32)
+            .tables(128)
             .trap_on_grow_failure(true)
             .build();
         let mut store = Store::new(&plugin.engine.engine, State::new(plugin.clone(), bounds, plugin.budget()));
@@ -105,7 +105,11 @@ impl Instance {
                     Err(failure)
                 }
             },
-            None => Self::new(plugin).await,
+            None => match Self::new(plugin).await {
+                // The engine's pool may be full of instances that lie warm for others.
+                Err(failure) if failure.kind == "full" && forget_warm() => Self::new(plugin).await,
+                made => made,
+            },
         }
     }
 
@@ -187,9 +191,18 @@ fn key(plugin: &Plugin, organization: &Arc<str>) -> Option<Key> {
 fn keep(instance: Instance, organization: &Arc<str>) {
     let Some(key) = key(&instance.plugin, organization).filter(|_| instance.served < SERVES) else { return };
     WARMED.with_borrow_mut(|warm| {
+        if warm.values().map(Vec::len).sum::<usize>() >= WARM.1 {
+            // Somebody else's, seldom used, make room; all of them are only a call away.
+            warm.retain(|other, _| *other == key);
+        }
         let mine = warm.entry(key).or_default();
-        if mine.len() < WARM {
+        if mine.len() < WARM.0 {
             mine.push(instance);
         }
     });
+}
+
+/// Drops all warm instances of this thread; false if there were none.
+fn forget_warm() -> bool {
+    WARMED.with_borrow_mut(|warm| !std::mem::take(warm).is_empty())
 }

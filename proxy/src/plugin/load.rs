@@ -76,6 +76,9 @@ impl Plugin {
         series: &Series,
     ) -> Result<(Arc<Self>, Facts), String> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+            return Err("a plugin's name is of letters, digits, `-` and `_`: it stands in headers and metrics".into());
+        }
         let path = settings.path.display();
         let bytes = std::fs::read(&settings.path).map_err(|error| format!("cannot read {path}: {error}"))?;
         pinned(settings.sha256.as_deref(), &bytes)?;
@@ -135,6 +138,11 @@ impl Plugin {
     /// What it says of itself. Only `load` sees a plugin without.
     pub(super) fn described(&self) -> &Described {
         self.described.get().expect("a plugin that is not described was not loaded")
+    }
+
+    /// Whether it wants to be called at all.
+    pub(super) fn subscribes(&self) -> bool {
+        self.described().hooks != hooks::Subscriptions::empty()
     }
 
     /// Its metrics; none while it is being loaded.

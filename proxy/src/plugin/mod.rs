@@ -98,8 +98,13 @@ impl Plugins {
         // Names are in order already; the sort keeps that among equals.
         plugins.sort_by_key(|plugin| plugin.order);
         // One that subscribes to nothing is never asked.
-        plugins.retain(|plugin| plugin.described().hooks != bindings::hooks::Subscriptions::empty());
+        plugins.retain(|plugin| plugin.subscribes());
         Ok(Self(plugins))
+    }
+
+    /// One that was loaded by itself.
+    pub fn of(plugin: Arc<Plugin>) -> Self {
+        Self([plugin].into_iter().filter(|plugin| plugin.subscribes()).collect())
     }
 
     /// The plugins that a request of this project for this model meets; `None`: none. `about` is made only if there are.

@@ -5,7 +5,7 @@ use prometheus::{
     Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A microsecond to a second.
 const SECONDS: [f64; 13] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0];
@@ -38,6 +38,7 @@ pub(super) struct Series {
     errors: IntCounterVec,
     actions: IntCounterVec,
     instances: IntGaugeVec,
+    families: Families,
 }
 
 impl Series {
@@ -66,7 +67,7 @@ impl Series {
         registry.register(Box::new(errors.clone()))?;
         registry.register(Box::new(actions.clone()))?;
         registry.register(Box::new(instances.clone()))?;
-        Ok(Self { registry: registry.clone(), duration, errors, actions, instances })
+        Ok(Self { registry: registry.clone(), duration, errors, actions, instances, families: Families::default() })
     }
 
     /// The handles of one plugin, with the metrics of its own.
@@ -80,7 +81,7 @@ impl Series {
             errors: self.errors.clone(),
             actions: self.actions.clone(),
             instances: self.instances.with_label_values(&[&**plugin]),
-            own: own_metrics(&self.registry, plugin, own)?,
+            own: self.own(plugin, own)?,
         })
     }
 }
@@ -145,61 +146,78 @@ fn is_word(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-fn own_metrics(registry: &Registry, plugin: &str, own: &[Metric]) -> Result<HashMap<(String, String), Own>, String> {
-    if own.len() > 32 {
-        return Err(format!("it declares {} metrics; 32 are the most", own.len()));
-    }
-    let mut handles = HashMap::new();
-    for metric in own {
-        if !is_word(&metric.name) {
-            return Err(format!("it declares a metric `{}`: names are of a-z, 0-9 and _", metric.name));
-        }
-        let (label, values) = match &metric.label {
-            Some((label, values)) if !is_word(label) || values.is_empty() || values.len() > 16 => {
-                return Err(format!("the metric `{}` needs a label of a-z, 0-9, _ with 1 to 16 values", metric.name));
-            }
-            Some((label, values)) => (Some(label.as_str()), values.clone()),
-            None => (None, vec![String::new()]),
-        };
-        let prefix = format!("tidegate_plugin_{}_{}", plugin.replace('-', "_"), metric.name);
-        let labels: Vec<&str> = label.into_iter().collect();
-        let fail = |error: prometheus::Error| format!("the metric `{}` cannot be made: {error}", metric.name);
-        for value in &values {
-            let of: Vec<&str> = label.iter().map(|_| value.as_str()).collect();
-            let handle = match &metric.kind {
-                MetricKind::Counter => {
-                    let family =
-                        CounterVec::new(Opts::new(format!("{prefix}_total"), &metric.help), &labels).map_err(fail)?;
-                    Own::Counter(shared(registry, family).map_err(fail)?.with_label_values(&of))
-                }
-                MetricKind::Histogram(buckets) => {
-                    let options = HistogramOpts::new(prefix.clone(), &metric.help).buckets(buckets.clone());
-                    let family = HistogramVec::new(options, &labels).map_err(fail)?;
-                    Own::Histogram(shared(registry, family).map_err(fail)?.with_label_values(&of))
-                }
-            };
-            handles.insert((metric.name.clone(), value.clone()), handle);
-        }
-    }
-    Ok(handles)
+/// The families plugins have declared, by name: one that is loaded anew goes on with those it had.
+type Families = Arc<Mutex<HashMap<String, (Option<String>, Family)>>>;
+
+#[derive(Clone)]
+enum Family {
+    Counter(CounterVec),
+    Histogram(HistogramVec),
 }
 
-/// Registers a family, or takes one of the same name out and puts the new one in: a plugin that is loaded anew may declare
-/// others than before, and a scrape shows what the running one counts.
-fn shared<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    family: C,
-) -> Result<C, prometheus::Error> {
-    thread_local! {
-        static FAMILIES: std::cell::RefCell<HashMap<String, Box<dyn std::any::Any>>> = std::cell::RefCell::default();
-    }
-    let name = family.desc().first().map(|desc| desc.fq_name.clone()).unwrap_or_default();
-    FAMILIES.with_borrow_mut(|families| {
-        if let Some(known) = families.get(&name).and_then(|known| known.downcast_ref::<C>()) {
-            return Ok(known.clone());
+impl Series {
+    fn own(&self, plugin: &str, own: &[Metric]) -> Result<HashMap<(String, String), Own>, String> {
+        if own.len() > 32 {
+            return Err(format!("it declares {} metrics; 32 are the most", own.len()));
         }
-        registry.register(Box::new(family.clone()))?;
-        families.insert(name, Box::new(family.clone()));
+        let mut handles = HashMap::new();
+        for metric in own {
+            if !is_word(&metric.name) {
+                return Err(format!("it declares a metric `{}`: names are of a-z, 0-9 and _", metric.name));
+            }
+            let (label, values) = match &metric.label {
+                Some((label, values)) if !is_word(label) || values.is_empty() || values.len() > 16 => {
+                    return Err(format!(
+                        "the metric `{}` needs a label of a-z, 0-9, _ with 1 to 16 values",
+                        metric.name
+                    ));
+                }
+                Some((label, values)) => (Some(label.clone()), values.clone()),
+                None => (None, vec![String::new()]),
+            };
+            let family = self.family(plugin, metric, label.as_ref())?;
+            for value in values {
+                let of: Vec<&str> = label.iter().map(|_| value.as_str()).collect();
+                let handle = match &family {
+                    Family::Counter(family) => Own::Counter(family.with_label_values(&of)),
+                    Family::Histogram(family) => Own::Histogram(family.with_label_values(&of)),
+                };
+                handles.insert((metric.name.clone(), value), handle);
+            }
+        }
+        Ok(handles)
+    }
+
+    fn family(&self, plugin: &str, metric: &Metric, label: Option<&String>) -> Result<Family, String> {
+        let prefix = format!("tidegate_plugin_{}_{}", plugin.replace('-', "_"), metric.name);
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, family)) = families.get(&prefix) {
+            let alike = matches!(
+                (family, &metric.kind),
+                (Family::Counter(_), MetricKind::Counter) | (Family::Histogram(_), MetricKind::Histogram(_))
+            );
+            if alike && known.as_ref() == label {
+                return Ok(family.clone());
+            }
+            return Err(format!("the metric `{}` was declared otherwise before; give it another name", metric.name));
+        }
+        let fail = |error: prometheus::Error| format!("the metric `{}` cannot be made: {error}", metric.name);
+        let labels: Vec<&str> = label.into_iter().map(String::as_str).collect();
+        let family = match &metric.kind {
+            MetricKind::Counter => {
+                let family =
+                    CounterVec::new(Opts::new(format!("{prefix}_total"), &metric.help), &labels).map_err(fail)?;
+                self.registry.register(Box::new(family.clone())).map_err(fail)?;
+                Family::Counter(family)
+            }
+            MetricKind::Histogram(buckets) => {
+                let options = HistogramOpts::new(prefix.clone(), &metric.help).buckets(buckets.clone());
+                let family = HistogramVec::new(options, &labels).map_err(fail)?;
+                self.registry.register(Box::new(family.clone())).map_err(fail)?;
+                Family::Histogram(family)
+            }
+        };
+        families.insert(prefix, (label.cloned(), family.clone()));
         Ok(family)
-    })
+    }
 }

@@ -249,7 +249,8 @@ impl request::Host for State {
     }
     fn header(&mut self, name: String) -> Result<Option<String>> {
         let about = self.about()?;
-        if WITHHELD.contains(&name.as_str()) {
+        // The map finds names in any case, so the list must, too.
+        if WITHHELD.iter().any(|withheld| name.eq_ignore_ascii_case(withheld)) {
             return Ok(None);
         }
         let values: Vec<_> = about.headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();

@@ -6,7 +6,7 @@ use crate::ledger::{AtClose, Tab};
 use crate::plugin::{About, Guests, Hop, Judged, Seen};
 use crate::wire::request::Request;
 use http::HeaderMap;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -95,8 +95,33 @@ impl AtClose for Party {
 
     fn closed(&self, record: &Record) {
         if let Some(guests) = self.guests.borrow_mut().take() {
-            let record = record.clone();
-            tokio::task::spawn_local(async move { guests.on_end(&record).await });
+            let (record, ending) = (record.clone(), Ending::begin());
+            tokio::task::spawn_local(async move {
+                guests.on_end(&record).await;
+                drop(ending);
+            });
         }
+    }
+}
+
+thread_local! { static ENDING: Cell<usize> = const { Cell::new(0) }; }
+
+/// Plugins on this thread that are being told of an end: a worker that stops waits for them.
+pub fn ending() -> usize {
+    ENDING.get()
+}
+
+struct Ending;
+
+impl Ending {
+    fn begin() -> Self {
+        ENDING.set(ENDING.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        ENDING.set(ENDING.get() - 1);
     }
 }

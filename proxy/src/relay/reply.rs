@@ -102,10 +102,11 @@ pub(super) async fn answered(
     party: Option<Rc<Party>>,
     tab: &mut Tab,
 ) -> Result<Begun, Fault> {
+    tab.answered_by(&answered.plugin);
     if let Ok(route) = now.routes.pick(&request.model) {
         tab.routed(&route);
+        party.iter().for_each(|party| party.routed(&route, tab));
     }
-    tab.answered_by(&answered.plugin);
     if let Some(Event::Stop(reason)) = answered.events.last() {
         tab.see(&Glance { stop: Some(reason.clone()), ..Glance::default() });
     }

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::connection::{self, Door};
-use crate::relay::Rooms;
+use crate::relay::{Rooms, ending};
 use arc_swap::ArcSwap;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+/// How long plugins may take to hear of the last replies when the gateway stops.
+const LAST_ENDS: Duration = Duration::from_secs(2);
 
 /// The threads that serve requests.
 pub struct Workers {
@@ -56,6 +59,11 @@ impl Workers {
                         });
                     }
                     while lane_open.load(Ordering::Relaxed) > 0 {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    // Plugins are told of the last replies, too; each within its own limits.
+                    let began = Instant::now();
+                    while ending() > 0 && began.elapsed() < LAST_ENDS {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 });

@@ -1,0 +1,127 @@
+//! `tidegate plugin bench`: what a plugin costs, on this machine.
+
+use super::From;
+use super::run::about;
+use crate::canon::{Delta, Event, Outcome, Part, Record, StopReason};
+use crate::plugin::{Guests, Plugins};
+use crate::wire::Dialect;
+use crate::wire::request::Request;
+use bytes::Bytes;
+use clap::Args;
+use std::time::{Duration, Instant};
+
+/// Live instances that are weighed together.
+const WEIGHED: usize = 64;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tidegate plugin bench redact.wasm")]
+pub(super) struct Bench {
+    #[command(flatten)]
+    from: From,
+    /// Requests of each kind.
+    #[arg(long, default_value_t = 2000)]
+    requests: u32,
+}
+
+/// Medians, in microseconds.
+struct Costs {
+    call: f64,
+    events: f64,
+    end: f64,
+}
+
+impl Bench {
+    pub fn run(self) -> Result<(), String> {
+        let runtime = super::runtime()?;
+        let began = Instant::now();
+        let (warm, facts) = self.from.load(&runtime, &serde_json::Value::Null)?;
+        let load = began.elapsed();
+        let (fresh, _) = self.from.load(&runtime, &serde_json::json!({ "isolation": "request" }))?;
+        let small = runtime.block_on(measure(&warm, 1 << 10, self.requests))?;
+        let large = runtime.block_on(measure(&warm, 100 << 10, self.requests / 10 + 1))?;
+        let new = runtime.block_on(measure(&fresh, 1 << 10, self.requests / 4 + 1))?;
+        let print = |text: String| super::super::print(&text);
+        print(format!(
+            "{} {}: microseconds, median; hooks it does not subscribe to cost nothing\n",
+            facts.name, facts.version
+        ));
+        print(format!("  loading                         {:>10.0}\n", load.as_secs_f64() * 1e6));
+        let rows =
+            [("warm, 1 KiB prompt", &small), ("warm, 100 KiB prompt", &large), ("fresh instance, 1 KiB prompt", &new)];
+        for (what, costs) in rows {
+            print(format!(
+                "  {what:<29} on-call {:>7.1}   on-events (1 KiB) {:>7.1}   on-end {:>7.1}\n",
+                costs.call, costs.events, costs.end
+            ));
+        }
+        match runtime.block_on(weigh(&fresh))? {
+            Some(kib) => print(format!("  a live instance                 {kib:>7.0} KiB resident\n")),
+            None => print("  memory is measured on Linux only\n".into()),
+        }
+        Ok(())
+    }
+}
+
+fn call(bytes: usize) -> Result<Request, String> {
+    let body = format!(
+        r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"{}"}}]}}"#,
+        "word ".repeat(bytes / 5)
+    );
+    Request::read(Dialect::Chat, Bytes::from(body)).map_err(|fault| fault.message)
+}
+
+fn invite(plugins: &Plugins, request: &Request) -> Result<Guests, String> {
+    plugins
+        .invite("acme", "web", "m", || about(request, Dialect::Chat))
+        .ok_or_else(|| "it subscribes to nothing with these settings".to_owned())
+}
+
+async fn measure(plugins: &Plugins, bytes: usize, count: u32) -> Result<Costs, String> {
+    let request = call(bytes)?;
+    let text = Event::Delta(Delta::Text("word ".repeat(205)));
+    let record = Record { status: 200, outcome: Outcome::Ok, ..Record::default() };
+    let (mut calls, mut batches, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..count {
+        let mut guests = invite(plugins, &request)?;
+        let request = request.clone();
+        let began = Instant::now();
+        guests.on_call(request).await.map_err(|fault| fault.message)?;
+        calls.push(began.elapsed());
+        guests.on_events(vec![Event::Start { id: None, model: None }, Event::Open(Part::Text)]).await;
+        let batch = vec![text.clone()];
+        let began = Instant::now();
+        guests.on_events(batch).await;
+        batches.push(began.elapsed());
+        guests.on_events(vec![Event::Close, Event::Stop(StopReason::EndTurn)]).await;
+        let began = Instant::now();
+        guests.on_end(&record).await;
+        ends.push(began.elapsed());
+    }
+    Ok(Costs { call: median(calls), events: median(batches), end: median(ends) })
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1e6
+}
+
+/// Resident memory of an instance that has seen a call, in KiB.
+async fn weigh(plugins: &Plugins) -> Result<Option<f64>, String> {
+    let Some(before) = resident_kib() else { return Ok(None) };
+    let request = call(1 << 10)?;
+    let mut alive = Vec::new();
+    for _ in 0..WEIGHED {
+        let mut guests = invite(plugins, &request)?;
+        guests.on_call(request.clone()).await.map_err(|fault| fault.message)?;
+        guests.on_events(vec![Event::Start { id: None, model: None }, Event::Open(Part::Text)]).await;
+        alive.push(guests);
+    }
+    Ok(resident_kib().map(|after| (after - before) / WEIGHED as f64))
+}
+
+/// Of this process (proc_pid_status(5)).
+fn resident_kib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
