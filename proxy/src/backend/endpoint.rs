@@ -67,6 +67,22 @@ impl Endpoint {
         })
     }
 
+    /// What a request for this path is addressed to: all of it in HTTP/2, the path in HTTP/1.1.
+    pub(super) fn uri(&self, path: &'static str) -> Uri {
+        let uri = if self.http2 {
+            Uri::builder()
+                .scheme(if self.tls.is_some() { "https" } else { "http" })
+                .authority(self.host.as_bytes())
+                .path_and_query(format!("{}{path}", self.prefix))
+                .build()
+        } else if self.prefix.is_empty() {
+            Ok(Uri::from_static(path))
+        } else {
+            format!("{}{path}", self.prefix).parse().map_err(Into::into)
+        };
+        uri.expect("the address and the path were read before")
+    }
+
     /// Opens a connection.
     pub(super) async fn connect(&self, limit: Duration) -> io::Result<Stream> {
         let open = async {

@@ -22,7 +22,7 @@ use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUE
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use http_body_util::Full;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
@@ -299,19 +299,7 @@ impl Backend {
     ) -> ::http::Request<Full<bytes::Bytes>> {
         let mut message = ::http::Request::new(Full::new(outgoing.written.body.clone()));
         *message.method_mut() = Method::POST;
-        let path = outgoing.dialect.path();
-        let uri = if endpoint.http2 {
-            Uri::builder()
-                .scheme("http")
-                .authority(endpoint.host.as_bytes())
-                .path_and_query(format!("{}{path}", endpoint.prefix))
-                .build()
-        } else if endpoint.prefix.is_empty() {
-            Ok(Uri::from_static(path))
-        } else {
-            format!("{}{path}", endpoint.prefix).parse().map_err(Into::into)
-        };
-        *message.uri_mut() = uri.expect("the address and the path were read before");
+        *message.uri_mut() = endpoint.uri(outgoing.dialect.path());
         let out = message.headers_mut();
         if !endpoint.http2 {
             out.insert(header::HOST, endpoint.host.clone());
