@@ -12,6 +12,7 @@ mod kind;
 #[cfg(feature = "local")]
 pub mod local;
 mod pick;
+mod trust;
 mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
@@ -111,7 +112,7 @@ impl Backends {
         Ok(Self { by_name, turn: AtomicUsize::new(0) })
     }
 
-    /// Everything that is wrong with a configuration, without loading or connecting to anything.
+    /// Everything that is wrong with a configuration, without loading a model or connecting to anything.
     pub fn check(config: &Config) -> Vec<(String, String)> {
         config.iter().filter_map(|(name, settings)| Backend::build(name, settings).err()).flatten().collect()
     }
@@ -213,9 +214,17 @@ impl Backend {
                 },
             ));
         }
+        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
+            errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
+        }
+        let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
+        let private = private.transpose().unwrap_or_else(|error| {
+            errors.push((".ca".into(), error));
+            None
+        });
         let mut endpoints = Vec::new();
         for (index, url) in urls.into_iter().enumerate() {
-            match Endpoint::read(url, format!("{name}/{index}").into(), settings.http2) {
+            match Endpoint::read(url, format!("{name}/{index}").into(), settings.http2, private.as_ref()) {
                 Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
                 Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
             }
