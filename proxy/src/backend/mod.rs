@@ -59,8 +59,8 @@ pub struct Sent {
     pub reply: Reply,
     /// Time spent waiting for backends.
     pub waited: Duration,
-    /// Limits for what follows.
-    pub timeouts: Timeouts,
+    /// Who sends it.
+    pub backend: Arc<Backend>,
 }
 
 /// Where a reply comes from.
@@ -158,7 +158,7 @@ impl Backends {
                 (None, None) => Err(verdict::Verdict::Final(Fault::internal("a backend without an address"))),
             };
             match answer {
-                Ok((outgoing, reply)) => return Ok(Sent { outgoing, reply, waited, timeouts: backend.timeouts }),
+                Ok((outgoing, reply)) => return Ok(Sent { outgoing, reply, waited, backend: backend.clone() }),
                 Err(verdict::Verdict::Final(fault)) => return Err(fault),
                 Err(verdict::Verdict::Another(fault)) => {
                     tracing::warn!(
@@ -267,6 +267,16 @@ impl Backend {
             timeouts: settings.timeouts,
             local: None,
         })
+    }
+
+    /// Limits for its replies.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Takes the gateway's key there out of what this backend said is wrong.
+    pub fn hide_key(&self, fault: &mut Fault) {
+        fault.message = verdict::without_key(&fault.message, self.key.as_ref());
     }
 
     /// Sends a written request to one address.
