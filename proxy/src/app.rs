@@ -74,7 +74,7 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
     })
 }
 
-/// What can be known of a configuration without touching the world outside.
+/// What can be known of a configuration without touching the world outside, but for the files of its secrets and authorities.
 ///
 /// # Errors
 /// As [`build`].

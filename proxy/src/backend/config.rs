@@ -31,6 +31,8 @@ pub struct Settings {
     /// HTTP/2 with prior knowledge (`http://`) or by ALPN (`https://`).
     #[serde(default)]
     pub http2: bool,
+    /// `https://`: a PEM file with the authorities that vouch for its certificate, instead of the public ones.
+    pub ca: Option<PathBuf>,
     /// Time limits.
     #[serde(default)]
     pub timeouts: Timeouts,

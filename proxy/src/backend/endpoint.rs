@@ -1,14 +1,15 @@
 //! One address of a backend, and how to open a connection to it.
 
+use super::trust;
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
 /// Where a backend listens.
 #[derive(Debug)]
@@ -24,16 +25,24 @@ pub struct Endpoint {
     pub(super) prefix: String,
     name: String,
     port: u16,
-    tls: Option<ServerName<'static>>,
+    tls: Option<Tls>,
     pub(super) http2: bool,
 }
 
+/// What `https://` needs beyond a connection.
+#[derive(Debug)]
+struct Tls {
+    name: ServerName<'static>,
+    /// Authorities of the backend's own, instead of the public ones.
+    private: Option<Arc<ClientConfig>>,
+}
+
 impl Endpoint {
-    /// Reads an address from the configuration.
+    /// Reads an address from the configuration. `private`: authorities for its certificate instead of the public ones.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(url: &str, label: Arc<str>, http2: bool) -> Result<Self, String> {
+    pub fn read(url: &str, label: Arc<str>, http2: bool, private: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
         let tls = match uri.scheme_str() {
@@ -58,13 +67,30 @@ impl Endpoint {
             prefix,
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             tls: if tls {
-                Some(ServerName::try_from(name.clone()).map_err(|error| format!("`{url}`: {error}"))?)
+                let name = ServerName::try_from(name.clone()).map_err(|error| format!("`{url}`: {error}"))?;
+                Some(Tls { name, private: private.cloned() })
             } else {
                 None
             },
             name,
             http2,
         })
+    }
+
+    /// What a request for this path is addressed to: all of it in HTTP/2, the path in HTTP/1.1.
+    pub(super) fn uri(&self, path: &'static str) -> Uri {
+        let uri = if self.http2 {
+            Uri::builder()
+                .scheme(if self.tls.is_some() { "https" } else { "http" })
+                .authority(self.host.as_bytes())
+                .path_and_query(format!("{}{path}", self.prefix))
+                .build()
+        } else if self.prefix.is_empty() {
+            Ok(Uri::from_static(path))
+        } else {
+            format!("{}{path}", self.prefix).parse().map_err(Into::into)
+        };
+        uri.expect("the address and the path were read before")
     }
 
     /// Opens a connection.
@@ -78,9 +104,10 @@ impl Endpoint {
             socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
             match &self.tls {
                 None => Ok(Stream::Plain(stream)),
-                Some(name) => {
-                    let connector = tokio_rustls::TlsConnector::from(tls_config(self.http2));
-                    Ok(Stream::Tls(Box::new(connector.connect(name.clone(), stream).await?)))
+                Some(tls) => {
+                    let config = tls.private.clone().unwrap_or_else(|| trust::public(self.http2));
+                    let connector = tokio_rustls::TlsConnector::from(config);
+                    Ok(Stream::Tls(Box::new(connector.connect(tls.name.clone(), stream).await?)))
                 }
             }
         };
@@ -96,28 +123,13 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-fn tls_config(http2: bool) -> Arc<ClientConfig> {
-    static CONFIGS: [OnceLock<Arc<ClientConfig>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let build = || {
-        let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let versions = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring supports the default TLS versions");
-        let mut config = versions.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-        Arc::new(config)
-    };
-    CONFIGS[usize::from(http2)].get_or_init(build).clone()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn addresses_are_read_or_refused_with_a_reason() {
-        let read = |url: &str| Endpoint::read(url, "b/0".into(), false);
+        let read = |url: &str| Endpoint::read(url, "b/0".into(), false, None);
         let good = read("http://10.0.0.5:8000/base/").unwrap();
         assert_eq!(
             (good.name.as_str(), good.port, good.prefix.as_str(), good.host.to_str().unwrap()),

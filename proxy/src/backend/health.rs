@@ -58,13 +58,8 @@ async fn look(backend: &Arc<Backend>, probe: bool, up: &IntGaugeVec, in_flight: 
     }
 }
 
-async fn ask(backend: &Backend, endpoint: &Arc<Endpoint>, path: &str) -> bool {
-    let uri = if endpoint.http2 {
-        format!("http://{}{}{path}", endpoint.host.to_str().unwrap_or_default(), endpoint.prefix)
-    } else {
-        format!("{}{path}", endpoint.prefix)
-    };
-    let Ok(mut request) = Request::get(uri).body(Full::new(Bytes::new())) else { return false };
+async fn ask(backend: &Backend, endpoint: &Arc<Endpoint>, path: &'static str) -> bool {
+    let Ok(mut request) = Request::get(endpoint.uri(path)).body(Full::new(Bytes::new())) else { return false };
     if !endpoint.http2 {
         request.headers_mut().insert(header::HOST, endpoint.host.clone());
     }

@@ -12,6 +12,7 @@ mod kind;
 #[cfg(feature = "local")]
 pub mod local;
 mod pick;
+mod trust;
 mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
@@ -22,7 +23,7 @@ use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUE
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use http_body_util::Full;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
@@ -58,8 +59,8 @@ pub struct Sent {
     pub reply: Reply,
     /// Time spent waiting for backends.
     pub waited: Duration,
-    /// Limits for what follows.
-    pub timeouts: Timeouts,
+    /// Who sends it.
+    pub backend: Arc<Backend>,
 }
 
 /// Where a reply comes from.
@@ -111,7 +112,7 @@ impl Backends {
         Ok(Self { by_name, turn: AtomicUsize::new(0) })
     }
 
-    /// Everything that is wrong with a configuration, without loading or connecting to anything.
+    /// Everything that is wrong with a configuration, without loading a model or connecting to anything.
     pub fn check(config: &Config) -> Vec<(String, String)> {
         config.iter().filter_map(|(name, settings)| Backend::build(name, settings).err()).flatten().collect()
     }
@@ -157,7 +158,7 @@ impl Backends {
                 (None, None) => Err(verdict::Verdict::Final(Fault::internal("a backend without an address"))),
             };
             match answer {
-                Ok((outgoing, reply)) => return Ok(Sent { outgoing, reply, waited, timeouts: backend.timeouts }),
+                Ok((outgoing, reply)) => return Ok(Sent { outgoing, reply, waited, backend: backend.clone() }),
                 Err(verdict::Verdict::Final(fault)) => return Err(fault),
                 Err(verdict::Verdict::Another(fault)) => {
                     tracing::warn!(
@@ -213,9 +214,17 @@ impl Backend {
                 },
             ));
         }
+        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
+            errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
+        }
+        let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
+        let private = private.transpose().unwrap_or_else(|error| {
+            errors.push((".ca".into(), error));
+            None
+        });
         let mut endpoints = Vec::new();
         for (index, url) in urls.into_iter().enumerate() {
-            match Endpoint::read(url, format!("{name}/{index}").into(), settings.http2) {
+            match Endpoint::read(url, format!("{name}/{index}").into(), settings.http2, private.as_ref()) {
                 Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
                 Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
             }
@@ -260,6 +269,16 @@ impl Backend {
         })
     }
 
+    /// Limits for its replies.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Takes the gateway's key there out of what this backend said is wrong.
+    pub fn hide_key(&self, fault: &mut Fault) {
+        fault.message = verdict::without_key(&fault.message, self.key.as_ref());
+    }
+
     /// Sends a written request to one address.
     async fn call(
         &self,
@@ -299,19 +318,7 @@ impl Backend {
     ) -> ::http::Request<Full<bytes::Bytes>> {
         let mut message = ::http::Request::new(Full::new(outgoing.written.body.clone()));
         *message.method_mut() = Method::POST;
-        let path = outgoing.dialect.path();
-        let uri = if endpoint.http2 {
-            Uri::builder()
-                .scheme("http")
-                .authority(endpoint.host.as_bytes())
-                .path_and_query(format!("{}{path}", endpoint.prefix))
-                .build()
-        } else if endpoint.prefix.is_empty() {
-            Ok(Uri::from_static(path))
-        } else {
-            format!("{}{path}", endpoint.prefix).parse().map_err(Into::into)
-        };
-        *message.uri_mut() = uri.expect("the address and the path were read before");
+        *message.uri_mut() = endpoint.uri(outgoing.dialect.path());
         let out = message.headers_mut();
         if !endpoint.http2 {
             out.insert(header::HOST, endpoint.host.clone());

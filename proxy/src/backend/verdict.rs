@@ -97,7 +97,7 @@ fn retry_after(head: &Response<()>) -> Option<Duration> {
 }
 
 /// A backend's words without the gateway's key there; the dialect has taken out addresses, pages and what looks like a key.
-fn without_key(message: &str, key: Option<&Secret>) -> String {
+pub(super) fn without_key(message: &str, key: Option<&Secret>) -> String {
     match key.map(Secret::reveal).filter(|key| !key.is_empty()) {
         Some(key) => message.replace(key, "[hidden]"),
         None => message.to_owned(),

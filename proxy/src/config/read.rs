@@ -202,6 +202,13 @@ mod tests {
             "{:?}",
             problems("[server]\nlisten = \n")
         );
+        for (url, says) in [
+            ("https://x", "cannot read the certificates of no.pem: "),
+            ("http://x", "`ca` is for addresses that begin with https://"),
+        ] {
+            let found = problems(&format!("[backends.gpu]\nkind = \"vllm\"\nurl = \"{url}\"\nca = \"no.pem\"\n"));
+            assert!(found[0].starts_with(&format!("F:4: backends.gpu.ca: {says}")), "{found:?}");
+        }
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
     }
 

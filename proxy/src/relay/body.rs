@@ -5,7 +5,7 @@
 //! the backend's body goes with it, which closes that connection, and the tab writes its record by being dropped.
 
 use super::party::Party;
-use crate::backend::{Timeouts, http};
+use crate::backend::{Backend, http};
 use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
 use crate::plugin::Seen;
@@ -17,6 +17,7 @@ use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -36,7 +37,7 @@ pub(super) struct Stream {
     pub source: Source,
     pub tab: Option<Tab>,
     pub dialect: Dialect,
-    pub timeouts: Timeouts,
+    pub backend: Arc<Backend>,
     pub cut: Pin<Box<WaitForCancellationFutureOwned>>,
     pub clock: Clock,
     pub seat: Option<Seat>,
@@ -175,9 +176,14 @@ impl Stream {
     /// What came, as the plugins left it.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
         if self.seat.as_ref().is_none_or(|seat| seat.asking.is_none()) {
-            let passed = ready!(self.poll_read(cx));
+            let mut passed = ready!(self.poll_read(cx));
+            // Neither a plugin nor the client is told our key there.
+            passed.fault.iter_mut().for_each(|fault| self.backend.hide_key(fault));
             let Some(watch) = self.source.watch() else { return Poll::Ready(passed) };
-            let events = watch.take();
+            let mut events = watch.take();
+            if let Some(Event::Fault(fault)) = events.last_mut() {
+                self.backend.hide_key(fault);
+            }
             let Some(seat) = self.seat.as_mut().filter(|_| !events.is_empty()) else {
                 return Poll::Ready(self.merge(passed, &events, Seen::Pass));
             };
@@ -225,7 +231,7 @@ impl Stream {
             Source::Http(body, pipe) => {
                 let read = ready!(body.poll_data(cx));
                 let began = Instant::now();
-                self.clock.saw(began, self.timeouts.idle.0);
+                self.clock.saw(began, self.backend.timeouts().idle.0);
                 let passed = match read {
                     Some(Ok(bytes)) => pipe.push(bytes, &mut |glance| tab.see(glance)),
                     // A connection that breaks and one that ends are the same if the reply has not ended.
@@ -241,7 +247,7 @@ impl Stream {
                 let began = Instant::now();
                 // Until the first token the request waits for a place in the engine: that is what `first_token` bounds.
                 if batch.iter().any(|event| matches!(event, Event::Delta(_))) {
-                    self.clock.saw(began, self.timeouts.idle.0);
+                    self.clock.saw(began, self.backend.timeouts().idle.0);
                 }
                 let mut passed = Passed::default();
                 reply::see_events(batch, &mut |glance| tab.see(glance), &mut passed, watch);

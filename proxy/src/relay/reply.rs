@@ -3,7 +3,7 @@
 use super::body::{Body, Clock, Seat, Source, Stream};
 use super::party::Party;
 use super::{Rooms, head};
-use crate::backend::{Reply, Sent, http};
+use crate::backend::{Backend, Reply, Sent, http};
 use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
 use crate::plugin::{Answered, Seen};
@@ -34,7 +34,7 @@ pub(super) struct Begun {
 
 enum Way {
     Whole(Bytes),
-    Stream(Source, Option<Seat>, crate::backend::Timeouts),
+    Stream(Source, Option<Seat>, Arc<Backend>),
 }
 
 /// Takes the backend's reply as far as its head can be answered for: a whole one to its end, a stream to its beginning.
@@ -46,7 +46,7 @@ pub(super) async fn begin(
     tab: &mut Tab,
 ) -> Result<Begun, Fault> {
     let watching = party.clone().filter(|party| party.watches());
-    let Sent { outgoing, reply, timeouts, .. } = sent;
+    let Sent { outgoing, reply, backend, .. } = sent;
     let verbatim = outgoing.dialect == request.dialect && !request.stream && watching.is_none();
     let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response));
     let head = if verbatim { ReplyHead::default() } else { reply_head(now, &request, tab) };
@@ -60,19 +60,23 @@ pub(super) async fn begin(
             if watching.is_some() {
                 pipe = pipe.watched(request.dialect, head);
             }
-            Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), timeouts)
+            Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), backend)
         }
         Reply::Http(response, mut body) => {
             let began = is_stream(&response);
             let text = collect(&mut body).await?;
             let arrived = Instant::now();
-            let whole = whole(&request, &outgoing, head, text, began, watching, tab).await?;
+            let whole = whole(&request, &outgoing, head, text, began, watching, tab).await;
+            let whole = whole.map_err(|mut fault| {
+                backend.hide_key(&mut fault);
+                fault
+            })?;
             tab.spent(arrived.elapsed());
             Way::Whole(whole)
         }
         Reply::Events(mut events) => {
             // What the engine refuses, it refuses in its first event: that still is an answer of its own.
-            let limit = if request.stream { timeouts.first_token.0 } else { Duration::MAX };
+            let limit = if request.stream { backend.timeouts().first_token.0 } else { Duration::MAX };
             let slow =
                 || Event::Fault(Fault::new(FaultKind::BackendTimeout, "The model did not begin to answer in time."));
             let first = tokio::time::timeout(limit, events.recv()).await;
@@ -82,7 +86,7 @@ pub(super) async fn begin(
             }
             if request.stream {
                 let watch = Watch::new(request.dialect, None, head);
-                Way::Stream(Source::Events(events, Box::new(watch), vec![first]), watching.map(Seat::new), timeouts)
+                Way::Stream(Source::Events(events, Box::new(watch), vec![first]), watching.map(Seat::new), backend)
             } else {
                 let mut all = vec![first];
                 while events.recv_many(&mut all, 256).await > 0 {}
@@ -142,11 +146,11 @@ impl Begun {
                 tab.done();
                 *response.body_mut() = Body::whole(bytes);
             }
-            Way::Stream(source, seat, timeouts) => {
-                let clock = Clock::new(timeouts.first_token.0);
+            Way::Stream(source, seat, backend) => {
+                let clock = Clock::new(backend.timeouts().first_token.0);
                 let cut = Box::pin(self.now.cut.clone().cancelled_owned());
-                *response.body_mut() =
-                    Body::stream(Stream { source, tab: Some(tab), dialect: self.dialect, timeouts, cut, clock, seat });
+                let (tab, dialect) = (Some(tab), self.dialect);
+                *response.body_mut() = Body::stream(Stream { source, tab, dialect, backend, cut, clock, seat });
             }
         }
         response

@@ -2,9 +2,9 @@
 
 use super::Config;
 use super::limit::{Full, InFlight};
+use super::pace::{Paced, Streams};
 use super::paths::{Path, endpoint, read};
 use super::timer::OneTimer;
-use crate::backend::http::LocalExecutor;
 use crate::canon::{Fault, FaultKind};
 use crate::relay::{
     Asked, Body, Limits, Rooms, fault_response, list_models, open_tab, plain_response, refuse, relay, show_model,
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -56,7 +57,8 @@ impl Door {
 pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: &CancellationToken) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let _ = stream.set_nodelay(true);
-    // A client that reads nothing holds a backend, and a place here; the kernel knows how long it has not.
+    // A client that reads nothing holds a backend, and a place here; the kernel knows how long it has not. Streams of HTTP/2
+    // are looked after in `pace`.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(door.write_timeout));
     let speaks = tokio::select! {
         speaks = tokio::time::timeout(door.header_timeout, speaks_http2(&stream)) => speaks,
@@ -74,13 +76,17 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     let service = Bridge(RefCell::new(service));
     let io = TokioIo::new(stream);
     if http2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+        let paced = service_fn(move |request| {
+            let answer = service.call(request);
+            async { answer.await.map(|response| response.map(Paced::new)) }
+        });
+        let mut builder = hyper::server::conn::http2::Builder::new(Streams { patience: door.write_timeout });
         builder
             .timer(TokioTimer::new())
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(Duration::from_secs(30))
             .max_header_list_size(BUFFER as u32);
-        let connection = builder.serve_connection(io, service);
+        let connection = builder.serve_connection(io, paced);
         until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();

@@ -5,6 +5,7 @@
 
 mod connection;
 mod limit;
+mod pace;
 mod paths;
 mod timer;
 mod worker;
@@ -37,7 +38,7 @@ pub struct Config {
     pub header_timeout: Period,
     /// Longest pause within a request's body.
     pub body_timeout: Period,
-    /// A client that takes nothing of its reply for so long is let go (HTTP/1.1; Linux).
+    /// A client that takes nothing of its reply for so long is let go (HTTP/1.1: on Linux).
     pub write_timeout: Period,
     /// Requests at the same time, streams included; further ones get 503.
     pub max_in_flight: usize,

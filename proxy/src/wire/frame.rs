@@ -114,6 +114,11 @@ pub struct Frames {
     read: Bytes,
     /// Bytes at the front of the text that are complete lines of the frame in the making.
     seen: usize,
+    /// Bytes behind these that were looked at and hold no end of a line: a line in many reads is looked at once.
+    scanned: usize,
+    /// Bytes looked at in vain.
+    #[cfg(test)]
+    looked_at: usize,
     /// A field line has been seen, so a blank line ends the frame.
     filled: bool,
     /// No more reads will come.
@@ -150,7 +155,15 @@ impl Frames {
     pub fn next(&mut self) -> Result<Option<Frame>, TooLong> {
         loop {
             let text: &[u8] = if self.held.is_empty() { &self.read } else { &self.held };
-            let Some(length) = line_end(&text[self.seen..], self.last) else {
+            let from = self.seen + self.scanned;
+            let new = &text[from..];
+            let Some(length) = line_end(new, self.last) else {
+                // A CR at the end has to be looked at again: what follows decides.
+                self.scanned += new.len() - usize::from(new.ends_with(b"\r"));
+                #[cfg(test)]
+                {
+                    self.looked_at += new.len();
+                }
                 if text.len() > LINE_LIMIT {
                     return Err(TooLong);
                 }
@@ -163,9 +176,10 @@ impl Frames {
                 }
                 return Ok(None);
             };
-            let line = &text[self.seen..self.seen + length];
+            let line = &text[self.seen..from + length];
             let blank = matches!(line, b"\n" | b"\r" | b"\r\n");
-            self.seen += length;
+            self.seen = from + length;
+            self.scanned = 0;
             if blank && self.filled {
                 let end = self.seen;
                 return Ok(Some(self.cut(end)));
@@ -182,6 +196,7 @@ impl Frames {
 
     fn cut(&mut self, length: usize) -> Frame {
         self.seen = 0;
+        self.scanned = 0;
         self.filled = false;
         let raw = if self.held.is_empty() { self.read.split_to(length) } else { self.held.split_to(length).freeze() };
         if !self.held.has_remaining() {
@@ -243,6 +258,19 @@ mod tests {
         let mut frames = Frames::default();
         frames.feed(vec![b'x'; LINE_LIMIT + 1].into());
         assert_eq!(frames.next(), Err(TooLong));
+    }
+
+    #[test]
+    fn a_long_line_in_small_reads_is_looked_at_once() {
+        let line = [b"data: ".as_slice(), &vec![b'x'; 4 << 20], b"\r\n\r\n"].concat();
+        let mut frames = Frames::default();
+        let mut cut = Vec::new();
+        for read in line.chunks(64) {
+            frames.feed(Bytes::copy_from_slice(read));
+            cut.extend(frames.next().unwrap());
+        }
+        assert_eq!(cut, [Frame { raw: line.clone().into() }]);
+        assert!(frames.looked_at <= line.len() + 4, "{} for {}", frames.looked_at, line.len());
     }
 
     proptest::proptest! {

@@ -6,6 +6,8 @@ mod fake;
 mod floors;
 mod gateway;
 mod golden;
+mod http2;
+mod https;
 mod pairs;
 mod plugins;
 mod refusals;

@@ -239,6 +239,31 @@ fn what_backends_refuse_with() {
 }
 
 #[test]
+fn a_backend_that_repeats_our_key_inside_a_good_reply_is_masked() {
+    let said = r#"{"type":"error","error":{"type":"server_error","message":"key backend-key invalid"}}"#;
+    for kind in ["openai", "anthropic"] {
+        let first: String = match kind {
+            "openai" => chat_stream("served").split_inclusive("\n\n").take(3).collect(),
+            _ => MESSAGES_STREAM.split_inclusive("\n\n").take(4).collect(),
+        };
+        let streamed = format!("{first}event: error\ndata: {said}\n\n");
+        // A stream where one was asked for and where none was, and a whole body.
+        let scripts = [(true, STREAM), (true, CALL), (false, CALL), (false, STREAM)];
+        for (as_stream, call) in scripts {
+            let streamed = streamed.clone();
+            let fake = Fake::start(move |_| if as_stream { stream(&streamed, 50) } else { json(200, "", said) });
+            let gateway = Gateway::before(kind, &fake.url(), "");
+            for path in ["/v1/chat/completions", "/v1/messages"] {
+                let answer = gateway.post(path, call);
+                let name = format!("{kind} {path} {as_stream} {call}: {answer:?}");
+                assert!(answer.body.contains("key [hidden] invalid") && !answer.body.contains("backend-key"), "{name}");
+                assert_eq!(answer.status, if as_stream && call == STREAM { 200 } else { 502 }, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn another_target_is_tried_before_the_first_byte_and_never_after() {
     let busy = Fake::start(|_| json(429, "retry-after: 3\r\n", "{}"));
     let good = Fake::start(|_| json(200, "", CHAT));

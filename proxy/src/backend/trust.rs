@@ -1,0 +1,69 @@
+//! Whose word counts for a backend's certificate: the public authorities that are built in, or those of a file.
+//!
+//! A file replaces the public ones instead of joining them: who runs an authority of his own for a backend does not want
+//! all others to be able to speak for it.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// TLS with the public authorities. Made when it is first needed: most backends are reached without.
+pub(super) fn public(http2: bool) -> Arc<ClientConfig> {
+    static CONFIGS: [OnceLock<Arc<ClientConfig>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let build = || tls(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()), http2);
+    CONFIGS[usize::from(http2)].get_or_init(build).clone()
+}
+
+/// TLS with the authorities of a PEM file.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(super) fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
+    let name = file.display();
+    let text = std::fs::read(file).map_err(|error| format!("cannot read the certificates of {name}: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| format!("{name} is no PEM file: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("a certificate in {name} cannot be an authority: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("{name} holds no certificate; it must have at least one `-----BEGIN CERTIFICATE-----`"));
+    }
+    Ok(tls(roots, http2))
+}
+
+fn tls(roots: RootCertStore, http2: bool) -> Arc<ClientConfig> {
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default TLS versions");
+    let mut config = versions.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_authorities_is_refused_by_name() {
+        let path = std::env::temp_dir().join(format!("tidegate-{}.pem", uuid::Uuid::now_v7()));
+        let name = path.display().to_string();
+        assert!(private(&path, false).unwrap_err().contains(&format!("cannot read the certificates of {name}")));
+        for (text, says) in [
+            ("", "holds no certificate"),
+            ("just words\n", "holds no certificate"),
+            ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no certificate"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "is no PEM file"),
+            ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", "is no PEM file"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be an authority"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = private(&path, true).unwrap_err();
+            assert!(error.contains(says) && error.contains(&name), "{text:?}: {error}");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}

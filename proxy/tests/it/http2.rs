@@ -1,0 +1,113 @@
+//! Clients over HTTP/2: those that do not read are let go, those that wait or are slow are not.
+
+use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
+use crate::gateway::{Gateway, KEY, one_backend};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tidegate::backend::http::LocalExecutor;
+use tidegate::canon::Outcome;
+
+const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+
+/// Runs a client on a runtime of its own.
+fn run<T>(client: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, client)
+}
+
+/// A connection whose streams may be this far ahead of what is read of them.
+async fn connect(to: SocketAddr, window: u32) -> SendRequest<Full<Bytes>> {
+    let socket = tokio::net::TcpStream::connect(to).await.unwrap();
+    let (sender, connection) =
+        Builder::new(LocalExecutor).initial_stream_window_size(window).handshake(TokioIo::new(socket)).await.unwrap();
+    tokio::task::spawn_local(connection);
+    sender
+}
+
+async fn ask(sender: &mut SendRequest<Full<Bytes>>, body: &'static str) -> Incoming {
+    let request = http::Request::post("http://x/v1/chat/completions").header("x-api-key", KEY).body(body.into());
+    let response = sender.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body()
+}
+
+fn in_flight(gateway: &Gateway) -> bool {
+    let metrics = gateway.operator("/metrics").body;
+    metrics.lines().any(|line| line.starts_with("tidegate_in_flight{") && !line.ends_with(" 0"))
+}
+
+#[test]
+fn a_client_that_reads_nothing_of_a_stream_is_let_go() {
+    let chunk = chat_stream("served").split_inclusive("\n\n").nth(1).unwrap().to_owned();
+    let fake = Fake::start(move |_| vec![stream_head(), Act::Forever(chunk.clone().into())]);
+    let gateway = Gateway::start_with("write_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
+    run(async {
+        let mut sender = connect(gateway.api, 1000).await;
+        let began = Instant::now();
+        let unread = ask(&mut sender, STREAM).await;
+        while fake.left().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(10), "the backend was never told");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(began.elapsed() > Duration::from_millis(900), "it had its second: {:?}", began.elapsed());
+        let error = unread.collect().await.expect_err("the stream was reset");
+        assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+        assert!(!sender.is_closed(), "the connection's other streams go on");
+    });
+    let record = gateway.record();
+    assert_eq!((record.outcome, record.status), (Outcome::ClientGone, 200));
+    assert!(record.output_tokens.unwrap() > 0 && !in_flight(&gateway));
+}
+
+#[test]
+fn a_client_that_reads_nothing_of_a_whole_reply_holds_no_place() {
+    let long = CHAT.replace("Hi there", &"x".repeat(1 << 20));
+    let fake = Fake::start(move |_| json(200, "", &long));
+    let gateway = Gateway::start_with("write_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
+    run(async {
+        let mut sender = connect(gateway.api, 1000).await;
+        let unread = ask(&mut sender, CALL).await;
+        assert!(in_flight(&gateway));
+        let began = Instant::now();
+        while in_flight(&gateway) {
+            assert!(began.elapsed() < Duration::from_secs(10), "it holds its place for ever");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(unread.collect().await.is_err(), "the stream was reset");
+    });
+    assert_eq!(gateway.record().outcome, Outcome::Ok, "its last byte was ready for it");
+}
+
+#[test]
+fn a_client_that_waits_for_its_backend_or_reads_slowly_is_served() {
+    let fake = Fake::start(move |seen| {
+        if seen.body.contains("\"stream\":true") {
+            let text = chat_stream("served");
+            let (first, rest) = text.split_at(text.find("\n\n").unwrap() + 2);
+            let wait = Act::Wait(Duration::from_millis(1300));
+            let last = Act::Send(b"0\r\n\r\n".to_vec());
+            return vec![stream_head(), wait.clone(), Act::Chunk(first.into()), wait, Act::Chunk(rest.into()), last];
+        }
+        json(200, "", &CHAT.replace("Hi there", &"x".repeat(60_000)))
+    });
+    let gateway = Gateway::start_with("write_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
+    run(async {
+        let mut sender = connect(gateway.api, 20_000).await;
+        let silent = ask(&mut sender, STREAM).await.collect().await.unwrap().to_bytes();
+        assert!(silent.ends_with(b"data: [DONE]\n\n"));
+        let mut slow = ask(&mut sender, CALL).await;
+        let (began, mut read) = (Instant::now(), 0);
+        while let Some(frame) = slow.frame().await {
+            read += frame.unwrap().into_data().unwrap().len();
+            tokio::time::sleep(Duration::from_millis(120)).await;
+        }
+        assert!(read > 60_000 && began.elapsed() > Duration::from_millis(1200), "{read} in {:?}", began.elapsed());
+    });
+    assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
+}

@@ -1,0 +1,164 @@
+//! Backends behind TLS and behind HTTP/2: connections that the scripted fake cannot speak.
+
+use crate::fake::{CHAT, chat_stream};
+use crate::gateway::Gateway;
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tidegate::backend::http::LocalExecutor;
+use tidegate::canon::Outcome;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+
+const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+/// What was seen of a request: the protocol it came by, and its address as HTTP/2 says it.
+type Seen = (Version, Option<String>);
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A PEM file of these authorities.
+fn bundle(authorities: &[&Authority]) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("tidegate-it-{}.pem", uuid::Uuid::now_v7()));
+    let text: String = authorities.iter().map(|authority| authority.pem()).collect();
+    std::fs::write(&path, format!("An authority of our own\n{text}")).unwrap();
+    path
+}
+
+/// A backend that answers every chat request. `by`: who signed its certificate; without one it speaks plainly.
+struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    fn start(by: Option<&Authority>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let (tls, told) = (by.map(acceptor), seen.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (tls, told) = (tls.clone(), told.clone());
+                    tokio::task::spawn_local(async move {
+                        let Some(tls) = tls else { return serve(stream, true, told).await };
+                        // A gateway that does not trust us leaves in the middle.
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        serve(stream, http2, told).await;
+                    });
+                }
+            });
+        });
+        Self { address, seen }
+    }
+}
+
+fn acceptor(by: &Authority) -> TlsAcceptor {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, by).unwrap();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, http2: bool, seen: Arc<Mutex<Vec<Seen>>>) {
+    let service = hyper::service::service_fn(move |request| answer(request, seen.clone()));
+    let io = TokioIo::new(stream);
+    // How the gateway ends a connection is not what is tested here.
+    if http2 {
+        let _ = hyper::server::conn::http2::Builder::new(LocalExecutor).serve_connection(io, service).await;
+    } else {
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+    }
+}
+
+async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let address = request.uri().authority().map(|_| request.uri().to_string());
+    seen.lock().unwrap().push((request.version(), address));
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let streamed = memchr::memmem::find(&body, b"\"stream\":true").is_some();
+    let (kind, text) =
+        if streamed { ("text/event-stream", chat_stream("served")) } else { ("application/json", CHAT.to_owned()) };
+    Ok(Response::builder().header("content-type", kind).body(Full::from(text)).unwrap())
+}
+
+#[test]
+fn backends_over_tls_and_http2() {
+    let (ours, other) = (authority(), authority());
+    for (tls, http2, version) in
+        [(true, false, Version::HTTP_11), (true, true, Version::HTTP_2), (false, true, Version::HTTP_2)]
+    {
+        let server = Server::start(tls.then_some(&ours));
+        let file = bundle(&[&other, &ours]);
+        let trust = if tls { format!("ca = \"{}\"\n", file.display()) } else { String::new() };
+        let base = format!("{}://{}", if tls { "https" } else { "http" }, server.address);
+        let gateway = Gateway::before("openai", &base, &format!("{trust}http2 = {http2}"));
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            let whole = gateway.post(path, CALL);
+            assert!(whole.status == 200 && whole.body.contains("Hi there"), "{base} {http2}: {whole:?}");
+            let streamed = gateway.post(path, STREAM);
+            assert_eq!(streamed.header("content-type"), Some("text/event-stream"), "{base} {http2}");
+            assert!(streamed.whole && streamed.body.contains("Hé"), "{base} {http2}: {streamed:?}");
+        }
+        let address = http2.then(|| format!("{base}/v1/chat/completions"));
+        let seen = server.seen.lock().unwrap().clone();
+        assert_eq!(seen, vec![(version, address); 4], "{base}");
+        assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_a_backend_out_of_reach() {
+    let (ours, other) = (authority(), authority());
+    let server = Server::start(Some(&ours));
+    let (file, right) = (bundle(&[&other]), bundle(&[&ours]));
+    let base = format!("https://{}", server.address);
+    // An authority that did not sign it; only the public ones; the right authority, but a name that is not in it.
+    for (url, more) in [
+        (base.clone(), format!("ca = \"{}\"", file.display())),
+        (base.clone(), String::new()),
+        (base.replace("127.0.0.1", "localhost"), format!("ca = \"{}\"\nhttp2 = true", right.display())),
+    ] {
+        let gateway = Gateway::before("openai", &url, &more);
+        for (path, shape) in [("/v1/chat/completions", "server_error"), ("/v1/messages", "api_error")] {
+            for body in [CALL, STREAM] {
+                let answer = gateway.post(path, body);
+                assert_eq!((answer.status, answer.json()["error"]["type"].as_str()), (502, Some(shape)), "{answer:?}");
+                assert!(answer.body.contains("could not be reached"), "{}", answer.body);
+                for secret in ["127.0.0.1", "localhost", &server.address.port().to_string(), "backend-key", ".pem"] {
+                    assert!(!answer.head.contains(secret) && !answer.body.contains(secret), "{answer:?}");
+                }
+            }
+        }
+        assert!(gateway.records().iter().all(|record| record.outcome == Outcome::BackendError));
+    }
+    assert!(server.seen.lock().unwrap().is_empty(), "no request goes to whom we do not trust");
+    [file, right].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+}
