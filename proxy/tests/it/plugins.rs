@@ -228,3 +228,66 @@ fn what_cannot_be_loaded_is_refused_with_a_reason() {
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// A text at an address, as instructions that store it there.
+fn store(at: usize, text: &str) -> String {
+    text.bytes()
+        .enumerate()
+        .map(|(index, byte)| format!("(i32.store8 (i32.const {}) (i32.const {byte}))", at + index))
+        .collect()
+}
+
+#[test]
+fn a_refusal_is_told_in_the_caller_s_words_and_is_no_failure() {
+    // verdict `refuse` (4) at 256: status at 260, code at 264, message at 272, retry-after at 280.
+    let body = format!(
+        "(call $done (local.get $call)) {}{} (i32.store8 (i32.const 256) (i32.const 4)) (i32.store16 (i32.const 260) (i32.const 451)) \
+         (i32.store (i32.const 264) (i32.const 3000)) (i32.store (i32.const 268) (i32.const 8)) \
+         (i32.store (i32.const 272) (i32.const 3100)) (i32.store (i32.const 276) (i32.const 6)) \
+         (i32.store8 (i32.const 280) (i32.const 1)) (i32.store (i32.const 284) (i32.const 7)) (return (i32.const 256))",
+        store(3000, "No Names"),
+        store(3100, "not so")
+    );
+    let guest = Guest::new(&wat(ON_CALL, &body));
+    let fake = fake();
+    let gateway = before(&fake, &guest, "on_failure = \"open\"");
+    let answer = gateway.post("/v1/chat/completions", CALL);
+    assert_eq!((answer.status, answer.header("retry-after")), (451, Some("7")));
+    let error = &answer.json()["error"];
+    assert_eq!((&error["message"], &error["code"]), (&"not so".into(), &"_o__ames".into()));
+    let answer = gateway.post("/v1/messages", STREAM);
+    assert_eq!((answer.status, &answer.json()["error"]["message"]), (451, &"not so".into()));
+    assert!(fake.seen().is_empty(), "no backend was asked");
+    for record in gateway.wait_for_records(2) {
+        assert_eq!((record.outcome, record.status, record.tags.join(" ")), (Outcome::Plugin, 451, "plugin:p".into()));
+    }
+    let metrics = gateway.operator("/metrics").body;
+    assert!(metrics.contains("tidegate_plugin_actions_total{action=\"refuse\",plugin=\"p\"} 2"), "{metrics}");
+    assert!(!metrics.contains("tidegate_plugin_errors_total{"), "{metrics}");
+}
+
+#[test]
+fn credentials_are_withheld_however_they_are_asked_for() {
+    let import = "(import \"tidegate:plugin/calls@0.1.0\" \"[resource-drop]call\" (func $done (param i32)))";
+    let header =
+        format!("{import}\n(import \"tidegate:plugin/request@0.1.0\" \"header\" (func $header (param i32 i32 i32)))");
+    let fake = fake();
+    for (name, visible) in
+        [("authorization", false), ("Authorization", false), ("X-API-Key", false), ("cookie", false), ("x-seen", true)]
+    {
+        // Traps if there is such a header: option's tag at 3200.
+        let body = format!(
+            "{} (call $header (i32.const 3000) (i32.const {}) (i32.const 3200)) (if (i32.load8_u (i32.const 3200)) (then unreachable))",
+            store(3000, name),
+            name.len()
+        );
+        let guest = Guest::new(&wat(ON_CALL, &body).replace(import, &header));
+        let gateway = before(&fake, &guest, "");
+        let answer = gateway.raw(&crate::gateway::post(
+            "/v1/chat/completions",
+            "x-api-key: dfproj_test\r\nauthorization: Bearer dfproj_test\r\ncookie: a=b\r\nx-seen: yes\r\ncontent-type: application/json\r\n",
+            CALL.as_bytes(),
+        ));
+        assert_eq!(answer.status, if visible { 500 } else { 200 }, "{name}: {}", answer.body);
+    }
+}
