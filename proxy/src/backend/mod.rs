@@ -130,6 +130,21 @@ impl Backends {
         self.by_name.values().filter_map(|backend| backend.local.as_ref()).all(|local| local.settled())
     }
 
+    /// The backends whose model could not be loaded into this process, in order.
+    pub fn failed(&self) -> Vec<&str> {
+        let failed =
+            |backend: &Arc<Backend>| backend.local.as_ref().is_some_and(|local| local.settled() && !local.is_ready());
+        let mut names: Vec<&str> =
+            self.by_name.values().filter(|backend| failed(backend)).map(|backend| &*backend.name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// Carries the request to the first target that takes it.
     ///
     /// # Errors
