@@ -1,6 +1,6 @@
 //! Building the house and keeping it: what is poured once, what is built from each configuration, and the order of the end.
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Readiness};
 use crate::backend::Backends;
 use crate::config::{Config, Problem};
 use crate::gate::{self, Gate};
@@ -128,16 +128,11 @@ pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&
         let rooms = Arc::new(ArcSwap::from_pointee(rooms));
         let workers = Workers::start(&config.server, rooms.clone(), &foundation.registry, &foundation.drain)?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let unready = {
+        let readiness = {
             let (stopping, rooms) = (stopping.clone(), rooms.clone());
-            move || match () {
-                () if stopping.load(Ordering::Relaxed) => Some("stopping"),
-                () if !rooms.load().backends.settled() => Some("a local model is being loaded"),
-                () if !rooms.load().ledger.accepts() => Some("the ledger takes no records"),
-                () => None,
-            }
+            move || if stopping.load(Ordering::Relaxed) { unready("stopping") } else { readiness(&rooms.load()) }
         };
-        let admin = Rc::new(Admin { registry: foundation.registry.clone(), unready: Box::new(unready) });
+        let admin = Rc::new(Admin { registry: foundation.registry.clone(), readiness: Box::new(readiness) });
         tokio::task::spawn_local(admin::serve(operator, admin));
         let closed = CancellationToken::new();
         let accepting = server::accept(api, &workers, closed.clone());
@@ -154,6 +149,28 @@ pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&
         drain(config, &foundation, workers).await;
         Ok(())
     })
+}
+
+/// Whether a gateway that is not stopping should be asked.
+fn readiness(rooms: &Rooms) -> Readiness {
+    if !rooms.backends.settled() {
+        return unready("a local model is being loaded");
+    }
+    if !rooms.ledger.accepts() {
+        return unready("the ledger takes no records");
+    }
+    let failed = rooms.backends.failed();
+    let says = failed.iter().map(|name| format!("local model {name} failed to load")).collect::<Vec<_>>().join(", ");
+    match failed.len() {
+        0 => Readiness::Ready,
+        // Every request would be refused: better that another replica has them.
+        all if all == rooms.backends.count() => Readiness::Unready(says),
+        _ => Readiness::Degraded(says),
+    }
+}
+
+fn unready(why: &str) -> Readiness {
+    Readiness::Unready(why.to_owned())
 }
 
 /// Lets requests finish, up to the limit; ends the rest with an error; writes the books.

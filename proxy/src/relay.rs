@@ -14,7 +14,7 @@ pub use head::{fault_response, plain_response};
 pub use models::{list_models, show_model};
 pub use party::ending;
 
-use crate::backend::{Backends, Try};
+use crate::backend::{Backends, Step};
 use crate::canon::{Fault, FaultKind};
 use crate::gate::{Admitted, Gate};
 use crate::ledger::{Ledger, Tab};
@@ -111,9 +111,11 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     let route = now.routes.pick(&request.model)?;
     let route = judged.backend.map_or(Ok(route.clone()), |backend| route.only(&backend).map(Arc::new))?;
     tab.routed(&route);
-    tab.estimate_input(request.estimate_input());
-    let request_id = tab.request_id().to_owned();
-    let mut note = |at: Try<'_>| tab.tried(at.backend, at.target, at.model, at.provider, at.attempt);
+    let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate_input());
+    let mut note = |step: Step<'_>| match step {
+        Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
+        Step::Handed => tab.estimate_input(prompt),
+    };
     let sent = now.backends.send(&route, &request, headers, &request_id, &mut note).await?;
     tab.spent(arrived.elapsed().saturating_sub(sent.waited));
     party.iter().for_each(|party| party.routed(&route, tab));

@@ -34,8 +34,18 @@ impl Default for Config {
 pub struct Admin {
     /// Every metric family.
     pub registry: Registry,
-    /// Why new requests should go elsewhere, or nothing.
-    pub unready: Box<dyn Fn() -> Option<&'static str>>,
+    /// Asked whenever somebody wants to know.
+    pub readiness: Box<dyn Fn() -> Readiness>,
+}
+
+/// Whether new requests should come here.
+pub enum Readiness {
+    /// They should.
+    Ready,
+    /// They should, but something that was configured is not there.
+    Degraded(String),
+    /// They should go elsewhere, for this reason.
+    Unready(String),
 }
 
 /// Serves the operator. Ends only with its runtime.
@@ -64,9 +74,10 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
     }
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match (admin.unready)() {
-            None => text(StatusCode::OK, "ok\n"),
-            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
+        "/readyz" => match (admin.readiness)() {
+            Readiness::Ready => text(StatusCode::OK, "ok\n"),
+            Readiness::Degraded(why) => text(StatusCode::OK, &format!("degraded: {why}\n")),
+            Readiness::Unready(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
         },
         "/metrics" => {
             let mut page = Vec::new();

@@ -140,7 +140,7 @@ impl Drop for Body {
 /// See [`Failure`].
 pub async fn send(
     endpoint: &Arc<Endpoint>,
-    request: impl Fn() -> Request<Full<Bytes>>,
+    mut request: impl FnMut() -> Request<Full<Bytes>>,
     idle: Duration,
     connect: Duration,
 ) -> Result<(Response<()>, Body), Failure> {
@@ -211,7 +211,7 @@ fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
 
 async fn send_shared(
     endpoint: &Arc<Endpoint>,
-    request: impl Fn() -> Request<Full<Bytes>>,
+    mut request: impl FnMut() -> Request<Full<Bytes>>,
     connect: Duration,
     busy: Busy,
 ) -> Result<(Response<()>, Body), Failure> {

@@ -71,7 +71,15 @@ pub enum Reply {
     Events(tokio::sync::mpsc::Receiver<Event>),
 }
 
-/// A try at a target: what the books note before the outcome is known.
+/// How far a request has come, for the books: its outcome may never be known.
+pub enum Step<'a> {
+    /// A target is about to be tried.
+    Try(Try<'a>),
+    /// There is a connection to it, and the request goes out.
+    Handed,
+}
+
+/// A try at a target.
 pub struct Try<'a> {
     /// Backend name.
     pub backend: &'a Arc<str>,
@@ -122,6 +130,21 @@ impl Backends {
         self.by_name.values().filter_map(|backend| backend.local.as_ref()).all(|local| local.settled())
     }
 
+    /// The backends whose model could not be loaded into this process, in order.
+    pub fn failed(&self) -> Vec<&str> {
+        let failed =
+            |backend: &Arc<Backend>| backend.local.as_ref().is_some_and(|local| local.settled() && !local.is_ready());
+        let mut names: Vec<&str> =
+            self.by_name.values().filter(|backend| failed(backend)).map(|backend| &*backend.name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// Carries the request to the first target that takes it.
     ///
     /// # Errors
@@ -132,7 +155,7 @@ impl Backends {
         request: &Request,
         headers: &HeaderMap,
         request_id: &str,
-        tried: &mut dyn FnMut(Try<'_>),
+        note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Sent, Fault> {
         let mut waited = Duration::ZERO;
         let mut last = None;
@@ -141,18 +164,24 @@ impl Backends {
             let backend = candidate.backend;
             let target = backend.traits.target(&candidate.hop.model, route.max_output);
             let attempt = at as u32 + 1;
-            tried(Try {
+            note(Step::Try(Try {
                 backend: &backend.name,
                 target: candidate.label(),
                 model: &candidate.hop.model,
                 provider: backend.traits.provider,
                 attempt,
-            });
+            }));
             let began = Instant::now();
             let answer = match (&backend.local, candidate.endpoint) {
-                (Some(local), _) => local.send(request, &target),
+                (Some(local), _) => local.send(request, &target).inspect(|_| note(Step::Handed)),
                 (None, Some(endpoint)) => match request.write(&backend.dialects, &target) {
-                    Ok(outgoing) => backend.call(endpoint, outgoing, request, headers, request_id, &mut waited).await,
+                    Ok(outgoing) => {
+                        let asked = Instant::now();
+                        let handed = || note(Step::Handed);
+                        let answer = backend.call(endpoint, outgoing, request, headers, request_id, handed).await;
+                        waited += asked.elapsed();
+                        answer
+                    }
                     Err(fault) => Err(verdict::Verdict::Final(fault)),
                 },
                 (None, None) => Err(verdict::Verdict::Final(Fault::internal("a backend without an address"))),
@@ -287,10 +316,12 @@ impl Backend {
         request: &Request,
         headers: &HeaderMap,
         request_id: &str,
-        waited: &mut Duration,
+        mut handed: impl FnMut(),
     ) -> Result<(Outgoing, Reply), verdict::Verdict> {
-        let began = Instant::now();
-        let message = || self.message(endpoint, &outgoing, headers, request_id);
+        let message = || {
+            handed();
+            self.message(endpoint, &outgoing, headers, request_id)
+        };
         let sending = http::send(endpoint, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
         let sent = if request.stream {
@@ -298,15 +329,11 @@ impl Backend {
         } else {
             sending.await
         };
-        *waited += began.elapsed();
         let (head, body) = sent.map_err(|failure| verdict::unreachable(&failure))?;
         if head.status().is_success() {
             return Ok((outgoing, Reply::Http(head, body)));
         }
-        let began = Instant::now();
-        let verdict = Box::pin(verdict::refused(outgoing.dialect, head, body, self.key.as_ref())).await;
-        *waited += began.elapsed();
-        Err(verdict)
+        Err(Box::pin(verdict::refused(outgoing.dialect, head, body, self.key.as_ref())).await)
     }
 
     fn message(

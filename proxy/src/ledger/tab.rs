@@ -30,7 +30,7 @@ pub struct Tab {
     pieces: u64,
     /// How many of them had passed when the backend last reported its running count.
     reported_at: u64,
-    /// Prompt tokens by rule of thumb, set when a backend has the request.
+    /// Prompt tokens by rule of thumb, while a backend has the request.
     input_estimate: Option<u64>,
     started: Instant,
     /// What the gateway itself took so far.
@@ -149,7 +149,7 @@ impl Tab {
         self.route = Some(route.clone());
     }
 
-    /// A backend is about to be tried, or has taken the request.
+    /// A backend is about to be tried. What others before it had is forgotten: they produced nothing.
     pub fn tried(
         &mut self,
         backend: &Arc<str>,
@@ -163,9 +163,10 @@ impl Tab {
         self.record.model = model.clone();
         self.record.attempts = attempts;
         self.labels.provider = provider;
+        self.input_estimate = None;
     }
 
-    /// Prompt tokens by rule of thumb: charged when nobody reports better.
+    /// A backend has the request. Its prompt tokens by rule of thumb: charged when nobody reports better.
     pub fn estimate_input(&mut self, tokens: u64) {
         self.input_estimate = Some(tokens);
     }

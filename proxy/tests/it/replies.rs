@@ -376,6 +376,38 @@ fn a_client_that_leaves_while_waiting_is_charged_its_prompt() {
 }
 
 #[test]
+fn a_client_that_leaves_before_a_backend_has_its_request_is_charged_nothing() {
+    // Takes connections and never says a word of TLS: it is being connected to for ever.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = format!("https://{}", silent.local_addr().unwrap());
+    let mut held = Vec::new();
+    let busy = Fake::start(|_| json(503, "", "{}"));
+    // At once, and after another target had it and refused it.
+    for (first, attempts) in [(None, 1), (Some(busy.url()), 2)] {
+        let first = first.unwrap_or(dead.clone());
+        let gateway = Gateway::start(&format!(
+            "[backends.b]\nkind = \"openai\"\nurl = \"{first}\"\ntimeouts = {{ connect = \"20s\" }}\n\
+             [backends.c]\nkind = \"openai\"\nurl = \"{dead}\"\ntimeouts = {{ connect = \"20s\" }}\n\
+             [models.m]\ntargets = [{{ backend = \"b\" }}, {{ backend = \"c\", priority = 1 }}]\n\
+             price = {{ currency = \"USD\", input = 1, output = 10 }}\n"
+        ));
+        for call in [CALL, STREAM] {
+            let mut client = gateway.open();
+            let headers = format!("x-api-key: {}\r\n", crate::gateway::KEY);
+            client.write_all(&crate::gateway::post("/v1/chat/completions", &headers, call.as_bytes())).unwrap();
+            // It is there when the kernel has it, before anybody answers; kept, or the gateway would hear of its end.
+            held.push(silent.accept().unwrap());
+            drop(client);
+        }
+        for record in gateway.wait_for_records(2) {
+            assert_eq!((record.outcome, record.status, record.attempts), (Outcome::ClientGone, 499, attempts));
+            let charged = (record.usage_source, record.input_tokens, record.cost);
+            assert_eq!(charged, (UsageSource::Missing, None, None));
+        }
+    }
+}
+
+#[test]
 fn continuous_usage_makes_a_cut_stream_exact_and_stays_hidden() {
     let chunk = |count: u64| {
         format!(

@@ -140,6 +140,26 @@ fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
 }
 
 #[test]
+fn readiness_tells_of_local_models_that_failed_to_load() {
+    let local = |name: &str| format!("[backends.{name}]\nkind = \"local\"\nweights = \"no-such.gguf\"\n");
+    let server = "[backends.b]\nkind = \"openai\"\nurl = \"http://127.0.0.1:9\"\n";
+    for (sections, status, says) in [
+        (String::new(), 200, "ok\n"),
+        (local("here"), 503, "local model here failed to load\n"),
+        (local("here") + server, 200, "degraded: local model here failed to load\n"),
+        (local("z") + &local("a"), 503, "local model a failed to load, local model z failed to load\n"),
+    ] {
+        let gateway = Gateway::start(&sections);
+        let began = std::time::Instant::now();
+        let mut ready = gateway.operator("/readyz");
+        while ready.body.contains("being loaded") && began.elapsed() < Duration::from_secs(10) {
+            ready = gateway.operator("/readyz");
+        }
+        assert_eq!((ready.status, ready.body.as_str()), (status, says), "{sections}");
+    }
+}
+
+#[test]
 fn a_stop_does_not_wait_for_whole_replies_for_ever_and_books_them() {
     let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(8)), Act::Close]);
     let mut gateway = Gateway::start_with("drain = \"200ms\"", &one_backend("openai", &fake.url(), ""));
