@@ -2,7 +2,7 @@
 
 use crate::admin::{self, Admin, Readiness};
 use crate::backend::Backends;
-use crate::config::{Config, Problem};
+use crate::config::{self, Config, Problem};
 use crate::gate::{self, Gate};
 use crate::ledger::Ledger;
 use crate::plugin::{self, Plugins};
@@ -12,6 +12,7 @@ use crate::server::{self, Workers};
 use arc_swap::ArcSwap;
 use prometheus::{IntGauge, Opts, Registry};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +53,14 @@ impl Foundation {
         let plugins = plugin::Host::new(cache, &registry)?;
         Ok(Self { registry, ledger, plugins, drain: CancellationToken::new(), cut: CancellationToken::new() })
     }
+}
+
+/// Reads a configuration from its layers and checks it as a whole.
+///
+/// # Errors
+/// Every problem, with file, line and key.
+pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Config, Vec<Problem>> {
+    config::load(file, overrides, |config| check(config).err().unwrap_or_default())
 }
 
 /// Builds the rooms of a configuration, all or nothing.
@@ -192,4 +201,31 @@ async fn drain(config: &Config, foundation: &Foundation, workers: Workers) {
 
 fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {
     listener.local_addr().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_and_files_are_checked_and_have_a_line() {
+        let gpu = "[backends.gpu]\nkind = \"vllm\"\n";
+        for (text, says) in [
+            (
+                "url = \"http://x\"\n[models.\"m:1\"]\ntargets = [ { backend = \"gpx\" } ]\n",
+                "5: models.\"m:1\".targets: there is no backend `gpx`; did you mean `gpu`?",
+            ),
+            ("url = \"https://x\"\nca = \"no.pem\"\n", "4: backends.gpu.ca: cannot read the certificates of no.pem: "),
+            (
+                "url = \"http://x\"\nca = \"no.pem\"\n",
+                "4: backends.gpu.ca: `ca` is for addresses that begin with https://",
+            ),
+        ] {
+            let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
+            std::fs::write(&path, format!("{gpu}{text}")).unwrap();
+            let found = load(Some(&path), &[]).unwrap_err();
+            std::fs::remove_file(&path).unwrap();
+            assert!(found[0].to_string().starts_with(&format!("{}:{says}", path.display())), "{found:?}");
+        }
+    }
 }

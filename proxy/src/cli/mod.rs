@@ -68,7 +68,7 @@ impl From {
     }
 
     fn load(&self, overrides: &[(String, String)]) -> Result<Config, String> {
-        crate::config::load(self.file().as_deref(), overrides).map_err(|problems| explain(&problems))
+        crate::app::load(self.file().as_deref(), overrides).map_err(|problems| explain(&problems))
     }
 }
 

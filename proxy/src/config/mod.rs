@@ -1,7 +1,7 @@
 //! The configuration: a list of the rooms' own structs, read by figment from layers.
 //!
-//! Weakest first: built-in defaults, the file, the environment (`TIDEGATE_SERVER__LISTEN`), the command line. Nobody imports
-//! this room; each room knows its own struct, and `app` builds the rooms from them.
+//! Weakest first: built-in defaults, the file, the environment (`TIDEGATE_SERVER__LISTEN`), the command line. No room below
+//! imports this one; each knows its own struct, and `app` builds the rooms from them and checks what goes beyond one of them.
 
 mod place;
 mod read;

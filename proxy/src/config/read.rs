@@ -15,11 +15,16 @@ use std::path::Path;
 /// More problems than this are not listed: something is wrong with the file as a whole.
 const MOST: usize = 50;
 
-/// Reads a configuration: defaults, then the file, then the environment, then `overrides` (dotted key and value).
+/// Reads a configuration: defaults, then the file, then the environment, then `overrides` (dotted key and value). `check`
+/// finds what one key cannot see (references, keys registered twice) and is told where that stands.
 ///
 /// # Errors
 /// Every problem, with file, line and key.
-pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Config, Vec<Problem>> {
+pub fn load(
+    file: Option<&Path>,
+    overrides: &[(String, String)],
+    check: impl FnOnce(&Config) -> Vec<Problem>,
+) -> Result<Config, Vec<Problem>> {
     let mut figment = Figment::new();
     let mut text = String::new();
     if let Some(path) = file {
@@ -51,8 +56,7 @@ pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Confi
     let (config, mut problems) = read(&figment);
     match config {
         Some(config) if problems.is_empty() => {
-            // What one key cannot see: references, keys registered twice.
-            problems = crate::app::check(&config).err().unwrap_or_default();
+            problems = check(&config);
             if problems.is_empty() {
                 return Ok(config);
             }
@@ -171,7 +175,11 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
         std::fs::write(&path, text).unwrap();
-        let problems = load(Some(&path), &[]).err().unwrap_or_default();
+        let check = |config: &Config| {
+            let names = config.backends.keys();
+            names.map(|name| Problem::new(format!("backends.{name}.url"), "it is out of fashion")).collect()
+        };
+        let problems = load(Some(&path), &[], check).err().unwrap_or_default();
         std::fs::remove_file(&path).unwrap();
         let name = path.display().to_string();
         problems.iter().map(|problem| problem.to_string().replace(&name, "F")).collect()
@@ -192,23 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn references_are_checked_and_broken_files_have_a_line() {
-        let found = problems(
-            "[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\n[models.\"m:1\"]\ntargets = [ { backend = \"gpx\" } ]\n",
-        );
-        assert_eq!(found, ["F:5: models.\"m:1\".targets: there is no backend `gpx`; did you mean `gpu`?"]);
-        assert!(
-            problems("[server]\nlisten = \n")[0].starts_with("F:2: this is no TOML"),
-            "{:?}",
-            problems("[server]\nlisten = \n")
-        );
-        for (url, says) in [
-            ("https://x", "cannot read the certificates of no.pem: "),
-            ("http://x", "`ca` is for addresses that begin with https://"),
-        ] {
-            let found = problems(&format!("[backends.gpu]\nkind = \"vllm\"\nurl = \"{url}\"\nca = \"no.pem\"\n"));
-            assert!(found[0].starts_with(&format!("F:4: backends.gpu.ca: {says}")), "{found:?}");
-        }
+    fn what_the_check_finds_and_broken_files_have_a_line() {
+        let found = problems("[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\n");
+        assert_eq!(found, ["F:3: backends.gpu.url: it is out of fashion"]);
+        let found = problems("[server]\nlisten = \n");
+        assert!(found[0].starts_with("F:2: this is no TOML"), "{found:?}");
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
     }
 

@@ -40,7 +40,7 @@ impl Gateway {
         );
         let file = folder.join("t.toml");
         std::fs::write(&file, text).unwrap();
-        let config = tidegate::config::load(Some(&file), &[]).unwrap_or_else(|problems| {
+        let config = tidegate::app::load(Some(&file), &[]).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         });
         let (stop, stopped) = tokio::sync::oneshot::channel();
