@@ -1,0 +1,159 @@
+//! Calls as Messages requests.
+
+use super::*;
+use crate::canon::call::Turn;
+
+fn body(call: &Call) -> serde_json::Value {
+    serde_json::from_slice(&write_call(call, &Target::default()).unwrap().body).unwrap()
+}
+
+#[test]
+fn turns_alternate_and_results_come_first() {
+    let result =
+        |id: &str| Content::ToolResult { id: id.into(), content: vec![Content::Text("r".into())], is_error: id == "b" };
+    let turns = vec![
+        Turn::text(Role::System, "s"),
+        Turn {
+            role: Role::Assistant,
+            content: vec![
+                Content::Thinking { text: "t".into(), signature: Some(MARKER.into()) },
+                Content::Text(String::new()),
+                Content::ToolCall { id: "a".into(), name: "f".into(), arguments: String::new() },
+                Content::ToolCall { id: "functions.g:1".into(), name: "g".into(), arguments: "{\"n\":1.0}".into() },
+            ],
+        },
+        Turn { role: Role::User, content: vec![Content::Text("and".into()), result("a")] },
+        Turn { role: Role::User, content: vec![result("b")] },
+    ];
+    let call = Call {
+        turns,
+        choices: 1,
+        tools: vec![Tool::Function { name: "f".into(), description: None, parameters: None, strict: None }],
+        parallel_tools: Some(false),
+        ..Call::default()
+    };
+    let body = body(&call);
+    assert_eq!(
+        body["messages"],
+        serde_json::json!([
+            {"role":"user","content":[{"type":"text","text":"Continue."}]},
+            {"role":"assistant","content":[{"type":"tool_use","id":"a","name":"f","input":{}},{"type":"tool_use","id":"functions_g_1","name":"g","input":{"n":1.0}}]},
+            {"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":"r"},{"type":"tool_result","tool_use_id":"b","content":"r","is_error":true},{"type":"text","text":"and"}]},
+        ])
+    );
+    assert_eq!((&body["system"], &body["max_tokens"]), (&"s".into(), &8000.into()));
+    assert_eq!(body["tool_choice"], serde_json::json!({"type":"auto","disable_parallel_tool_use":true}));
+    assert_eq!(body["tools"][0]["input_schema"], serde_json::json!({"type":"object"}));
+    let written = write_call(&call, &Target::default()).unwrap();
+    assert_eq!((written.dropped, written.adjusted), (vec!["thinking".to_owned()], vec!["messages".to_owned()]));
+}
+
+#[test]
+fn values_are_moved_into_range_or_named() {
+    let user = || vec![Turn::text(Role::User, "u")];
+    type Case<'a> = (Call, &'a str, &'a str, &'a [&'a str], &'a [&'a str]);
+    let base = || Call { turns: user(), choices: 1, family: "openai", ..Call::default() };
+    let cases: Vec<Case<'_>> = vec![
+        (Call { temperature: Some(1.7), ..base() }, "temperature", "1", &[], &["temperature"]),
+        (Call { temperature: Some(0.5), ..base() }, "temperature", "0.5", &[], &[]),
+        (
+            Call { seed: Some(1), presence_penalty: Some(1.0), frequency_penalty: Some(0.0), ..base() },
+            "seed",
+            "null",
+            &["presence_penalty", "seed"],
+            &[],
+        ),
+        (
+            Call { thinking: Some(Thinking::Effort(Effort::Low)), ..base() },
+            "thinking",
+            r#"{"type":"enabled","budget_tokens":4096}"#,
+            &[],
+            &[],
+        ),
+        (
+            Call { thinking: Some(Thinking::Effort(Effort::High)), max_tokens: Some(5000), ..base() },
+            "thinking",
+            r#"{"type":"enabled","budget_tokens":4999}"#,
+            &[],
+            &[],
+        ),
+        (
+            Call { thinking: Some(Thinking::Budget(9000)), max_tokens: Some(5000), family: "anthropic", ..base() },
+            "thinking",
+            r#"{"type":"enabled","budget_tokens":4999}"#,
+            &[],
+            &["thinking.budget_tokens"],
+        ),
+        (
+            Call { thinking: Some(Thinking::Budget(2000)), max_tokens: Some(1000), family: "anthropic", ..base() },
+            "thinking",
+            "null",
+            &[],
+            &["thinking"],
+        ),
+        (
+            Call {
+                format: Some(Format::Schema {
+                    name: "n".into(),
+                    json: r#"{"name":"n","schema":{"type":"object"}}"#.into(),
+                }),
+                ..base()
+            },
+            "output_config",
+            r#"{"format":{"type":"json_schema","schema":{"type":"object"}}}"#,
+            &[],
+            &[],
+        ),
+        (Call { user: Some("u".into()), ..base() }, "metadata", r#"{"user_id":"u"}"#, &[], &[]),
+        (
+            Call { extra: vec![("logit_bias".into(), "{}".into())], ..base() },
+            "logit_bias",
+            "null",
+            &["logit_bias"],
+            &[],
+        ),
+        (
+            Call { extra: vec![("context_management".into(), "{}".into())], family: "anthropic", ..base() },
+            "context_management",
+            "{}",
+            &[],
+            &[],
+        ),
+    ];
+    for (call, field, value, dropped, adjusted) in cases {
+        let written = write_call(&call, &Target::default()).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+        assert_eq!(
+            (body[field].to_string().as_str(), written.dropped.as_slice(), written.adjusted.as_slice()),
+            (
+                value,
+                dropped.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(),
+                adjusted.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice()
+            ),
+            "{call:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_said_is_refused_by_name() {
+    let base = || Call { turns: vec![Turn::text(Role::User, "u")], choices: 1, ..Call::default() };
+    let with = |content| Call { turns: vec![Turn { role: Role::User, content: vec![content] }], ..base() };
+    let calls = |arguments: &str| Call {
+        turns: vec![Turn {
+            role: Role::Assistant,
+            content: vec![Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() }],
+        }],
+        ..base()
+    };
+    for (call, param) in [
+        (Call { choices: 2, ..base() }, "n"),
+        (Call { format: Some(Format::Json), ..base() }, "response_format"),
+        (with(Content::Other { kind: "input_audio".into(), json: "{}".into() }), "messages"),
+        (calls("[1]"), "messages.tool_calls"),
+        (calls("{"), "messages.tool_calls"),
+        (Call { extra: vec![("thread".into(), "{}".into())], ..base() }, "thread"),
+    ] {
+        assert_eq!(write_call(&call, &Target::default()).unwrap_err().param.as_deref(), Some(param), "{call:?}");
+    }
+}

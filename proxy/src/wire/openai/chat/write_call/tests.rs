@@ -1,0 +1,136 @@
+//! Calls as chat requests.
+
+use super::*;
+use crate::canon::call::Turn;
+
+fn vllm() -> Target {
+    Target {
+        model: "t".into(),
+        system_first: true,
+        thinking_kwargs: true,
+        extended_sampling: true,
+        ..Target::default()
+    }
+}
+
+fn body(call: &Call, to: &Target) -> serde_json::Value {
+    serde_json::from_slice(&write_call(call, to).unwrap().body).unwrap()
+}
+
+#[test]
+fn system_texts_are_joined_first_or_left_in_place() {
+    let turns = vec![
+        Turn::text(Role::User, "u"),
+        Turn::text(Role::System, "a"),
+        Turn::text(Role::System, ""),
+        Turn::text(Role::Developer, "b"),
+    ];
+    let call = Call { turns, choices: 1, ..Call::default() };
+    assert_eq!(
+        body(&call, &vllm())["messages"],
+        serde_json::json!([{"role":"system","content":"a\n\nb"},{"role":"user","content":"u"}])
+    );
+    assert_eq!(
+        body(&call, &Target::default())["messages"],
+        serde_json::json!([{"role":"user","content":"u"},{"role":"system","content":"a"},{"role":"developer","content":"b"}])
+    );
+}
+
+#[test]
+fn results_images_and_errors_find_their_places() {
+    let result = |id: &str, content, is_error| Content::ToolResult { id: id.into(), content, is_error };
+    let image = Content::Image(Image::Data { media_type: "image/png".into(), data: "AA==".into() });
+    let turns = vec![
+        Turn {
+            role: Role::Assistant,
+            content: vec![
+                Content::Thinking { text: "hm".into(), signature: None },
+                Content::ToolCall { id: "a".into(), name: "f".into(), arguments: String::new() },
+                Content::ToolCall {
+                    id: "b".into(),
+                    name: "g".into(),
+                    arguments: "{\"n\":12345678901234567890}".into(),
+                },
+            ],
+        },
+        Turn {
+            role: Role::User,
+            content: vec![
+                Content::Text("and".into()),
+                result("a", vec![image], false),
+                result("b", vec![Content::Text("no".into())], true),
+            ],
+        },
+    ];
+    let call = Call { turns, choices: 1, ..Call::default() };
+    assert_eq!(
+        body(&call, &vllm())["messages"],
+        serde_json::json!([
+            {"role":"assistant","content":null,"reasoning_content":"hm","tool_calls":[
+                {"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},
+                {"id":"b","type":"function","function":{"name":"g","arguments":"{\"n\":12345678901234567890}"}}]},
+            {"role":"tool","tool_call_id":"a","content":"[image: in the next user message]"},
+            {"role":"tool","tool_call_id":"b","content":"Error: no"},
+            {"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA=="}},{"type":"text","text":"and"}]},
+        ])
+    );
+    assert_eq!(write_call(&call, &Target::default()).unwrap().dropped, ["thinking"]);
+}
+
+#[test]
+fn thinking_is_said_in_the_words_the_target_knows() {
+    let effort = Target { reasoning_effort: true, ..Target::default() };
+    type Case<'a> = (Option<Thinking>, &'a Target, &'a str, &'a str, &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
+        (None, &vllm(), "null", "null", &[]),
+        (Some(Thinking::Off), &vllm(), "null", r#"{"enable_thinking":false}"#, &[]),
+        (Some(Thinking::Budget(9)), &vllm(), "null", r#"{"enable_thinking":true}"#, &[]),
+        (Some(Thinking::Budget(4096)), &effort, "\"low\"", "null", &[]),
+        (Some(Thinking::Budget(16384)), &effort, "\"medium\"", "null", &[]),
+        (Some(Thinking::Budget(16385)), &effort, "\"high\"", "null", &[]),
+        (Some(Thinking::Adaptive), &effort, "\"medium\"", "null", &[]),
+        (Some(Thinking::Off), &effort, "\"none\"", "null", &[]),
+        (Some(Thinking::Adaptive), &Target::default(), "null", "null", &["thinking"]),
+        (Some(Thinking::Off), &Target::default(), "null", "null", &[]),
+    ];
+    for (thinking, to, effort, kwargs, dropped) in cases {
+        let call = Call { thinking: *thinking, choices: 1, family: "anthropic", ..Call::default() };
+        let body = body(&call, to);
+        assert_eq!(
+            (body["reasoning_effort"].to_string().as_str(), body["chat_template_kwargs"].to_string().as_str()),
+            (*effort, *kwargs),
+            "{thinking:?}"
+        );
+        assert_eq!(write_call(&call, to).unwrap().dropped, *dropped, "{thinking:?}");
+    }
+}
+
+#[test]
+fn foreign_fields_are_named_and_threads_refused() {
+    let mut call = Call {
+        choices: 1,
+        family: "anthropic",
+        top_k: Some(4),
+        tools: vec![Tool::Hosted { kind: "web_search_20250305".into(), json: "{}".into() }],
+        extra: vec![("context_management".into(), "{}".into())],
+        ..Call::default()
+    };
+    assert_eq!(
+        write_call(&call, &Target::default()).unwrap().dropped,
+        ["top_k", "tools.web_search_20250305", "context_management"]
+    );
+    call.extra.push(("thread".into(), "{}".into()));
+    let fault = write_call(&call, &Target::default()).unwrap_err();
+    assert_eq!((fault.status(), fault.code.as_deref()), (400, Some("thread_unsupported_request")));
+}
+
+#[test]
+fn usage_is_always_asked_for() {
+    let call = Call { stream: true, choices: 1, ..Call::default() };
+    let to = Target { continuous_usage: true, ..Target::default() };
+    assert_eq!(
+        body(&call, &to)["stream_options"],
+        serde_json::json!({"include_usage":true,"continuous_usage_stats":true})
+    );
+    assert_eq!(body(&call, &Target::default())["stream_options"], serde_json::json!({"include_usage":true}));
+}
