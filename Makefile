@@ -2,12 +2,13 @@
 CARGO_TARGET_DIR ?= $(HOME)/.cache/tidegate/target
 export CARGO_TARGET_DIR
 CACHE := $(HOME)/.cache/tidegate
+PLUGINS := $(CACHE)/plugins
 MODEL := $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit clients docs bench clean
+.PHONY: run demo release model test fmt lint unit plugins clients docs bench clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -22,7 +23,7 @@ release:
 	cargo build --release --locked
 
 ## test: everything that CI runs
-test: fmt lint docs unit demo clients
+test: fmt lint docs unit demo plugins clients
 
 fmt:
 	cargo fmt --all --check
@@ -44,9 +45,18 @@ unit: model
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
 	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) cargo nextest run --locked
 
-## clients: the official clients and a real llama.cpp server against the release binary
-clients: release model
-	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL)
+## plugins: the plugins that come with Tidegate, checked and built; the templates in other languages, where their tools can be had
+plugins: export CARGO_TARGET_DIR := $(CACHE)/plugins-target
+plugins:
+	cd plugins && cargo fmt --all --check
+	cd plugins && cargo clippy --all-targets --locked -- -D warnings
+	cd plugins && cargo test --locked --quiet
+	plugins/build.sh --out $(PLUGINS)
+	plugins/templates.sh $(PLUGINS)
+
+## clients: the official clients, a real llama.cpp server and the plugins against the release binary
+clients: release model plugins
+	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL) --plugins $(PLUGINS)
 
 ## bench: what a request and a chunk cost (docs/performance.md)
 bench: release

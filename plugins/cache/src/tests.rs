@@ -59,6 +59,39 @@ fn what_makes_a_difference_and_what_does_not() {
 }
 
 #[test]
+fn what_the_typed_view_does_not_say_makes_a_difference() {
+    let turn = |turn: Value| Chat::new().with("messages", json!([turn]));
+    let image = |more: Value| {
+        let mut image = json!({"url": "https://x.example/y.png"});
+        image.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        turn(json!({"role": "user", "content": [{"type": "image_url", "image_url": image}]}))
+    };
+    let effort = |word: &str| Chat::user("hi").with("reasoning_effort", word);
+    let said = |name: &str| turn(json!({"role": "user", "content": "hi", "name": name}));
+    let cases = [
+        ("another speaker", said("ada"), said("bob"), false),
+        ("the same speaker", said("ada"), said("ada"), true),
+        ("the detail of an image", image(json!({"detail": "low"})), image(json!({"detail": "high"})), false),
+        ("the same image", image(json!({})), image(json!({})), true),
+        ("effort without a word", effort("high"), effort("xhigh"), false),
+        ("the same effort", effort("high"), effort("high"), true),
+        (
+            "where the vendor may cache",
+            turn(
+                json!({"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}),
+            ),
+            Chat::user("hi"),
+            true,
+        ),
+    ];
+    for (name, first, second, same) in cases {
+        let trial = Trial::<Cache>::new(json!({}));
+        ask(&trial, first, "answer");
+        assert_eq!(ask(&trial, second, "other").is_some(), same, "{name}");
+    }
+}
+
+#[test]
 fn tenants_do_not_meet() {
     let chat = || Chat::user("hi").with("temperature", 0);
     /// A name, what is changed before the second call, the configuration, and whether it is a hit.

@@ -35,6 +35,7 @@ class Fake:
 
     def __init__(self):
         self.requests = []
+        self.bodies = []
         self.headers = []
         self.script = []
         self.left = threading.Event()
@@ -42,6 +43,8 @@ class Fake:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # A head and a body are two writes: together they would wait 40 ms for the other side's acknowledgement.
+            disable_nagle_algorithm = True
 
             def do_GET(self):
                 fake.get(self)
@@ -69,7 +72,7 @@ class Fake:
     def plays(self, *script):
         """The next replies; the last one is repeated."""
         self.script = list(script)
-        self.requests, self.headers = [], []
+        self.requests, self.bodies, self.headers = [], [], []
         self.left.clear()
 
     def get(self, handler):
@@ -77,10 +80,12 @@ class Fake:
         send(handler, Whole({"object": "list", "data": [{"id": MODEL, "object": "model"}]} if known else self.error(404, "no such path"), 200 if known else 404))
 
     def post(self, handler):
-        body = json.loads(handler.rfile.read(int(handler.headers.get("content-length", 0))) or b"null")
+        raw = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+        body = json.loads(raw or b"null")
         if handler.path != self.path:
             return send(handler, Whole(self.error(404, "this server knows only " + self.path), 404))
         self.requests.append(body)
+        self.bodies.append(raw.decode())
         self.headers.append(dict(handler.headers.items()))
         reply = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         reply = reply(body) if callable(reply) else reply
@@ -239,36 +244,38 @@ def tool_use(call_id, name, given):
     return {"type": "tool_use", "id": call_id, "name": name, "input": given}
 
 
-def halves(words):
+def pieces(words, size=None):
+    """The words cut into pieces of that many characters; into halves without a size."""
     middle = len(words) // 2
-    return [words[:middle], words[middle:]]
+    return [words[at:at + size] for at in range(0, len(words), size)] if size else [words[:middle], words[middle:]]
 
 
-def block_events(index, block):
-    """One content block as events: started empty, filled by deltas, stopped."""
+def block_events(index, block, size=None):
+    """One content block as events: started empty, filled by deltas, stopped. Input that is a text is sent as it is."""
     kind = block["type"]
     if kind == "text":
-        empty, deltas = text(""), [{"type": "text_delta", "text": half} for half in halves(block["text"])]
+        empty, deltas = text(""), [{"type": "text_delta", "text": half} for half in pieces(block["text"], size)]
     elif kind == "thinking":
         empty = thinking("", "")
-        deltas = [{"type": "thinking_delta", "thinking": half} for half in halves(block["thinking"])]
+        deltas = [{"type": "thinking_delta", "thinking": half} for half in pieces(block["thinking"], size)]
         deltas.append({"type": "signature_delta", "signature": block["signature"]})
     else:
-        empty = {**block, "input": {}}
-        deltas = [{"type": "input_json_delta", "partial_json": half} for half in ["", *halves(json.dumps(block["input"]))]] if block["input"] else []
+        empty, given = {**block, "input": {}}, block["input"]
+        given = given if isinstance(given, str) else json.dumps(given)
+        deltas = [{"type": "input_json_delta", "partial_json": half} for half in ["", *pieces(given, size)]] if block["input"] else []
     yield event("content_block_start", index=index, content_block=empty)
     for fields in deltas:
         yield event("content_block_delta", index=index, delta=fields)
     yield event("content_block_stop", index=index)
 
 
-def message_stream(*content, stop="end_turn", stop_sequence=None, given=21, output=9, cache_read=4, then="end"):
+def message_stream(*content, stop="end_turn", stop_sequence=None, given=21, output=9, cache_read=4, then="end", size=None):
     """A streamed message, with a ping where Anthropic sends one."""
     start = {"id": "msg_fake", "type": "message", "role": "assistant", "model": MODEL, "content": [], "stop_reason": None, "stop_sequence": None,
              "usage": message_usage(given, 1, cache_read)}
     frames = [event("message_start", message=start), event("ping")]
     for index, block in enumerate(content):
-        frames += block_events(index, block)
+        frames += block_events(index, block, size)
     if then == "end":
         frames.append(event("message_delta", delta={"stop_reason": stop, "stop_sequence": stop_sequence}, usage={"output_tokens": output}))
         frames.append(event("message_stop"))

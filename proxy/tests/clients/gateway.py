@@ -24,6 +24,7 @@ import openai
 
 BINARY = os.environ.get("TIDEGATE_TEST_BINARY", "")
 MODEL = os.environ.get("TIDEGATE_TEST_MODEL", "")
+PLUGINS = Path(os.environ.get("TIDEGATE_TEST_PLUGINS", ""))
 
 WEB = "dfproj_" + "w" * 32
 RESEARCH = "dfproj_" + "r" * 32
@@ -68,6 +69,9 @@ def tenants():
 class Gateway:
     """One gateway process and its folder. The folder outlives the process, so that it can be started again."""
 
+    # Seconds until it must be ready.
+    PATIENCE = 60
+
     def __init__(self, backends, models, **more):
         self.folder = Path(tempfile.mkdtemp(prefix="tidegate-clients-"))
         self.port, self.admin_port = free_port(), free_port()
@@ -90,7 +94,7 @@ class Gateway:
     def start(self):
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen([BINARY, "serve", "--config", str(self.config)], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.PATIENCE
         while self.readiness() != 200:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the gateway did not become ready:\n" + self.last_words())
@@ -110,15 +114,19 @@ class Gateway:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def close(self):
-        for client in self.clients:
-            client.close()
+    def stop(self):
+        """As an operator would."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
                 self.process.wait(40)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Entry point of the tests with real clients: makes the venv they need, then runs them in it.
 
+    plugins/build.sh
     python3 proxy/tests/clients/run.py --binary target/release/tidegate --model models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 They exist because a gateway is only as good as what the official clients make of its answers: a frame that our own
@@ -16,6 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate" / "venv-clients"
+# Where plugins/build.sh puts what it builds.
+PLUGINS = Path(os.environ.get("TIDEGATE_CACHE") or Path.home() / ".cache" / "tidegate") / "plugins"
 # What would lead the clients elsewhere than to the gateway under test, or configure the gateway behind the test's back.
 FOREIGN = ("ANTHROPIC_", "OPENAI_", "TIDEGATE_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -25,6 +28,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="Run the tests with the official clients and a real llama.cpp server.")
     parser.add_argument("--binary", required=True, help="the tidegate program")
     parser.add_argument("--model", required=True, help="SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--plugins", default=str(PLUGINS), help="the folder of built plugins (%(default)s)")
     parser.add_argument("-k", action="append", default=[], metavar="PATTERN", help="only tests whose name holds this")
     parser.add_argument("-q", "--quiet", action="store_true", help="no line for each test")
     return parser.parse_args()
@@ -56,9 +60,10 @@ def prepare_venv():
     return python
 
 
-def environment(binary, model):
+def environment(binary, model, plugins):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN) and name.lower() not in PROXIES}
-    return dict(kept, TIDEGATE_TEST_BINARY=str(binary), TIDEGATE_TEST_MODEL=str(model), NO_PROXY="127.0.0.1", PYTHONDONTWRITEBYTECODE="1")
+    ours = {"TIDEGATE_TEST_BINARY": binary, "TIDEGATE_TEST_MODEL": model, "TIDEGATE_TEST_PLUGINS": plugins}
+    return dict(kept, NO_PROXY="127.0.0.1", PYTHONDONTWRITEBYTECODE="1", **{name: str(path) for name, path in ours.items()})
 
 
 def main():
@@ -68,7 +73,7 @@ def main():
     command += [] if options.quiet else ["--verbose"]
     for pattern in options.k:
         command += ["-k", pattern]
-    return subprocess.run(command, env=environment(binary, model)).returncode
+    return subprocess.run(command, env=environment(binary, model, Path(options.plugins).expanduser().resolve())).returncode
 
 
 if __name__ == "__main__":
