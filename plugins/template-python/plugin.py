@@ -31,6 +31,7 @@ def max_words() -> int:
 class Hooks(exports.Hooks):
     def describe(self) -> Description:
         refused = Metric("refused", "Calls refused.", MetricKind_Counter(), None)
+        words = Metric("words", "Words of calls that were let through.", MetricKind_Counter(), None)
         return Description(
             name="{{name}}",
             version="0.1.0",
@@ -38,12 +39,14 @@ class Hooks(exports.Hooks):
             events=Interests(0),
             config_schema=json.dumps(SCHEMA),
             config_problem=None,
-            metrics=[refused],
+            metrics=[refused, words],
         )
 
     def on_call(self, call: calls.Call) -> Admission:
         exchange = Exchange()
         exchange.words = sum(len(passage.text.split()) for passage in call.texts(0))
+        # Here, not in on_end: the record is written before that.
+        request.tag(f"words:{exchange.words}")
         if exchange.words <= max_words():
             return Admission(Verdict_Pass(), exchange)
         metrics.add("refused", "", 1.0)
@@ -51,4 +54,4 @@ class Hooks(exports.Hooks):
         return Admission(Verdict_Refuse(types.Refusal(400, "too_many_words", message, None)), None)
 
     def on_end(self, exchange: Exchange, end: End) -> None:
-        request.tag(f"words:{exchange.words}")
+        metrics.add("words", "", float(exchange.words))

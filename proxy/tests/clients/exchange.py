@@ -185,6 +185,10 @@ class Exchanges(Case):
         before = self.metric(name, **labels)
         return lambda: self.metric(name, **labels) - before
 
+    def hooked(self, plugin, hook):
+        """How often a hook of a plugin was called since, when the returned function is called."""
+        return self.counted("tidegate_plugin_duration_seconds_count", plugin=plugin, hook=hook)
+
     def log_since(self):
         """The log from here on, when the returned function is called."""
         size = self.gateway.log.stat().st_size

@@ -259,8 +259,11 @@ class Books(Exchanges):
             for backend in BACKENDS:
                 with self.subTest(client=client, backend=backend):
                     self.plays("The quick brown fox <think> jumps over the lazy", size=3, then="cut")
-                    for secret in (WEB, APP):
-                        self.assertEqual(seen(client, self.raw(client, "guard-" + backend, "Hello", True, secret)[2])[1], "error")
+                    replies = [seen(client, self.raw(client, "guard-" + backend, "Hello", True, secret)[2]) for secret in (WEB, APP)]
+                    self.assertEqual([end for _, end in replies], ["error", "error"])
+                    if backend == "chat":
+                        # The fake's message closes its text before it breaks, and what was held leaves then.
+                        self.assertNotEqual(replies[0], replies[1], "the plugin must have held something back")
                     with_it, without = self.new_records()
                     self.before |= {with_it["id"], without["id"]}
                     for field in ("outcome", "input_tokens", "output_tokens", "usage_source", "cost"):
@@ -458,7 +461,7 @@ class Python(OtherLanguages):
                     self.assertIn("13 words are too many", str(caught.exception.body))
                     self.assertIn("too_many_words", str(caught.exception.body))
                     self.assertEqual(self.asked(), 1)
-                    self.assertFields(self.only_record(), outcome="plugin", status=400, tags=["plugin:python"])
+                    self.assertFields(self.only_record(), outcome="plugin", status=400, tags=["plugin:python", "words:13"])
         self.assertEqual(refused(), 4)
 
     def test_compiled_once(self):

@@ -261,10 +261,11 @@ class Decorate(Exchanges):
     def test_what_the_client_says_wins_over_a_default(self):
         self.plays("Fine.")
         self.ask("openai", "model-chat", temperature=0.75)
-        self.assertEqual(self.chat.requests[0]["temperature"], 0.75)
+        self.assertFields(self.chat.requests[0], temperature=0.75, max_tokens=40)
 
     def test_others_are_left_alone(self):
         """No rule fits: the body goes on with its bytes, but for the model's name."""
+        asked = self.hooked("decorate", "on_call")
         self.plays("Fine.")
         body = '{"model":"model-chat",  "messages":[{"content":"Hi",  "role":"user"}], "top_p": 0.50}'
         status, headers, text = self.raw("openai", "", secret=APP, body=body)
@@ -272,6 +273,7 @@ class Decorate(Exchanges):
         self.assertEqual(self.sent("model-chat"), body.replace("model-chat", fakes.MODEL))
         self.assertIsNone(headers.get("x-tidegate-plugins"))
         self.assertEqual(self.only_record()["tags"], [])
+        self.assertEqual(asked(), 1, "the plugin must have been asked")
 
 
 class Steer(Exchanges):
@@ -448,7 +450,8 @@ class FixJson(Exchanges):
 
     def test_the_big_number_keeps_its_digits(self):
         self.plays("", [("trip", self.BROKEN[2][0])])
-        self.assertIn("9007199254740993", self.raw("openai", "model-chat", stream=False)[2])
+        reply = json.loads(self.raw("openai", "model-chat", stream=False)[2])
+        self.assertEqual(json.loads(reply["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"])["days"], 9007199254740993)
 
     def test_streams_of_text_keep_their_bytes(self):
         for client, backend in ALIKE:
@@ -494,7 +497,7 @@ class Think(Exchanges):
 
     def test_plain_replies_pass(self):
         """In a chat with their bytes. A message opens its text before it says any: that is held, and so written anew."""
-        said = "No <think> at the beginning."
+        said, asked = "No <think> at the beginning.", self.hooked("think", "on_events")
         for client, backend in ALIKE:
             for size in SIZES:
                 with self.subTest(client=client, size=size):
@@ -503,3 +506,4 @@ class Think(Exchanges):
                     self.assertEqual([seen(client, text)[0] for text in texts], [said, said])
                     if client == "openai":
                         self.assertEqual(texts[0], texts[1])
+        self.assertGreaterEqual(asked(), len(ALIKE) * len(SIZES), "the plugin must have been asked")
