@@ -106,7 +106,8 @@ pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
     if wrong.is_empty() { Ok((gate, routes)) } else { Err(wrong) }
 }
 
-fn problems(errors: Vec<(String, String)>) -> Vec<Problem> {
+/// What a room says is wrong with its part of a configuration.
+pub fn problems(errors: Vec<(String, String)>) -> Vec<Problem> {
     errors.into_iter().map(|(place, what)| Problem::new(place, what)).collect()
 }
 

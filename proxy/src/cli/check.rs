@@ -42,14 +42,8 @@ fn load_plugins(config: &crate::plugin::Config) -> Result<usize, String> {
         return Ok(0);
     }
     let host = crate::plugin::Host::new(None, &prometheus::Registry::new())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    runtime.block_on(crate::plugin::Plugins::load(config, &host)).map_err(|errors| {
-        let problems: Vec<_> =
-            errors.into_iter().map(|(place, what)| crate::config::Problem::new(place, what)).collect();
-        super::explain(&problems)
-    })?;
+    super::runtime()?
+        .block_on(crate::plugin::Plugins::load(config, &host))
+        .map_err(|errors| super::explain(&crate::app::problems(errors)))?;
     Ok(config.len())
 }

@@ -69,8 +69,8 @@ struct Guest {
     out: bool,
     /// It has changed the reply: it cannot be left out any more.
     woven: bool,
-    /// The part that is open in what it is shown.
-    open: Option<Part>,
+    /// The kind of the part that is open in what it is shown.
+    open: Interests,
     /// What it answered so far keeps to the grammar.
     grammar: Grammar,
 }
@@ -85,7 +85,7 @@ impl Guests {
                 exchange: None,
                 out: false,
                 woven: false,
-                open: None,
+                open: Interests::empty(),
                 grammar: Grammar::default(),
             })
             .collect();
@@ -391,11 +391,11 @@ impl Guest {
         for event in events {
             let kind = match event {
                 Event::Open(part) => {
-                    self.open = Some(part.clone());
-                    kind_of(part)
+                    self.open = kind_of(part);
+                    self.open
                 }
-                Event::Delta(_) => self.open.as_ref().map_or(Interests::empty(), kind_of),
-                Event::Close => self.open.take().as_ref().map_or(Interests::empty(), kind_of),
+                Event::Delta(_) => self.open,
+                Event::Close => std::mem::replace(&mut self.open, Interests::empty()),
                 Event::Usage(_) => Interests::USAGE,
                 Event::Start { .. } | Event::Stop(_) | Event::Fault(_) => Interests::BOUNDARIES,
             };

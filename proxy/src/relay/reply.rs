@@ -8,7 +8,7 @@ use crate::canon::{Event, Fault, FaultKind};
 use crate::ledger::Tab;
 use crate::plugin::{Answered, Seen};
 use crate::wire::object::Object;
-use crate::wire::reply::{Pipe, fold, glance_event, rename_answer};
+use crate::wire::reply::{Pipe, fold, glance_event, read_stream, rename_answer};
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::watch::Watch;
 use crate::wire::{Dialect, Glance, ReplyHead, Written};
@@ -236,20 +236,6 @@ fn estimate(events: &[Event]) -> u64 {
         })
         .sum();
     (bytes as u64).div_ceil(4)
-}
-
-fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
-    let (mut frames, mut reader, mut events) =
-        (crate::wire::frame::Frames::default(), dialect.codec().reader(), Vec::new());
-    frames.feed(text);
-    frames.finish();
-    while let Some(frame) =
-        frames.next().map_err(|_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB."))?
-    {
-        reader.read(&frame, &mut events);
-    }
-    reader.end(&mut events);
-    Ok(events)
 }
 
 async fn collect(body: &mut http::Body) -> Result<Bytes, Fault> {

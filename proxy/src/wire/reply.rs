@@ -220,6 +220,23 @@ pub fn rename_answer(answer: &Object, model: &str) -> Bytes {
     answer.splice(&[("model", Some(&name))])
 }
 
+/// Reads a stream that is all there.
+///
+/// # Errors
+/// A line of it is too long. A stream that stops short ends in a fault among the events.
+pub fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
+    let (mut frames, mut reader, mut events) = (Frames::default(), dialect.codec().reader(), Vec::new());
+    frames.feed(text);
+    frames.finish();
+    while let Some(frame) =
+        frames.next().map_err(|_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB."))?
+    {
+        reader.read(&frame, &mut events);
+    }
+    reader.end(&mut events);
+    Ok(events)
+}
+
 /// Folds events into an answer.
 ///
 /// # Errors

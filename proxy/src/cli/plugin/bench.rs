@@ -32,7 +32,7 @@ struct Costs {
 
 impl Bench {
     pub fn run(self) -> Result<(), String> {
-        let runtime = super::runtime()?;
+        let runtime = super::super::runtime()?;
         let began = Instant::now();
         let (warm, facts) = self.from.load(&runtime, &serde_json::Value::Null)?;
         let load = began.elapsed();

@@ -88,13 +88,6 @@ fn cache() -> Option<PathBuf> {
     std::path::absolute(home.join("tidegate/compiled-plugins")).ok()
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the runtime: {error}"))
-}
-
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tidegate plugin check redact.wasm")]
 struct Check {
@@ -107,7 +100,7 @@ struct Check {
 
 impl Check {
     fn run(self) -> Result<(), String> {
-        let (_, facts) = self.from.load(&runtime()?, &serde_json::Value::Null)?;
+        let (_, facts) = self.from.load(&super::runtime()?, &serde_json::Value::Null)?;
         if self.schema {
             super::print(&format!("{}\n", facts.schema.as_deref().unwrap_or("{}")));
             return Ok(());

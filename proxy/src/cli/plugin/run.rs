@@ -3,8 +3,7 @@
 use super::From;
 use crate::canon::{Caller, Event, Record};
 use crate::plugin::{About, Guests, Seen};
-use crate::wire::frame::Frames;
-use crate::wire::reply::fold;
+use crate::wire::reply::{fold, read_stream};
 use crate::wire::request::Request;
 use crate::wire::{Dialect, ReplyHead};
 use bytes::Bytes;
@@ -41,7 +40,7 @@ pub(super) struct Run {
 
 impl Run {
     pub fn run(self) -> Result<(), String> {
-        let runtime = super::runtime()?;
+        let runtime = super::super::runtime()?;
         let dialect = match self.dialect {
             Speaks::Openai => Dialect::Chat,
             Speaks::Anthropic => Dialect::Messages,
@@ -111,14 +110,7 @@ fn reply(dialect: Dialect, path: &Path) -> Result<Vec<Event>, String> {
     if body.trim_ascii_start().starts_with(b"{") {
         return dialect.codec().read_answer(&body).map_err(|fault| fault.message);
     }
-    let (mut frames, mut reader, mut events) = (Frames::default(), dialect.codec().reader(), Vec::new());
-    frames.feed(body);
-    frames.finish();
-    while let Some(frame) = frames.next().map_err(|_| "a line of the reply is longer than 8 MiB")? {
-        reader.read(&frame, &mut events);
-    }
-    reader.end(&mut events);
-    Ok(events)
+    read_stream(dialect, body).map_err(|fault| fault.message)
 }
 
 fn read(path: &Path) -> Result<Bytes, String> {
