@@ -50,7 +50,8 @@ impl Party {
     pub async fn on_call(&self, request: Request) -> Result<Judged, Fault> {
         let guests = self.guests.borrow_mut().take();
         let Some(mut guests) = guests else { return Ok(Judged::untouched(request)) };
-        let judged = guests.on_call(request).await;
+        // Boxed: a request without plugins should not be as large as one with them.
+        let judged = Box::pin(guests.on_call(request)).await;
         self.guests.replace(Some(guests));
         judged
     }
@@ -64,7 +65,7 @@ impl Party {
     pub async fn on_events(self: Rc<Self>, events: Vec<Event>) -> Seen {
         let guests = self.guests.borrow_mut().take();
         let Some(mut guests) = guests else { return Seen::Pass };
-        let seen = guests.on_events(events).await;
+        let seen = Box::pin(guests.on_events(events)).await;
         self.guests.replace(Some(guests));
         seen
     }

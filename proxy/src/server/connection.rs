@@ -69,8 +69,9 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     let inner = door.clone();
     let service = move |request: Request<Incoming>| {
         let door = inner.clone();
-        // Boxed once, here: it is large, and every layer around it would be as large and copy it.
-        Box::pin(async move { Ok::<_, Infallible>(guarded(&door, request).await) })
+        // Boxed once, here: it is large, and every layer around it would be as large and copy it. Made in its box, too: what
+        // a future begins with is a fraction of what it has room for.
+        Box::into_pin(Box::write(Box::new_uninit(), async move { Ok::<_, Infallible>(guarded(&door, request).await) }))
     };
     let service = ServiceBuilder::new().layer(door.in_flight.clone()).service(tower::service_fn(service));
     let service = Bridge(RefCell::new(service));

@@ -25,7 +25,8 @@ pub struct Request {
     /// It wants a stream.
     pub stream: bool,
     object: Object,
-    call: OnceCell<Call>,
+    /// Boxed: most requests are never read that deep, and all are moved from room to room.
+    call: OnceCell<Box<Call>>,
 }
 
 /// A request ready for a backend.
@@ -97,7 +98,7 @@ impl Request {
             return Ok(call);
         }
         let call = self.dialect.codec().read_call(&self.object)?;
-        Ok(self.call.get_or_init(|| call))
+        Ok(self.call.get_or_init(|| Box::new(call)))
     }
 
     /// The client wants usage in its stream.
