@@ -169,7 +169,7 @@ async fn whole(
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
     if outgoing.dialect != request.dialect || streamed || request.stream {
-        let events = if streamed { read_stream(outgoing.dialect, text)? } else { backend.read_answer(&text)? };
+        let events = read_whole(outgoing.dialect, text, streamed)?;
         book(&events, tab)?;
         return write(request, head, seen(watching, events).await?);
     }
@@ -180,12 +180,14 @@ async fn whole(
         return Err(fault);
     }
     tab.see(&glance);
-    if glance.usage.is_none_or(|usage| !usage.is_complete()) {
-        tab.estimate_output(estimate(&backend.read_answer(&text)?));
+    let counted = glance.usage.is_some_and(|usage| usage.is_complete());
+    let events = if counted && watching.is_none() { Vec::new() } else { backend.read_answer(&text)? };
+    if !counted {
+        tab.estimate_output(estimate(&events));
     }
     let untouched = rename_answer(&object, &request.asked);
     let Some(party) = watching else { return Ok(untouched) };
-    match party.on_events(backend.read_answer(&text)?).await {
+    match party.on_events(events).await {
         Seen::Pass => Ok(untouched),
         Seen::Change(events) => write(request, head, events),
         Seen::End(fault) => Err(fault),
@@ -212,6 +214,11 @@ fn book(events: &[Event], tab: &mut Tab) -> Result<(), Fault> {
     }
     Ok(())
 }
+/// A whole body, or a stream that is all there, as events.
+fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event>, Fault> {
+    if streamed { read_stream(dialect, text) } else { dialect.codec().read_answer(&text) }
+}
+
 
 /// Writes a whole reply as the client wants it; one that asked for a stream gets one, all at once.
 fn write(request: &Request, head: ReplyHead, events: Vec<Event>) -> Result<Bytes, Fault> {
