@@ -79,15 +79,14 @@ impl Party {
         };
         *self.about.route.lock().unwrap_or_else(PoisonError::into_inner) = Some(hop);
     }
-
-    /// Those that changed something, for the header.
-    pub fn acted(&self) -> Vec<String> {
-        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.acted.iter().map(ToString::to_string).collect()
-    }
 }
 
 impl AtClose for Party {
+    fn acted(&self) -> Vec<String> {
+        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.acted.iter().map(ToString::to_string).collect()
+    }
+
     fn tags(&self) -> Vec<String> {
         let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.acted.iter().map(|plugin| format!("plugin:{plugin}")).chain(notes.tags.iter().cloned()).collect()

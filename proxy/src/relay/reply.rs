@@ -29,7 +29,6 @@ pub(super) struct Begun {
     stream: bool,
     outgoing: Outgoing,
     way: Way,
-    party: Option<Rc<Party>>,
 }
 
 enum Way {
@@ -45,7 +44,7 @@ pub(super) async fn begin(
     party: Option<Rc<Party>>,
     tab: &mut Tab,
 ) -> Result<Begun, Fault> {
-    let watching = party.clone().filter(|party| party.watches());
+    let watching = party.filter(|party| party.watches());
     let Sent { outgoing, reply, backend, .. } = sent;
     let verbatim = outgoing.dialect == request.dialect && !request.stream && watching.is_none();
     let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response));
@@ -95,7 +94,7 @@ pub(super) async fn begin(
             }
         }
     };
-    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way, party })
+    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
 }
 
 /// The reply that a plugin gave by itself. Those before it in the chain see it as they would see any other.
@@ -115,10 +114,10 @@ pub(super) async fn answered(
         tab.see(&Glance { stop: Some(reason.clone()), ..Glance::default() });
     }
     let head = reply_head(now, &request, tab);
-    let events = seen(party.clone().filter(|party| party.watches()), answered.events).await?;
+    let events = seen(party.filter(|party| party.watches()), answered.events).await?;
     let way = Way::Whole(write(&request, head, events)?);
     let outgoing = Outgoing { dialect: request.dialect, written: Written::default(), hide_usage: false };
-    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way, party })
+    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
 }
 
 impl Begun {
@@ -129,9 +128,6 @@ impl Begun {
         head::describe(headers, self.dialect, &tab);
         head::name_list(headers, "x-tidegate-dropped", &self.outgoing.written.dropped);
         head::name_list(headers, "x-tidegate-adjusted", &self.outgoing.written.adjusted);
-        if let Some(party) = &self.party {
-            head::name_list(headers, "x-tidegate-plugins", &party.acted());
-        }
         tab.answered(200);
         if self.stream {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
