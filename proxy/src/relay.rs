@@ -2,6 +2,7 @@
 //!
 //! The only place where the rooms meet: each is asked in order and knows nothing of the others.
 
+mod ask;
 mod body;
 mod head;
 mod intake;
@@ -97,7 +98,7 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     if !caller.may_use(&request.model) {
         return Err(Fault::model_not_found(&request.model));
     }
-    let party = party::invite(now, &caller.caller, &request, headers, &asked.endpoint, tab);
+    let party = party::invite(now, &caller, &request, headers, &asked.endpoint, tab);
     let judged = match &party {
         Some(party) => party.on_call(request).await?,
         None => Judged::untouched(request),

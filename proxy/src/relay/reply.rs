@@ -4,7 +4,7 @@ use super::body::{Body, Clock, Seat, Source, Stream};
 use super::party::Party;
 use super::{Rooms, head};
 use crate::backend::{Backend, Reply, Sent, http};
-use crate::canon::{Event, Fault, FaultKind};
+use crate::canon::{Answer, Event, Fault, FaultKind};
 use crate::ledger::Tab;
 use crate::plugin::{Answered, Seen};
 use crate::wire::object::Object;
@@ -95,6 +95,30 @@ pub(super) async fn begin(
         }
     };
     Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
+}
+
+/// All of a reply, booked like any other and written for nobody: a plugin has asked for it.
+pub(super) async fn whole_answer(sent: Sent, tab: &mut Tab) -> Result<Answer, Fault> {
+    let Sent { outgoing, reply, backend, .. } = sent;
+    let answer = async {
+        let events = match reply {
+            Reply::Http(response, mut body) => {
+                let text = collect(&mut body).await?;
+                read_whole(outgoing.dialect, text, is_stream(&response))?
+            }
+            Reply::Events(mut events) => {
+                let mut all = Vec::new();
+                while events.recv_many(&mut all, 256).await > 0 {}
+                all
+            }
+        };
+        book(&events, tab)?;
+        fold(events)
+    };
+    answer.await.map_err(|mut fault| {
+        backend.hide_key(&mut fault);
+        fault
+    })
 }
 
 /// The reply that a plugin gave by itself. Those before it in the chain see it as they would see any other.
@@ -190,6 +214,11 @@ async fn whole(
     }
 }
 
+/// A whole body, or a stream that is all there, as events.
+fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event>, Fault> {
+    if streamed { read_stream(dialect, text) } else { dialect.codec().read_answer(&text) }
+}
+
 /// Shows a whole reply to those who want to see it.
 async fn seen(watching: Option<Rc<Party>>, events: Vec<Event>) -> Result<Vec<Event>, Fault> {
     let Some(party) = watching else { return Ok(events) };
@@ -210,11 +239,6 @@ fn book(events: &[Event], tab: &mut Tab) -> Result<(), Fault> {
     }
     Ok(())
 }
-/// A whole body, or a stream that is all there, as events.
-fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event>, Fault> {
-    if streamed { read_stream(dialect, text) } else { dialect.codec().read_answer(&text) }
-}
-
 
 /// Writes a whole reply as the client wants it; one that asked for a stream gets one, all at once.
 fn write(request: &Request, head: ReplyHead, events: Vec<Event>) -> Result<Bytes, Fault> {
