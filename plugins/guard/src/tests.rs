@@ -232,8 +232,7 @@ fn judged(config: Value) -> Trial<Guard> {
                 text if text.contains("odd") => "Who knows?",
                 _ => "safe",
             };
-            let usage = tidegate_plugin::Usage::default();
-            Ok(Answer { text: text.into(), tool_calls: Vec::new(), stop: StopReason::EndTurn, usage })
+            Ok(Answer::say(text))
         });
     });
     trial
