@@ -38,7 +38,7 @@ impl State {
         let about = self.about.clone().ok_or_else(|| wit::Error::Denied("there is no request".into()))?;
         let nobody = || wit::Error::Denied("no gateway is running here: only there models can be asked".into());
         let asker = about.asker.as_ref().ok_or_else(nobody)?;
-        let call = call(question, &about).map_err(wit::Error::Invalid)?;
+        let call = call(question, about.family).map_err(wit::Error::Invalid)?;
         if self.asks >= QUESTIONS {
             return Err(wit::Error::Busy);
         }
@@ -49,12 +49,12 @@ impl State {
     }
 }
 
-/// A question as a call.
+/// A question as a call. `family`: whose words its opaque parts are.
 ///
 /// # Errors
 /// It holds JSON that is none. All else is found where calls are written.
-fn call(question: model::Question, about: &About) -> Result<Call, String> {
-    let mut call = Call { model: question.model, family: about.family, ..Call::default() };
+fn call(question: model::Question, family: &'static str) -> Result<Call, String> {
+    let mut call = Call { model: question.model, family, ..Call::default() };
     question.parameters.into_iter().for_each(|parameters| convert::set_parameters(&mut call, parameters));
     call.turns = question.turns.into_iter().map(convert::turn_back).collect();
     call.tools = question.tools.into_iter().map(convert::tool_back).collect();
@@ -110,5 +110,69 @@ fn error(fault: &Fault) -> wit::Error {
         FaultKind::BackendInvalid => wit::Error::Invalid(message),
         kind if kind.blame() == Blame::Caller => wit::Error::Invalid(message),
         _ => wit::Error::Failed(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::fold::Piece;
+    use crate::canon::{StopReason, Usage};
+    use crate::wire::request::Request;
+    use crate::wire::{Dialect, Target};
+
+    fn question(content: wit::Content, tools: Vec<wit::Tool>) -> model::Question {
+        let turns = vec![wit::Turn { role: wit::Role::User, content: vec![content] }];
+        model::Question { model: "m".into(), turns, tools, parameters: None }
+    }
+
+    /// What a guest hands over as JSON goes to backends as it is: it must be that.
+    #[test]
+    fn json_of_a_guest_is_json() {
+        let text = || wit::Content::Text("x".into());
+        let other = |json: &str| wit::Content::Other(wit::Raw { kind: "document".into(), json: json.into() });
+        let hosted = |json: &str| wit::Tool::Hosted(wit::Raw { kind: "search".into(), json: json.into() });
+        let function = |json: &str| {
+            let (name, parameters) = ("f".into(), Some(json.into()));
+            wit::Tool::Function(wit::ToolFunction { name, description: None, parameters, strict: None })
+        };
+        for (json, right) in [("{\"a\":1}", true), ("{}],\"x\":[{}", false), ("", false)] {
+            for question in [
+                question(other(json), vec![]),
+                question(text(), vec![hosted(json)]),
+                question(text(), vec![function(json)]),
+            ] {
+                assert_eq!(call(question, "anthropic").is_ok(), right, "{json}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_is_written_for_each_backend_in_its_own_words() {
+        let asked =
+            Request::compose(call(question(wit::Content::Text("x".into()), vec![]), "openai").unwrap()).unwrap();
+        let to = Target { model: "there".into(), max_output: Some(9), ..Target::default() };
+        for (dialect, body) in [
+            (Dialect::Chat, r#"{"model":"there","messages":[{"role":"user","content":"x"}],"stream":false}"#),
+            (Dialect::Messages, r#""max_tokens":9"#),
+        ] {
+            let written = asked.write(&[dialect], &to).unwrap();
+            let text = String::from_utf8_lossy(&written.written.body);
+            assert_eq!(written.dialect, dialect);
+            assert!(text.contains(body), "{text}");
+        }
+        assert!(Request::compose(Call { model: "m".into(), ..Call::default() }).is_err(), "nothing is asked");
+    }
+
+    #[test]
+    fn an_answer_is_what_can_be_seen_of_it_and_has_a_bound() {
+        let piece = |part, text: &str| Piece { part, text: text.into(), signature: None, citations: Vec::new() };
+        let call = || Part::ToolCall { id: "i".into(), name: "f".into() };
+        let parts =
+            vec![piece(Part::Thinking, "hm"), piece(Part::Text, "a"), piece(call(), ""), piece(Part::Text, "b")];
+        let whole = Answer { parts, usage: Usage::default(), stop: Some(StopReason::ToolUse), ..Answer::default() };
+        let told = answer(whole.clone(), 6).unwrap();
+        assert_eq!((told.text.as_str(), told.tool_calls[0].arguments.as_str()), ("ab", "{}"));
+        assert!(matches!(answer(whole, 5), Err(wit::Error::TooLarge)));
     }
 }

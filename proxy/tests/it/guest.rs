@@ -127,7 +127,8 @@ pub fn importing(text: &str, import: &str) -> String {
 /// `model.ask`, `kv.get` and `http.send` as imports.
 pub const ASK: &str = r#"(import "tidegate:plugin/model@0.1.0" "ask" (func $ask (param i32 i32)))"#;
 pub const GET: &str = r#"(import "tidegate:plugin/kv@0.1.0" "get" (func $get (param i32 i32 i32)))"#;
-pub const SEND: &str = r#"(import "tidegate:plugin/http@0.1.0" "send" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
+pub const SEND: &str =
+    r#"(import "tidegate:plugin/http@0.1.0" "send" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
 
 /// Asks a model about a text; the result is at 3600. A question is at 3200: model, turns (one at 3128), no tools, no parameters.
 pub fn ask(model: &str, text: &str) -> String {

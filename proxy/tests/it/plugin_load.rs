@@ -43,10 +43,8 @@ fn backend() -> Fake {
 fn the_neighbour_of_a_crowd_of_failing_plugins_does_not_notice() {
     let (fake, silent) = (backend(), Fake::start(|_| vec![Act::Wait(Duration::from_millis(500)), Act::Close]));
     let all = all(&silent.url());
-    let guests: Vec<_> = all
-        .iter()
-        .map(|(fault, import)| Guest::new(&importing(&wat(fault.function, &fault.body), import)))
-        .collect();
+    let guests: Vec<_> =
+        all.iter().map(|(fault, import)| Guest::new(&importing(&wat(fault.function, &fault.body), import))).collect();
     let mut sections = format!(
         "{}[models.\"fault-*\"]\ntargets = [{{ backend = \"b\", model = \"served\" }}]\n[models.mute]\ntargets = [{{ backend = \"b\" }}]\n",
         one_backend("openai", &fake.url(), "")
@@ -90,7 +88,7 @@ fn fail(gateway: &Gateway, all: &[(Fault, &str)], stop: &AtomicBool, turn: &Atom
     while !stop.load(Ordering::Relaxed) {
         let number = turn.fetch_add(1, Ordering::Relaxed);
         let (fault, _) = &all[number % all.len()];
-        let body = if number / all.len() % 2 == 0 { CALL } else { STREAM };
+        let body = if (number / all.len()).is_multiple_of(2) { CALL } else { STREAM };
         let answer = gateway.post(PATH, &body.replace("\"m\"", &format!("\"fault-{}\"", number % all.len())));
         // What fails at the end has been answered by then.
         let told = answer.body.contains("plugin_failed") || fault.function == ON_END;

@@ -2,7 +2,9 @@
 
 use crate::fake::{Act, CHAT, Fake, json};
 use crate::gateway::{Answer, Gateway, one_backend, post};
-use crate::guest::{ASK, CALL, GET, Guest, ON_CALL, ON_END, SEND, STREAM, ask, before, fake, get, importing, store, tell, wat};
+use crate::guest::{
+    ASK, CALL, GET, Guest, ON_CALL, ON_END, SEND, STREAM, ask, before, fake, get, importing, store, tell, wat,
+};
 use std::io::Write;
 use std::time::{Duration, Instant};
 use tidegate::canon::{Outcome, Record, UsageSource};
@@ -50,7 +52,11 @@ fn a_plugin_asks_on_the_callers_account() {
             assert_eq!((question.model_requested.as_str(), &*question.model, &*question.backend), ("m", "served", "b"));
             assert_eq!(question.tags, ["plugin:p"]);
             assert!(question.cost.is_some_and(|cost| cost > 0.0));
-            assert_eq!(calls.iter().filter(|call| call.request_id == question.request_id).count(), 1, "one id for both");
+            assert_eq!(
+                calls.iter().filter(|call| call.request_id == question.request_id).count(),
+                1,
+                "one id for both"
+            );
         }
         assert!(calls.iter().all(|call| call.outcome == Outcome::Plugin && call.input_tokens.is_none()));
         let metrics = gateway.operator("/metrics").body;
@@ -179,7 +185,11 @@ fn a_question_ends_with_the_client() {
 #[test]
 fn a_request_has_eight_questions() {
     // Asks until it is told an error.
-    let body = format!("{} (loop $more (call $ask (i32.const 3200) (i32.const 3600)) (br_if $more (i32.eqz (i32.load8_u (i32.const 3600))))) {}", ask("m", "is it?"), tell());
+    let body = format!(
+        "{} (loop $more (call $ask (i32.const 3200) (i32.const 3600)) (br_if $more (i32.eqz (i32.load8_u (i32.const 3600))))) {}",
+        ask("m", "is it?"),
+        tell()
+    );
     let guest = Guest::new(&importing(&wat(ON_CALL, &body), ASK));
     let fake = fake();
     let gateway = before(&fake, &guest, GRANTED);
@@ -219,6 +229,39 @@ fn what_is_not_granted_is_denied_and_no_failure() {
         assert!(!gateway.operator("/metrics").body.contains("tidegate_plugin_errors_total{"));
     }
     assert!(fake.seen().is_empty(), "nothing went out");
+}
+
+/// `tidegate plugin run` and `bench`: plugins without a gateway.
+#[test]
+fn without_a_gateway_nobody_can_be_asked() {
+    use tidegate::canon::Caller;
+    use tidegate::plugin::{About, Config, Host, Plugins};
+    use tidegate::wire::{Dialect, request::Request};
+    let guest = judge("m");
+    let settings = serde_json::json!({ "p": { "path": guest.0, "grants": { "model": ["*"] } } });
+    let config: Config = serde_json::from_value(settings).unwrap();
+    let host = Host::new(None, &prometheus::Registry::new()).unwrap();
+    let about = |_| About {
+        id: "1".into(),
+        caller: Caller { organization: "acme".into(), project: "web".into(), key: "k".into(), user: None },
+        endpoint: "chat/completions".into(),
+        family: "openai",
+        model: "m".into(),
+        stream: false,
+        user: None,
+        headers: http::HeaderMap::new(),
+        route: Default::default(),
+        notes: Default::default(),
+        asker: None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let refused = runtime.block_on(async {
+        let plugins = Plugins::load(&config, &host).await.unwrap_or_else(|errors| panic!("{errors:?}"));
+        let mut guests = plugins.invite("acme", "web", "m", about).unwrap();
+        guests.on_call(Request::read(Dialect::Chat, CALL.into()).unwrap()).await.err().unwrap()
+    });
+    assert_eq!(refused.status(), 460);
+    assert!(refused.message.starts_with("no gateway is running here"), "{}", refused.message);
 }
 
 /// A granted host cannot hand a plugin on to another, nor to another path of its own.

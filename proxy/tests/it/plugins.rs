@@ -4,7 +4,9 @@
 
 use crate::fake::{Fake, json};
 use crate::gateway::{Gateway, one_backend};
-use crate::guest::{CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, store, wat};
+use crate::guest::{
+    CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, store, wat,
+};
 use tidegate::canon::Outcome;
 
 #[test]
