@@ -2,19 +2,21 @@
 //!
 //! The only place where the rooms meet: each is asked in order and knows nothing of the others.
 
+mod ask;
 mod body;
 mod head;
 mod intake;
 mod models;
 mod party;
 mod reply;
+mod way;
 
 pub use body::Body;
 pub use head::{fault_response, plain_response};
 pub use models::{list_models, show_model};
 pub use party::ending;
 
-use crate::backend::{Backends, Step};
+use crate::backend::Backends;
 use crate::canon::{Fault, FaultKind};
 use crate::gate::{Admitted, Gate};
 use crate::ledger::{Ledger, Tab};
@@ -96,28 +98,20 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     if !caller.may_use(&request.model) {
         return Err(Fault::model_not_found(&request.model));
     }
-    let party = party::invite(now, &caller.caller, &request, headers, &asked.endpoint, tab);
+    let party = party::invite(now, &caller, &request, headers, &asked.endpoint, tab);
     let judged = match &party {
         Some(party) => party.on_call(request).await?,
         None => Judged::untouched(request),
     };
     let request = judged.request;
     if request.model != request.asked && !caller.may_use(&request.model) {
-        return Err(Fault::model_not_found(&request.model));
+        return Err(way::not_found(&request, tab));
     }
     if let Some(answered) = judged.answer {
         return reply::answered(now, request, answered, party, tab).await;
     }
-    let route = now.routes.pick(&request.model)?;
-    let route = judged.backend.map_or(Ok(route.clone()), |backend| route.only(&backend).map(Arc::new))?;
-    tab.routed(&route);
-    let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate_input());
-    let mut note = |step: Step<'_>| match step {
-        Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
-        Step::Handed => tab.estimate_input(prompt),
-    };
-    let sent = now.backends.send(&route, &request, headers, &request_id, &mut note).await?;
-    tab.spent(arrived.elapsed().saturating_sub(sent.waited));
+    let route = way::find(now, &request, judged.backend.as_deref(), tab)?;
+    let sent = way::send(now, &route, &request, headers, arrived, tab).await?;
     party.iter().for_each(|party| party.routed(&route, tab));
     reply::begin(now, request, sent, party, tab).await
 }
@@ -132,12 +126,7 @@ pub fn open_tab(now: &Rooms, headers: &HeaderMap, dialect: Dialect, endpoint: &A
 /// # Errors
 /// The gate's, or 503 while the disk takes no records.
 pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted, Fault> {
-    if !now.ledger.accepts() {
-        return Err(Fault::new(
-            FaultKind::Overloaded,
-            "The gateway cannot write its usage records and takes no requests until it can.",
-        ));
-    }
+    accepts(now)?;
     match now.gate.admit(headers) {
         Ok(admitted) => {
             tab.admitted(&admitted.caller);
@@ -148,6 +137,12 @@ pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted
             Err(*denied.fault)
         }
     }
+}
+
+/// Requests are taken while their books can be kept.
+fn accepts(now: &Rooms) -> Result<(), Fault> {
+    let full = "The gateway cannot write its usage records and takes no requests until it can.";
+    if now.ledger.accepts() { Ok(()) } else { Err(Fault::new(FaultKind::Overloaded, full)) }
 }
 
 /// Answers with a fault and closes the books on it.

@@ -6,6 +6,7 @@ use tidegate_plugin::window::Kind;
 use tidegate_plugin::{Opaque, Passage, PassageKind, Refusal, Role};
 
 use crate::injection;
+use crate::judge::Judge;
 use crate::rules::{Rule, Rules};
 use crate::{Action, Guard};
 
@@ -19,6 +20,7 @@ pub struct Config {
     read_reply: Vec<Part>,
     window: usize,
     refuse_parts: Vec<Opaque>,
+    judge: Option<Judge>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +80,7 @@ impl Default for Config {
             read_reply: vec![Part::Text, Part::Thinking, Part::Refusal, Part::Arguments],
             window: 256,
             refuse_parts: Vec::new(),
+            judge: None,
         }
     }
 }
@@ -145,6 +148,7 @@ impl TryFrom<Config> for Guard {
             kinds: kinds.collect(),
             window: config.window,
             refuse_parts: config.refuse_parts,
+            judge: config.judge,
         })
     }
 }

@@ -1,10 +1,11 @@
 //! Refuses calls and holds back replies that break its rules.
 //!
-//! Rules are phrases or patterns. On a stream nothing of a refused text leaves: a phrase is held from its first word, and where
+//! Rules are phrases or patterns; another model may be asked about calls, too. On a stream nothing of a refused text leaves: a phrase is held from its first word, and where
 //! there are patterns, the last `window` bytes are held at any time.
 
 mod config;
 mod injection;
+mod judge;
 mod reply;
 mod rules;
 
@@ -13,6 +14,7 @@ use tidegate_plugin::window::{Kind, Window};
 use tidegate_plugin::{Opaque, Passage, PassageKind, json};
 
 use crate::config::{Config, Reader};
+use crate::judge::{JUDGED, Judge, Read};
 use crate::reply::Watch;
 use crate::rules::{Action, Rules};
 
@@ -29,17 +31,19 @@ struct Guard {
     kinds: Vec<Kind>,
     window: usize,
     refuse_parts: Vec<Opaque>,
+    judge: Option<Judge>,
 }
 
 impl Plugin for Guard {
     type Exchange = Window;
     const HOOKS: Hooks = Hooks::ON_CALL.union(Hooks::ON_EVENTS);
     const SCHEMA: Option<&'static str> = Some(include_str!("../config.schema.json"));
-    const METRICS: &'static [Metric] = &[REFUSED, MASKED];
+    const METRICS: &'static [Metric] = &[REFUSED, MASKED, JUDGED];
 
     fn hooks(&self) -> Hooks {
         let mut hooks = Hooks::empty();
-        hooks.set(Hooks::ON_CALL, !self.on_calls.is_empty() || !self.refuse_parts.is_empty());
+        let judges = self.judge.is_some() || !self.refuse_parts.is_empty();
+        hooks.set(Hooks::ON_CALL, judges || !self.on_calls.is_empty());
         hooks.set(Hooks::ON_EVENTS, !self.on_replies.is_empty() && !self.kinds.is_empty());
         hooks
     }
@@ -60,15 +64,19 @@ impl Plugin for Guard {
             REFUSED.count_as("call");
             return Verdict::refuse("unreadable_part", format!("This gateway lets no {} pass unread.", part.words()));
         }
-        let mut masked = 0;
+        let (mut masked, mut shown) = (0, Vec::new());
         for passage in call.texts(0) {
+            if passage.role == Role::Assistant && self.judge.as_ref().is_some_and(|judge| judge.read == Read::Last) {
+                shown.clear();
+            }
             if !self.readers.iter().any(|reader| reader.reads(&passage)) {
                 continue;
             }
-            match self.judge(&passage) {
-                Ok(None) => {}
+            match self.look(&passage) {
+                Ok(None) => shown.push(passage.text),
                 Ok(Some(text)) => {
                     call.set_text(passage.place, &text);
+                    shown.push(text);
                     masked += 1;
                 }
                 Err(refusal) => {
@@ -76,6 +84,11 @@ impl Plugin for Guard {
                     return Verdict::Refuse(refusal);
                 }
             }
+        }
+        // Last, because it costs most; and so it is shown what the model will be shown.
+        if let Some(refusal) = self.judge.as_ref().and_then(|judge| judge.ask(&shown)) {
+            REFUSED.count_as("call");
+            return Verdict::Refuse(refusal);
         }
         if masked == 0 {
             return Verdict::Pass;
@@ -92,7 +105,7 @@ tidegate_plugin::export!(Guard);
 
 impl Guard {
     /// The text of a passage with what is masked in it, if anything is.
-    fn judge(&self, passage: &Passage) -> Result<Option<String>, Refusal> {
+    fn look(&self, passage: &Passage) -> Result<Option<String>, Refusal> {
         let mut refusal = None;
         let mut look = |text: &str| match self.on_calls.rewrite(text) {
             Ok(masked) => masked,

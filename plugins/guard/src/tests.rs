@@ -1,8 +1,9 @@
 //! Calls and replies against rules.
 
 use serde_json::{Value, json};
+use tidegate_plugin::model::Answer;
 use tidegate_plugin::testing::{Chat, Trial, World, splits};
-use tidegate_plugin::{Start, StopReason};
+use tidegate_plugin::{Error, Start, StopReason};
 
 use super::*;
 
@@ -210,12 +211,73 @@ fn hooks_follow_the_rules() {
     for (config, hooks) in [
         (json!({}), Hooks::ON_CALL),
         (json!({"injection": false}), Hooks::empty()),
+        (json!({"injection": false, "judge": {"model": "m"}}), Hooks::ON_CALL),
         (json!({"deny": ["x"]}), Hooks::ON_CALL | Hooks::ON_EVENTS),
         (json!({"deny": ["x"], "read_reply": []}), Hooks::ON_CALL),
         (json!({"injection": false, "rules": [{"pattern": "x", "on": ["reply"]}]}), Hooks::ON_EVENTS),
     ] {
         assert_eq!(Trial::<Guard>::new(config.clone()).description.hooks, hooks, "{config}");
     }
+}
+
+/// A judge that finds what holds `bad` unsafe, is lost at `odd`, and fails at `gone`.
+fn judged(config: Value) -> Trial<Guard> {
+    let trial = Trial::<Guard>::new(config);
+    World::with(|world| {
+        world.models = Box::new(|question| {
+            let text = question.turns.last().and_then(|turn| turn.content[0].as_text()).unwrap_or_default();
+            let text = match text {
+                text if text.contains("gone") => return Err(Error::Timeout),
+                text if text.contains("bad") => "**Unsafe**, I fear.",
+                text if text.contains("odd") => "Who knows?",
+                _ => "safe",
+            };
+            Ok(Answer::say(text))
+        });
+    });
+    trial
+}
+
+#[test]
+fn a_judge_has_the_last_word_on_a_call() {
+    for (unsure, text, expect, answer) in [
+        ("refuse", "good", "pass", "allow"),
+        ("refuse", "bad", "judged", "refuse"),
+        ("refuse", "odd", "judged", "unsure"),
+        ("refuse", "gone", "judged", "unsure"),
+        ("pass", "bad", "judged", "refuse"),
+        ("pass", "odd", "pass", "unsure"),
+        ("pass", "gone", "pass", "unsure"),
+    ] {
+        let trial = judged(json!({"judge": {"model": "small", "unsure": unsure}}));
+        assert_eq!(code(&trial.call(Chat::user(text)).verdict), expect, "{unsure} {text}");
+        assert_eq!(World::metric("judged", answer), 1.0, "{unsure} {text}");
+    }
+    let trial = judged(json!({"judge": {"model": "small", "status": 451, "code": "no", "message": "Not so."}}));
+    let verdict = trial.call(Chat::user("bad")).verdict;
+    assert_eq!(verdict, Verdict::Refuse(Refusal::new("no", "Not so.").status(451)));
+    assert_eq!(World::metric("refused", "call"), 1.0);
+}
+
+#[test]
+fn a_judge_is_shown_what_the_model_will_be_shown() {
+    let shown = |config: Value, chat: Chat| {
+        let trial = judged(config);
+        trial.call(chat);
+        World::with(|world| {
+            let texts = world.questions.iter().flat_map(|question| &question.turns);
+            texts.filter_map(|turn| turn.content[0].as_text().map(str::to_owned)).collect::<Vec<_>>()
+        })
+    };
+    let chat = || Chat::user("one").says("assistant", "two").says("user", "the secret three");
+    let mask = json!([{"phrases": ["secret"], "action": "mask", "mask": "[x]"}]);
+    let all = shown(json!({"rules": mask, "judge": {"model": "small", "prompt": "Is it so?"}}), chat());
+    assert_eq!(all, ["Is it so?", "<text>\none\n\nthe [x] three\n</text>"]);
+    let last = shown(json!({"judge": {"model": "small", "prompt": "", "read": "last"}}), chat());
+    assert_eq!(last, ["the secret three"]);
+    // The rules are quicker: what they refuse, nobody is asked about.
+    let refused = shown(json!({"deny": ["secret"], "judge": {"model": "small"}}), chat());
+    assert_eq!(refused, Vec::<String>::new());
 }
 
 #[test]
@@ -227,6 +289,8 @@ fn mistakes_in_the_configuration_are_found() {
         json!({"rules": [{"phrases": ["x"], "status": 200}]}),
         json!({"deny": ["..."]}),
         json!({"window": 1}),
+        json!({"judge": {}}),
+        json!({"judge": {"model": "m", "allow": []}}),
     ] {
         assert!(Trial::<Guard>::problem(config.clone()).is_some(), "{config}");
     }

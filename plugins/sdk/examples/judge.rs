@@ -57,9 +57,9 @@ tidegate_plugin::export!(Judge);
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tidegate_plugin::Error;
     use tidegate_plugin::model::Answer;
     use tidegate_plugin::testing::{Chat, Trial, World};
-    use tidegate_plugin::{Error, StopReason, Usage};
 
     use super::*;
 
@@ -68,8 +68,8 @@ mod tests {
         let trial = Trial::<Judge>::new(json!({"model": "small", "question": "Is this about cooking?"}));
         World::with(|world| {
             world.models = Box::new(|question| match question.turns[1].content[0].as_text() {
-                Some("a cake") => Ok(answer("Yes.")),
-                Some("a car") => Ok(answer("No.")),
+                Some("a cake") => Ok(Answer::say("Yes.")),
+                Some("a car") => Ok(Answer::say("No.")),
                 _ => Err(Error::Timeout),
             });
         });
@@ -79,9 +79,5 @@ mod tests {
         for answer in ["yes", "no", "failed"] {
             assert_eq!(World::metric("asked", answer), 1.0, "{answer}");
         }
-    }
-
-    fn answer(text: &str) -> Answer {
-        Answer { text: text.into(), tool_calls: Vec::new(), stop: StopReason::EndTurn, usage: Usage::default() }
     }
 }

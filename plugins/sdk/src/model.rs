@@ -1,8 +1,15 @@
 //! Another model through the gateway, on the caller's account: the `model` grant.
 
-use crate::{Error, Parameters, Turn, host::model};
+use crate::{Error, Parameters, StopReason, Turn, Usage, host::model};
 
 pub use crate::bindings::tidegate::plugin::model::{Answer, Question};
+
+impl Answer {
+    /// An answer of one text, as tests give it: `world.models = Box::new(|_| Ok(Answer::say("safe")))`.
+    pub fn say(text: impl Into<String>) -> Self {
+        Self { text: text.into(), tool_calls: Vec::new(), stop: StopReason::EndTurn, usage: Usage::default() }
+    }
+}
 
 impl Question {
     /// A question to a model.
@@ -27,7 +34,7 @@ impl Question {
     /// Asks and waits for the whole answer.
     ///
     /// # Errors
-    /// Not granted, not in time, or failed.
+    /// Not granted, too many in this request, not in time, too large, or failed.
     pub fn ask(&self) -> Result<Answer, Error> {
         model::ask(self)
     }

@@ -32,7 +32,7 @@ impl Route {
         let of = |hops: &[Hop]| hops.iter().filter(|hop| *hop.backend == *backend).cloned().collect::<Vec<_>>();
         let (own, fallbacks) = (of(own), of(fallbacks));
         if own.is_empty() && fallbacks.is_empty() {
-            let message = format!("A plugin sent this request to a backend that does not serve `{}`.", self.name);
+            let message = "A plugin sent this request to a backend that does not serve its model.";
             return Err(Fault::new(FaultKind::PluginFailed, message));
         }
         Ok(Self { own: own.len(), hops: [own, fallbacks].concat(), ..self.clone() })

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Somebody who is told when a tab closes, however that comes.
 pub trait AtClose {
+    /// The plugins that had a part in it, in order.
+    fn acted(&self) -> Vec<String>;
     /// Words for the record.
     fn tags(&self) -> Vec<String>;
     /// The record as it goes into the books.
@@ -130,6 +132,11 @@ impl Tab {
         self.record.model_requested = model.chars().take(256).collect();
         self.record.stream = stream;
         self.record.user = user;
+    }
+
+    /// The plugins that had a part in it so far, in order.
+    pub fn acted(&self) -> Vec<String> {
+        self.at_close.as_ref().map_or_else(Vec::new, |somebody| somebody.acted())
     }
 
     /// Has somebody told of the end.

@@ -418,6 +418,11 @@ impl Guest {
         if let Some(series) = self.plugin.series() {
             series.acted(action);
         }
+        self.note(about);
+    }
+
+    /// Leaves its name.
+    fn note(&self, about: &About) {
         let mut notes = about.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if !notes.acted.contains(&self.plugin.name) {
             notes.acted.push(self.plugin.name.clone());
@@ -452,6 +457,7 @@ impl Guest {
         if open {
             return Ok(());
         }
+        self.note(about);
         let message = format!(
             "The plugin `{}` failed, and requests may not pass without it. The gateway's log says why under this request's id.",
             self.plugin.name

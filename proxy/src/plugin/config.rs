@@ -98,6 +98,8 @@ pub struct Grants {
     pub kv_value: Option<Size>,
     /// Origins it may send HTTP requests to: `https://host`, `http://host:port`.
     pub http: Vec<String>,
+    /// Models it may ask on the caller's account, where the caller may use them: names, which may hold `*`.
+    pub model: Vec<String>,
 }
 
 /// Who sees a plugin's keys.

@@ -65,7 +65,8 @@ fn raw(kind: &str, json: &str) -> wit::Raw {
     wit::Raw { kind: kind.to_owned(), json: json.to_owned() }
 }
 
-fn usage(usage: &Usage) -> wit::Usage {
+/// Token counts.
+pub(super) fn usage(usage: &Usage) -> wit::Usage {
     wit::Usage {
         input: usage.input.map(narrow),
         output: usage.output.map(narrow),
@@ -75,7 +76,8 @@ fn usage(usage: &Usage) -> wit::Usage {
     }
 }
 
-fn stop(reason: &StopReason) -> wit::StopReason {
+/// Why a model stopped.
+pub(super) fn stop(reason: &StopReason) -> wit::StopReason {
     match reason {
         StopReason::EndTurn => wit::StopReason::EndTurn,
         StopReason::MaxTokens => wit::StopReason::MaxTokens,
@@ -142,7 +144,8 @@ fn event_back(event: wit::Event, came: Option<&Fault>) -> Result<Event, String> 
     })
 }
 
-fn json(text: &str) -> Result<(), String> {
+/// A guest's text that must be JSON.
+pub(super) fn json(text: &str) -> Result<(), String> {
     crate::wire::json::validate(text.as_bytes())
         .map(|_| ())
         .map_err(|error| format!("it wrote JSON that is none: {}", error.what))

@@ -8,6 +8,7 @@ use super::kv;
 use super::outside::Origin;
 use super::series::{Handles, Series};
 use super::state::State;
+use crate::canon::Pattern;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +27,8 @@ pub struct Plugin {
     pub(super) isolation: Isolation,
     pub(super) grants: Grants,
     pub(super) origins: Vec<Origin>,
+    /// The models it may ask.
+    pub(super) models: Vec<Pattern>,
     pub(super) limits: Limits,
     /// `[plugins.NAME.config]` as JSON text.
     pub(super) config: String,
@@ -108,6 +111,7 @@ impl Plugin {
             isolation: settings.isolation,
             grants: settings.grants.clone(),
             origins,
+            models: settings.grants.model.iter().map(|name| Pattern::new(name)).collect(),
             limits: settings.limits,
             config: config.to_string(),
             engine: engine.clone(),

@@ -5,6 +5,7 @@
 //! attached to a request; where there are none it costs a branch. What runs is bounded in memory, in time it computes, in
 //! time it waits and in what it answers; it fails alone.
 
+mod ask;
 #[allow(missing_docs, clippy::all, reason = "generated from wit/, where the documentation is")]
 mod bindings;
 mod chain;
@@ -19,6 +20,7 @@ mod series;
 mod state;
 mod view;
 
+pub use ask::{Ask, Asking};
 pub use chain::{Answered, Guests, Judged, Seen};
 pub use config::{Config, Settings};
 pub use load::{Facts, Plugin};
@@ -107,17 +109,20 @@ impl Plugins {
         Self([plugin].into_iter().filter(|plugin| plugin.subscribes()).collect())
     }
 
-    /// The plugins that a request of this project for this model meets; `None`: none. `about` is made only if there are.
+    /// The plugins that a request of this project for this model meets; `None`: none. `about` is made only if there are, and told
+    /// whether any of them may ask models.
     pub fn invite(
         &self,
         organization: &str,
         project: &str,
         model: &str,
-        about: impl FnOnce() -> About,
+        about: impl FnOnce(bool) -> About,
     ) -> Option<Guests> {
         let attached = |plugin: &&Arc<Plugin>| plugin.attachment.fits(organization, project, model);
         let mut invited = self.0.iter().filter(attached).peekable();
         invited.peek()?;
-        Some(Guests::new(invited.cloned().collect(), Arc::new(about())))
+        let invited: Vec<_> = invited.cloned().collect();
+        let ask = invited.iter().any(|plugin| !plugin.models.is_empty());
+        Some(Guests::new(invited, Arc::new(about(ask))))
     }
 }

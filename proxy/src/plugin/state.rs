@@ -1,6 +1,7 @@
 //! What an instance has on the host's side, and what it may ask of it.
 
-use super::bindings::{calls, config, http, kv, log, metrics, model, request, system, types as wit};
+use super::ask::Ask;
+use super::bindings::{calls, config, http, kv, log, metrics, request, system, types as wit};
 use super::config::KvScope;
 use super::kv::{Drawer, Refused};
 use super::load::Plugin;
@@ -22,7 +23,6 @@ const TAGS: (usize, usize) = (8, 64);
 const LINES: (u32, usize) = (50, 4096);
 
 /// A request as its plugins are told of it.
-#[derive(Debug)]
 pub struct About {
     /// `x-request-id`.
     pub id: String,
@@ -30,6 +30,8 @@ pub struct About {
     pub caller: Caller,
     /// Path class.
     pub endpoint: Arc<str>,
+    /// The family of the client's dialect: whose words opaque parts are.
+    pub family: &'static str,
     /// The model name the client asked for.
     pub model: String,
     /// The client asked for a stream.
@@ -42,6 +44,8 @@ pub struct About {
     pub route: Mutex<Option<Hop>>,
     /// Tags and names of plugins for the record.
     pub notes: Mutex<Notes>,
+    /// Who puts their questions to models; `None` where no gateway is running, or nobody may ask.
+    pub asker: Option<Box<dyn Ask>>,
 }
 
 /// What serves a request.
@@ -77,7 +81,11 @@ pub(super) struct State {
     /// Ticks this hook has computed, and how many it may.
     ticks: u64,
     budget: u64,
+    /// When it began.
+    began: Instant,
     tags: usize,
+    /// Questions to models in this request.
+    pub asks: u32,
     lines: (Instant, u32),
     born: Instant,
     wasi: WasiCtx,
@@ -93,7 +101,9 @@ impl State {
             about: None,
             ticks: 0,
             budget,
+            began: Instant::now(),
             tags: 0,
+            asks: 0,
             lines: (Instant::now(), 0),
             born: Instant::now(),
             // Empty: no files, no network, no environment; output goes nowhere.
@@ -105,10 +115,17 @@ impl State {
     /// A hook begins.
     pub fn begin(&mut self, about: Option<Arc<About>>) {
         if !same(&self.about, &about) {
-            self.tags = 0;
+            (self.tags, self.asks) = (0, 0);
         }
         self.about = about;
         self.ticks = 0;
+        self.began = Instant::now();
+    }
+
+    /// How long a host call may wait: a little less than the hook still may, so that silence outside is the plugin's to handle
+    /// and not its failure.
+    pub fn patience(&self) -> Duration {
+        self.plugin.limits.wait.0.saturating_sub(self.began.elapsed()).mul_f64(0.8)
     }
 
     /// A millisecond of computing has passed: others get a turn, until there is no more time.
@@ -378,12 +395,6 @@ impl http::Host for State {
         if self.about.is_none() {
             return Ok(Err(wit::Error::Denied("there is no request".into())));
         }
-        Ok(outside::send(&self.plugin, request).await)
-    }
-}
-
-impl model::Host for State {
-    async fn ask(&mut self, _: model::Question) -> Result<std::result::Result<model::Answer, wit::Error>> {
-        Ok(Err(wit::Error::Denied("this version of the gateway grants no model to plugins".into())))
+        Ok(outside::send(&self.plugin, request, self.patience()).await)
     }
 }

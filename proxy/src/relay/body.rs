@@ -215,8 +215,8 @@ impl Stream {
         passed.bytes = out.freeze();
         let stopped = matches!(events.last(), Some(Event::Stop(_)));
         if passed.end && !stopped {
-            let message = "A plugin left the reply without an end.";
-            passed.fault.get_or_insert_with(|| Fault::new(FaultKind::PluginFailed, message));
+            // No plugin may take an end away (the chain sees to it): one of our readers has.
+            passed.fault.get_or_insert_with(|| Fault::internal("The gateway lost the end of this reply."));
         } else if stopped && !passed.end {
             // A plugin ended the reply: nobody wants the rest.
             self.source = Source::Over;

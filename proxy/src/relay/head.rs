@@ -13,7 +13,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
     (1..=128).contains(&id.len()).then_some(id).filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
-/// Says which request this was, what served it and at what cost of time.
+/// Says which request this was, what served it, who had a part in it and at what cost of time.
 pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
     let id = text(tab.request_id());
     if dialect == Dialect::Messages {
@@ -25,6 +25,7 @@ pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
         headers.insert(name::X_TIDEGATE_MODEL, text(tab.model()));
         headers.insert(name::X_TIDEGATE_ATTEMPTS, HeaderValue::from(tab.attempts()));
     }
+    name_list(headers, "x-tidegate-plugins", &tab.acted());
     let overhead = tab.overhead().as_micros();
     headers.insert(name::X_TIDEGATE_OVERHEAD_MS, text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)));
 }

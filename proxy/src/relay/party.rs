@@ -1,7 +1,9 @@
 //! The plugins of one request between the rooms: shared by whoever carries the reply and by the tab, which tells them the end.
 
 use super::Rooms;
-use crate::canon::{Caller, Event, Fault, Record, Route};
+use super::ask::Asker;
+use crate::canon::{Event, Fault, Record, Route};
+use crate::gate::Admitted;
 use crate::ledger::{AtClose, Tab};
 use crate::plugin::{About, Guests, Hop, Judged, Seen};
 use crate::wire::request::Request;
@@ -18,23 +20,26 @@ pub(super) struct Party {
 
 /// The plugins attached to this request, if there are any. The tab will tell them its end.
 pub(super) fn invite(
-    now: &Rooms,
-    caller: &Caller,
+    now: &Arc<Rooms>,
+    admitted: &Admitted,
     request: &Request,
     headers: &HeaderMap,
     endpoint: &Arc<str>,
     tab: &mut Tab,
 ) -> Option<Rc<Party>> {
-    let about = || About {
+    let caller = &admitted.caller;
+    let about = |ask: bool| About {
         id: tab.request_id().to_owned(),
         caller: caller.clone(),
         endpoint: endpoint.clone(),
+        family: request.dialect.family(),
         model: request.asked.clone(),
         stream: request.stream,
         user: request.user(),
         headers: headers.clone(),
         route: Mutex::default(),
         notes: Mutex::default(),
+        asker: ask.then(|| Asker::boxed(now, admitted)),
     };
     let guests = now.plugins.invite(&caller.organization, &caller.project, &request.model, about)?;
     let party = Rc::new(Party { about: guests.about().clone(), guests: RefCell::new(Some(guests)) });
@@ -80,15 +85,14 @@ impl Party {
         };
         *self.about.route.lock().unwrap_or_else(PoisonError::into_inner) = Some(hop);
     }
-
-    /// Those that changed something, for the header.
-    pub fn acted(&self) -> Vec<String> {
-        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.acted.iter().map(ToString::to_string).collect()
-    }
 }
 
 impl AtClose for Party {
+    fn acted(&self) -> Vec<String> {
+        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.acted.iter().map(ToString::to_string).collect()
+    }
+
     fn tags(&self) -> Vec<String> {
         let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.acted.iter().map(|plugin| format!("plugin:{plugin}")).chain(notes.tags.iter().cloned()).collect()

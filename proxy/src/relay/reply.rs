@@ -4,7 +4,7 @@ use super::body::{Body, Clock, Seat, Source, Stream};
 use super::party::Party;
 use super::{Rooms, head};
 use crate::backend::{Backend, Reply, Sent, http};
-use crate::canon::{Event, Fault, FaultKind};
+use crate::canon::{Answer, Event, Fault, FaultKind};
 use crate::ledger::Tab;
 use crate::plugin::{Answered, Seen};
 use crate::wire::object::Object;
@@ -29,7 +29,6 @@ pub(super) struct Begun {
     stream: bool,
     outgoing: Outgoing,
     way: Way,
-    party: Option<Rc<Party>>,
 }
 
 enum Way {
@@ -45,7 +44,7 @@ pub(super) async fn begin(
     party: Option<Rc<Party>>,
     tab: &mut Tab,
 ) -> Result<Begun, Fault> {
-    let watching = party.clone().filter(|party| party.watches());
+    let watching = party.filter(|party| party.watches());
     let Sent { outgoing, reply, backend, .. } = sent;
     let verbatim = outgoing.dialect == request.dialect && !request.stream && watching.is_none();
     let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response));
@@ -95,7 +94,31 @@ pub(super) async fn begin(
             }
         }
     };
-    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way, party })
+    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
+}
+
+/// All of a reply, booked like any other and written for nobody: a plugin has asked for it.
+pub(super) async fn whole_answer(sent: Sent, tab: &mut Tab) -> Result<Answer, Fault> {
+    let Sent { outgoing, reply, backend, .. } = sent;
+    let answer = async {
+        let events = match reply {
+            Reply::Http(response, mut body) => {
+                let text = collect(&mut body).await?;
+                read_whole(outgoing.dialect, text, is_stream(&response))?
+            }
+            Reply::Events(mut events) => {
+                let mut all = Vec::new();
+                while events.recv_many(&mut all, 256).await > 0 {}
+                all
+            }
+        };
+        book(&events, tab)?;
+        fold(events)
+    };
+    answer.await.map_err(|mut fault| {
+        backend.hide_key(&mut fault);
+        fault
+    })
 }
 
 /// The reply that a plugin gave by itself. Those before it in the chain see it as they would see any other.
@@ -115,10 +138,10 @@ pub(super) async fn answered(
         tab.see(&Glance { stop: Some(reason.clone()), ..Glance::default() });
     }
     let head = reply_head(now, &request, tab);
-    let events = seen(party.clone().filter(|party| party.watches()), answered.events).await?;
+    let events = seen(party.filter(|party| party.watches()), answered.events).await?;
     let way = Way::Whole(write(&request, head, events)?);
     let outgoing = Outgoing { dialect: request.dialect, written: Written::default(), hide_usage: false };
-    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way, party })
+    Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
 }
 
 impl Begun {
@@ -129,9 +152,6 @@ impl Begun {
         head::describe(headers, self.dialect, &tab);
         head::name_list(headers, "x-tidegate-dropped", &self.outgoing.written.dropped);
         head::name_list(headers, "x-tidegate-adjusted", &self.outgoing.written.adjusted);
-        if let Some(party) = &self.party {
-            head::name_list(headers, "x-tidegate-plugins", &party.acted());
-        }
         tab.answered(200);
         if self.stream {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -169,7 +189,7 @@ async fn whole(
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
     if outgoing.dialect != request.dialect || streamed || request.stream {
-        let events = if streamed { read_stream(outgoing.dialect, text)? } else { backend.read_answer(&text)? };
+        let events = read_whole(outgoing.dialect, text, streamed)?;
         book(&events, tab)?;
         return write(request, head, seen(watching, events).await?);
     }
@@ -180,16 +200,23 @@ async fn whole(
         return Err(fault);
     }
     tab.see(&glance);
-    if glance.usage.is_none_or(|usage| !usage.is_complete()) {
-        tab.estimate_output(estimate(&backend.read_answer(&text)?));
+    let counted = glance.usage.is_some_and(|usage| usage.is_complete());
+    let events = if counted && watching.is_none() { Vec::new() } else { backend.read_answer(&text)? };
+    if !counted {
+        tab.estimate_output(estimate(&events));
     }
     let untouched = rename_answer(&object, &request.asked);
     let Some(party) = watching else { return Ok(untouched) };
-    match party.on_events(backend.read_answer(&text)?).await {
+    match party.on_events(events).await {
         Seen::Pass => Ok(untouched),
         Seen::Change(events) => write(request, head, events),
         Seen::End(fault) => Err(fault),
     }
+}
+
+/// A whole body, or a stream that is all there, as events.
+fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event>, Fault> {
+    if streamed { read_stream(dialect, text) } else { dialect.codec().read_answer(&text) }
 }
 
 /// Shows a whole reply to those who want to see it.

@@ -27,6 +27,8 @@ pub struct Request {
     object: Object,
     /// Boxed: most requests are never read that deep, and all are moved from room to room.
     call: OnceCell<Box<Call>>,
+    /// No client wrote its bytes: each backend gets it in its own words.
+    composed: bool,
 }
 
 /// A request ready for a backend.
@@ -52,7 +54,18 @@ impl Request {
         dialect.codec().check(&object)?;
         let model = object.get("model").and_then(json::Json::as_str).unwrap_or_default().into_owned();
         let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(false);
-        Ok(Self { dialect, asked: model.clone(), model, stream, object, call: OnceCell::new() })
+        Ok(Self { dialect, asked: model.clone(), model, stream, object, call: OnceCell::new(), composed: false })
+    }
+
+    /// A request that no client wrote. Whatever a backend speaks, it is written for it from the call.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the call.
+    pub fn compose(call: Call) -> Result<Self, Fault> {
+        // For the checks and the estimate of its size: the dialect with the fewest rules of its own.
+        let target = Target { model: call.model.clone(), extended_sampling: true, ..Target::default() };
+        let body = Dialect::Chat.codec().write_call(&call, &target)?.body;
+        Ok(Self { call: OnceCell::from(Box::new(call)), composed: true, ..Self::read(Dialect::Chat, body)? })
     }
 
     /// The request with these members at its top level instead: JSON text, or `None` for none. All else keeps its bytes.
@@ -129,7 +142,7 @@ impl Request {
     /// The feature that cannot be said there, by name.
     pub fn write(&self, dialects: &[Dialect], to: &Target) -> Result<Outgoing, Fault> {
         let alike = dialects.contains(&self.dialect);
-        if alike && !self.dialect.codec().must_rewrite(&self.object) {
+        if alike && !self.composed && !self.dialect.codec().must_rewrite(&self.object) {
             return Ok(self.splice(to));
         }
         let dialect = if alike { Some(self.dialect) } else { dialects.first().copied() };

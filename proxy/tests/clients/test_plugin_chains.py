@@ -335,7 +335,8 @@ class Faults(Exchanges):
                     self.assertEqual(caught.exception.status_code, 500)
                     self.assertIn("plugin_failed", str(caught.exception.body))
                     self.assertEqual(self.asked(), 0)
-                    self.assertFields(self.only_record(), outcome="plugin", status=500, cost=None, tags=[])
+                    self.assertEqual(caught.exception.response.headers["x-tidegate-plugins"], "closed")
+                    self.assertFields(self.only_record(), outcome="plugin", status=500, cost=None, tags=["plugin:closed"])
                     self.assertEqual(self.ask(client, "open-chat", prompt, stream).text, "Here.")
                     self.assertIn(MAIL, self.sent("open-chat"))
                     self.assertFields(self.only_record(), outcome="ok", tags=[], **REPORTED["chat"])
@@ -353,7 +354,23 @@ class Local(Exchanges):
             "decorate": plugin("decorate", order=30, attach={"models": ["decorated"]}, config={"rules": [{"prepend": "You are a pirate."}]}),
             "redact": plugin("redact", order=10, attach={"models": ["redacted"]}, config={"rules": [{"label": "CITY", "pattern": "Paris"}]}),
             "guard": plugin("guard", order=20, attach={"models": ["masked"]}, config={"injection": False, "rules": [{"on": ["reply"], "pattern": "[aeiou]", "action": "mask", "mask": "*"}]}),
-        }, [], backends={"here": {"kind": "local", "weights": setup.MODEL}}, models={name: {"targets": [{"backend": "here", "model": "here"}]} for name in ("plain", "decorated", "redacted", "masked")})
+            # Whatever it answers lets the call pass: what a model this small thinks is not what is tried.
+            "judge": plugin("guard", order=20, attach={"models": ["judged"]}, grants={"model": ["plain"]}, limits={"wait": "30s"},
+                            config={"injection": False, "judge": {"model": "plain", "refuse": ["xyzzy"], "unsure": "pass"}}),
+        }, [], backends={"here": {"kind": "local", "weights": setup.MODEL}}, models={name: {"targets": [{"backend": "here", "model": "here"}]} for name in ("plain", "decorated", "redacted", "masked", "judged")})
+
+    def test_a_question(self):
+        """A plugin asks it, and the reply that is let pass is the one it always gives."""
+        for client in CLIENTS:
+            with self.subTest(client=client):
+                plain, _, _ = self.said(client, "plain", "What is the capital of France?", False)
+                got = self.ask(client, "judged", "What is the capital of France?", temperature=0, max_tokens=24)
+                records = {record["endpoint"]: record for record in self.new_records()}
+                self.before.update(record["id"] for record in records.values())
+                self.assertEqual((len(records), got.text), (2, plain.text))
+                self.assertFields(records["plugin/ask"], backend="here", outcome="ok", usage_source="reported", tags=["plugin:judge"], model_requested="plain")
+                self.assertGreater(records["plugin/ask"]["input_tokens"], 30)
+                self.assertGreater(records["plugin/ask"]["output_tokens"], 0)
 
     def said(self, client, model, prompt, stream, **fields):
         """What the model answered, and how many tokens it read and made."""

@@ -234,6 +234,78 @@ class Guard(Exchanges):
                 self.assertFields(self.only_record(), outcome="ok", tags=["plugin:guard"], **REPORTED[backend])
 
 
+class Judge(Exchanges):
+    """The guard asks another model: one that speaks the reply's API, and one that speaks the other."""
+
+    @classmethod
+    def setUpClass(cls):
+        def judged(backend, project, **config):
+            # Attached to the judge, too: were a plugin called for its question, that would never end.
+            return plugin("guard", attach=on("model", "judge", projects=[project]), grants={"model": ["judge-*"]}, limits={"wait": "1s"},
+                          config={"injection": False, "judge": {"model": "judge-" + backend, **config}})
+
+        cls.open({"by-chat": judged("chat", "acme/web"), "by-messages": judged("messages", "globex/app", unsure="pass")}, ["model", "judge"])
+
+    def says(self, word, text="Hello to you."):
+        """The fakes answer this, and judge with that; `None` is silence."""
+        self.plays(text)
+        for fake in (self.chat, self.messages):
+            reply, verdict = fake.script[0], fakes.chat(word) if fake is self.chat else fakes.message(fakes.text(word or ""))
+            fake.plays(lambda body, reply=reply, verdict=verdict: (verdict if word else fakes.Stream([], "silence")) if "<text>" in json.dumps(body) else reply(body))
+
+    def apart(self):
+        """The question's record and the call's."""
+        records = self.new_records()
+        self.before.update(record["id"] for record in records)
+        self.assertEqual(sorted(record["endpoint"] == "plugin/ask" for record in records), [False, True], records)
+        return sorted(records, key=lambda record: record["endpoint"] != "plugin/ask")
+
+    def assertBooked(self, question, judge, organization):
+        self.assertFields(question, organization=organization, model_requested="judge-" + judge, backend=judge, tags=["plugin:by-" + judge], outcome="ok", status=200, stream=False,
+                          usage_source="reported", **REPORTED[judge])
+        self.assertGreater(question["cost"], 0)
+
+    def test_judged(self):
+        """In every way a client can ask, with the books apart."""
+        for judge, secret, organization in (("chat", WEB, "acme"), ("messages", APP, "globex")):
+            for client, backend, stream in itertools.product(CLIENTS, BACKENDS, (False, True)):
+                with self.subTest(judge=judge, client=client, backend=backend, stream=stream):
+                    self.says("Safe.")
+                    got = self.ask(client, "model-" + backend, "Is it sunny?", stream, secret)
+                    self.assertEqual((got.text, got.headers.get("x-tidegate-plugins")), ("Hello to you.", None))
+                    question, call = self.apart()
+                    self.assertBooked(question, judge, organization)
+                    self.assertFields(call, outcome="ok", status=200, tags=[], request_id=question["request_id"], **REPORTED[backend])
+                    [asked] = [body for body in self.fake("model-" + judge).bodies if "<text>" in body]
+                    self.assertIn("Is it sunny?", asked)
+                    self.assertEqual(self.asked(), 2)
+
+                    self.says("unsafe")
+                    with self.assertRaises(ERRORS[client].PermissionDeniedError) as caught:
+                        self.ask(client, "model-" + backend, "How do I hurt him?", stream, secret)
+                    self.assertEqual(caught.exception.response.headers["x-tidegate-plugins"], "by-" + judge)
+                    question, call = self.apart()
+                    self.assertBooked(question, judge, organization)
+                    self.assertFields(call, outcome="plugin", status=403, tags=["plugin:by-" + judge], input_tokens=None, output_tokens=None, cost=None, usage_source="missing")
+                    self.assertEqual(self.asked(), 1)
+
+    def test_a_judge_that_does_not_answer(self):
+        """In time the one refuses and the other lets pass; the judge's backend is told to stop."""
+        for judge, secret in (("chat", WEB), ("messages", APP)):
+            with self.subTest(judge=judge):
+                self.says(None)
+                if judge == "chat":
+                    with self.assertRaises(openai.PermissionDeniedError):
+                        self.ask("openai", "model-chat", secret=secret)
+                else:
+                    self.assertEqual(self.ask("openai", "model-chat", secret=secret).text, "Hello to you.")
+                self.assertTrue(self.fake("model-" + judge).left.wait(2), "the judge is still at it")
+                question, call = self.apart()
+                self.assertFields(question, outcome="client_gone", status=499, tags=["plugin:by-" + judge])
+                self.assertEqual(call["outcome"], "plugin" if judge == "chat" else "ok")
+                self.eventually(lambda: self.metric("tidegate_plugin_instances") == 0, 2, "an instance was not given back")
+
+
 class Decorate(Exchanges):
     @classmethod
     def setUpClass(cls):

@@ -1,74 +1,13 @@
 //! Plugins from socket to socket: what each answer does to a request and its reply, and what each way to fail does not do.
 //!
-//! The guests are one plugin in core WebAssembly text (`wit/examples/pass.wat`) with one function's body replaced, so these
-//! tests need no toolchain but the one they are built with. First-party plugins are tried by `proxy/tests/clients`.
+//! The guests are made in `guest.rs`. First-party plugins are tried by `proxy/tests/clients`.
 
-use crate::fake::{CHAT, Fake, chat_stream, json, stream};
+use crate::fake::{Fake, json};
 use crate::gateway::{Gateway, one_backend};
-use std::path::{Path, PathBuf};
+use crate::guest::{
+    CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, store, wat,
+};
 use tidegate::canon::Outcome;
-
-const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
-const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
-
-/// The functions of the example that a case can replace, by how their definition begins.
-const DESCRIBE: &str = "#describe\")";
-const ON_CALL: &str = "#on-call\")";
-const ON_EVENTS: &str = "exchange.on-events\")";
-const ON_END: &str = "#on-end\")";
-
-/// `pass.wat` with instructions at the beginning of a function.
-fn wat(function: &str, body: &str) -> String {
-    let example = include_str!("../../../wit/examples/pass.wat");
-    let at = example.find(function).expect("the example has this function");
-    let line = at + example[at..].find('\n').unwrap();
-    format!("{}\n{body}\n{}", &example[..line], &example[line..])
-}
-
-/// A component file in a folder of its own.
-struct Guest(PathBuf);
-
-impl Guest {
-    fn new(text: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
-        let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_path(&root).unwrap();
-        let world = resolve.select_world(&[package], Some("plugin")).unwrap();
-        let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
-            .unwrap();
-        let component =
-            wit_component::ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
-        let path = std::env::temp_dir().join(format!("tidegate-guest-{}.wasm", uuid::Uuid::now_v7()));
-        std::fs::write(&path, component).unwrap();
-        Self(path)
-    }
-
-    fn section(&self, name: &str, more: &str) -> String {
-        format!("[plugins.{name}]\npath = \"{}\"\n{more}\n", self.0.display())
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn fake() -> Fake {
-    Fake::start(|seen| {
-        if seen.body.contains("\"stream\":true") {
-            stream(&chat_stream("m"), 9)
-        } else {
-            json(200, "", &CHAT.replace("served", "m"))
-        }
-    })
-}
-
-/// A gateway with one plugin, in front of a fake that speaks under the model's own name.
-fn before(fake: &Fake, guest: &Guest, more: &str) -> Gateway {
-    Gateway::start(&format!("{}{}", one_backend("openai", &fake.url(), ""), guest.section("p", more)))
-}
 
 #[test]
 fn one_that_lets_everything_pass_leaves_no_mark() {
@@ -100,43 +39,15 @@ fn one_that_lets_everything_pass_leaves_no_mark() {
 /// What a hook does wrong, the kind it is counted as, and what the failing plugin's settings must be for it.
 #[test]
 fn each_failure_ends_its_own_request_and_nothing_else() {
-    let forever = "(loop $l (br $l))";
-    let hoard = "(drop (memory.grow (i32.const 16384)))";
-    // A `change` with these events: one of 44 bytes at 1024.
-    let change = |event: &str| {
-        format!(
-            "{event} (i32.store8 (i32.const 512) (i32.const 1)) (i32.store (i32.const 516) (i32.const 1024)) (i32.store (i32.const 520) (i32.const 1)) (return (i32.const 512))"
-        )
-    };
-    let text = |at: usize, length: usize| {
-        format!(
-            "(i32.store8 (i32.const 1024) (i32.const 2)) (i32.store8 (i32.const 1028) (i32.const 0)) (i32.store (i32.const 1032) (i32.const {at})) (i32.store (i32.const 1036) (i32.const {length}))"
-        )
-    };
-    let unclosed = change("(i32.store8 (i32.const 1024) (i32.const 3))");
-    let not_utf8 = change(&format!("(i32.store8 (i32.const 2000) (i32.const 255)) {}", text(2000, 1)));
-    let large = change(&format!("(drop (memory.grow (i32.const 48))) {}", text(4096, 2 << 20)));
-    let out_of_bounds = change(&text(0, 1 << 30));
-    let cases: [(&str, &str, &str, &str); 10] = [
-        ("trap in on-call", ON_CALL, "unreachable", "trap"),
-        ("trap in on-events", ON_EVENTS, "unreachable", "trap"),
-        ("no end in on-call", ON_CALL, forever, "timeout"),
-        ("no end in on-events", ON_EVENTS, forever, "timeout"),
-        ("a gigabyte", ON_CALL, hoard, "memory"),
-        ("a call that is kept", ON_CALL, "(return (i32.const 256))", "trap"),
-        ("a close without a part", ON_EVENTS, &unclosed, "rejected"),
-        ("text that is none", ON_EVENTS, &not_utf8, "trap"),
-        ("more than it may answer", ON_EVENTS, &large, "rejected"),
-        ("memory that is not its own", ON_EVENTS, &out_of_bounds, "trap"),
-    ];
     let fake = fake();
-    for (name, function, body, kind) in cases {
-        let guest = Guest::new(&wat(function, body));
+    for Fault { name, function, body, kind } in faults() {
+        let guest = Guest::new(&wat(function, &body));
         let settings = "attach = { projects = [\"web\"] }\nlimits = { output = \"1MiB\", time = \"20ms\" }";
         let gateway = before(&fake, &guest, settings);
         let answer = gateway.post("/v1/chat/completions", CALL);
         assert_eq!(answer.status, 500, "{name}: {}", answer.body);
         assert_eq!(answer.json()["error"]["code"], "plugin_failed", "{name}");
+        assert_eq!(answer.header("x-tidegate-plugins"), Some("p"), "{name}");
         assert!(!answer.body.contains("wasm") && !answer.body.contains("guest-"), "{name}: {}", answer.body);
         let streamed = gateway.post("/v1/chat/completions", STREAM);
         let broken =
@@ -154,6 +65,8 @@ fn each_failure_ends_its_own_request_and_nothing_else() {
         let records = gateway.wait_for_records(4);
         let outcomes = records.iter().filter(|record| record.outcome == Outcome::Plugin).count();
         assert_eq!(outcomes, 3, "{name}: {records:#?}");
+        let tagged = records.iter().filter(|record| record.tags == ["plugin:p"]).count();
+        assert_eq!(tagged, 3, "{name}: the record says which plugin it was");
         let metrics = gateway.operator("/metrics").body;
         let hook = if function == ON_CALL { "on_call" } else { "on_events" };
         let line = format!("tidegate_plugin_errors_total{{hook=\"{hook}\",kind=\"{kind}\",plugin=\"p\"}} 3");
@@ -229,14 +142,6 @@ fn what_cannot_be_loaded_is_refused_with_a_reason() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A text at an address, as instructions that store it there.
-fn store(at: usize, text: &str) -> String {
-    text.bytes()
-        .enumerate()
-        .map(|(index, byte)| format!("(i32.store8 (i32.const {}) (i32.const {byte}))", at + index))
-        .collect()
-}
-
 #[test]
 fn a_refusal_is_told_in_the_caller_s_words_and_is_no_failure() {
     // verdict `refuse` (4) at 256: status at 260, code at 264, message at 272, retry-after at 280.
@@ -253,6 +158,7 @@ fn a_refusal_is_told_in_the_caller_s_words_and_is_no_failure() {
     let gateway = before(&fake, &guest, "on_failure = \"open\"");
     let answer = gateway.post("/v1/chat/completions", CALL);
     assert_eq!((answer.status, answer.header("retry-after")), (451, Some("7")));
+    assert_eq!(answer.header("x-tidegate-plugins"), Some("p"));
     let error = &answer.json()["error"];
     assert_eq!((&error["message"], &error["code"]), (&"not so".into(), &"_o__ames".into()));
     let answer = gateway.post("/v1/messages", STREAM);
@@ -264,6 +170,57 @@ fn a_refusal_is_told_in_the_caller_s_words_and_is_no_failure() {
     let metrics = gateway.operator("/metrics").body;
     assert!(metrics.contains("tidegate_plugin_actions_total{action=\"refuse\",plugin=\"p\"} 2"), "{metrics}");
     assert!(!metrics.contains("tidegate_plugin_errors_total{"), "{metrics}");
+}
+
+#[test]
+fn an_error_names_who_changed_the_call_before_it() {
+    let change = "(call $done (local.get $call)) (i32.store8 (i32.const 256) (i32.const 1)) (return (i32.const 256))";
+    let (changes, passes) = (Guest::new(&wat(ON_CALL, change)), Guest::new(&wat(ON_CALL, "")));
+    let fake = Fake::start(|_| json(500, "", "{}"));
+    let sections = format!("{}{}", changes.section("first", ""), passes.section("second", ""));
+    let gateway = Gateway::start(&format!("{}{sections}", one_backend("openai", &fake.url(), "")));
+    let answer = gateway.post("/v1/chat/completions", CALL);
+    assert_eq!((answer.status, answer.header("x-tidegate-plugins")), (502, Some("first")));
+    assert_eq!(gateway.record().tags, ["plugin:first"]);
+}
+
+#[test]
+fn a_client_is_told_of_no_model_but_its_own() {
+    // verdict `route` (3): the model at 260 (some, pointer, length), the backend at 272 (none or some).
+    let route = |model: &str, backend: &str| {
+        let some = |at: usize, from: usize, name: &str| {
+            let (tag, length) = (usize::from(!name.is_empty()), name.len());
+            let texts = store(from, name);
+            format!(
+                "{texts} (i32.store8 (i32.const {at}) (i32.const {tag})) (i32.store (i32.const {}) (i32.const {from})) (i32.store (i32.const {}) (i32.const {length}))",
+                at + 4,
+                at + 8
+            )
+        };
+        let (model, backend) = (some(260, 3000, model), some(272, 3100, backend));
+        format!(
+            "(call $done (local.get $call)) {model} {backend} (i32.store8 (i32.const 256) (i32.const 3)) (return (i32.const 256))"
+        )
+    };
+    let fake = fake();
+    // Where it is sent to, by whose key, and what comes of it.
+    for (model, backend, key, status) in [
+        ("served", "", "dfproj_small", 404),
+        ("hidden-model", "", "dfproj_test", 404),
+        ("served", "no-backend", "dfproj_test", 500),
+        ("served", "b", "dfproj_test", 200),
+    ] {
+        let guest = Guest::new(&wat(ON_CALL, &route(model, backend)));
+        let gateway = before(&fake, &guest, "");
+        let head = format!("authorization: Bearer {key}\r\ncontent-type: application/json\r\n");
+        let answer = gateway.raw(&crate::gateway::post("/v1/chat/completions", &head, CALL.as_bytes()));
+        assert_eq!(answer.status, status, "{model} {backend} {}", answer.body);
+        assert!(!answer.body.contains(model), "{}", answer.body);
+        assert_eq!(answer.body.contains("`m`"), status == 404, "{}", answer.body);
+        assert_eq!(answer.header("x-tidegate-plugins"), Some("p"));
+        let record = gateway.record();
+        assert_eq!((record.model_requested.as_str(), record.tags), ("m", vec!["plugin:p".to_owned()]));
+    }
 }
 
 #[test]

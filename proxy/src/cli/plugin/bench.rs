@@ -72,7 +72,7 @@ fn call(bytes: usize) -> Result<Request, String> {
 
 fn invite(plugins: &Plugins, request: &Request) -> Result<Guests, String> {
     plugins
-        .invite("acme", "web", "m", || about(request, Dialect::Chat))
+        .invite("acme", "web", "m", |_| about(request, Dialect::Chat))
         .ok_or_else(|| "it subscribes to nothing with these settings".to_owned())
 }
 

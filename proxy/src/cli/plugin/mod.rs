@@ -62,7 +62,8 @@ impl From {
     fn config(&self, more: &serde_json::Value) -> Result<Config, String> {
         let config: serde_json::Value =
             serde_json::from_str(&self.settings).map_err(|error| format!("--settings is no JSON: {error}"))?;
-        let mut settings = serde_json::json!({ "path": self.file, "config": config, "grants": { "kv": true } });
+        let mut settings =
+            serde_json::json!({ "path": self.file, "config": config, "grants": { "kv": true, "model": ["*"] } });
         if let (Some(settings), Some(more)) = (settings.as_object_mut(), more.as_object()) {
             settings.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
         }

@@ -48,7 +48,7 @@ impl Run {
         let (plugins, _) = self.from.load(&runtime, &serde_json::Value::Null)?;
         let request = Request::read(dialect, read(&self.call)?).map_err(|fault| fault.message)?;
         let reply = self.reply.as_deref().map(|path| reply(dialect, path)).transpose()?;
-        let Some(guests) = plugins.invite("acme", "web", &request.model, || about(&request, dialect)) else {
+        let Some(guests) = plugins.invite("acme", "web", &request.model, |_| about(&request, dialect)) else {
             super::super::print("It subscribes to nothing: it is never called.\n");
             return Ok(());
         };
@@ -124,11 +124,13 @@ pub(super) fn about(request: &Request, dialect: Dialect) -> About {
         id: "00000000-0000-7000-8000-000000000000".into(),
         caller,
         endpoint: Arc::from(dialect.endpoint()),
+        family: dialect.family(),
         model: request.asked.clone(),
         stream: request.stream,
         user: request.user(),
         headers: http::HeaderMap::new(),
         route: Mutex::default(),
         notes: Mutex::default(),
+        asker: None,
     }
 }
