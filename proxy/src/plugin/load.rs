@@ -5,6 +5,7 @@ use super::config::{Attachment, Grants, Isolation, Limits, OnFailure, Settings};
 use super::engine::{Engine, MEMORY, TICK};
 use super::instance::Instance;
 use super::kv;
+use super::lines::Lines;
 use super::outside::Origin;
 use super::series::{Handles, Series};
 use super::state::State;
@@ -34,6 +35,8 @@ pub struct Plugin {
     pub(super) pre: PluginPre<State>,
     /// Instances at work.
     pub(super) live: AtomicUsize,
+    /// What it may still log.
+    pub(super) lines: Lines,
     described: OnceLock<Described>,
     /// Metrics it used and has not declared, said once.
     undeclared: Mutex<HashSet<String>>,
@@ -114,6 +117,7 @@ impl Plugin {
             kv: kv.clone(),
             pre,
             live: AtomicUsize::new(0),
+            lines: Lines::default(),
             described: OnceLock::new(),
             undeclared: Mutex::default(),
         });

@@ -13,6 +13,7 @@ mod convert;
 mod engine;
 mod instance;
 mod kv;
+mod lines;
 mod load;
 mod outside;
 mod series;

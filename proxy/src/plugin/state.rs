@@ -18,8 +18,8 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 const WITHHELD: [&str; 5] = ["authorization", "x-api-key", "cookie", "proxy-authorization", "set-cookie"];
 /// Tags a plugin may add, and bytes of each.
 const TAGS: (usize, usize) = (8, 64);
-/// Lines a plugin may log in a second, and bytes of each.
-const LINES: (u32, usize) = (50, 4096);
+/// Bytes of a line a plugin logs.
+const LINE: usize = 4096;
 
 /// A request as its plugins are told of it.
 #[derive(Debug)]
@@ -78,7 +78,6 @@ pub(super) struct State {
     ticks: u64,
     budget: u64,
     tags: usize,
-    lines: (Instant, u32),
     born: Instant,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -94,7 +93,6 @@ impl State {
             ticks: 0,
             budget,
             tags: 0,
-            lines: (Instant::now(), 0),
             born: Instant::now(),
             // Empty: no files, no network, no environment; output goes nowhere.
             wasi: WasiCtx::builder().build(),
@@ -279,16 +277,12 @@ impl config::Host for State {
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
-        if self.lines.0.elapsed() > Duration::from_secs(1) {
-            self.lines = (Instant::now(), 0);
-        }
-        self.lines.1 += 1;
-        if self.lines.1 > LINES.0 {
+        if !self.plugin.lines.take(Instant::now()) {
             return Ok(());
         }
         let mut text: String = fields.iter().map(|(name, value)| format!("{name}={value:?} ")).collect();
-        text.truncate(text.floor_char_boundary(LINES.1));
-        let message = &message[..message.floor_char_boundary(LINES.1)];
+        text.truncate(text.floor_char_boundary(LINE));
+        let message = &message[..message.floor_char_boundary(LINE)];
         let (plugin, fields) = (&*self.plugin.name, text.trim_end());
         let request_id = self.about.as_ref().map_or("", |about| &about.id);
         match level {
