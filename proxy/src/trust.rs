@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
@@ -34,6 +34,14 @@ pub fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
         return Err(format!("{name} holds no certificate; it must have at least one `-----BEGIN CERTIFICATE-----`"));
     }
     Ok(tls(roots, http2))
+}
+
+/// For libraries that set up TLS by themselves: the cryptography they find is the one used everywhere else here.
+pub fn share_cryptography() {
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may have been faster, with the same.
+        let _ = ring::default_provider().install_default();
+    }
 }
 
 fn tls(roots: RootCertStore, http2: bool) -> Arc<ClientConfig> {

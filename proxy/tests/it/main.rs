@@ -11,6 +11,7 @@ mod https;
 mod pairs;
 mod plugins;
 mod refusals;
+mod registry;
 mod replies;
 mod running;
 mod tenants;

@@ -8,17 +8,17 @@ use crate::gateway::{Gateway, one_backend};
 use std::path::{Path, PathBuf};
 use tidegate::canon::Outcome;
 
-const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+pub const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
 
 /// The functions of the example that a case can replace, by how their definition begins.
 const DESCRIBE: &str = "#describe\")";
-const ON_CALL: &str = "#on-call\")";
+pub const ON_CALL: &str = "#on-call\")";
 const ON_EVENTS: &str = "exchange.on-events\")";
 const ON_END: &str = "#on-end\")";
 
 /// `pass.wat` with instructions at the beginning of a function.
-fn wat(function: &str, body: &str) -> String {
+pub fn wat(function: &str, body: &str) -> String {
     let example = include_str!("../../../wit/examples/pass.wat");
     let at = example.find(function).expect("the example has this function");
     let line = at + example[at..].find('\n').unwrap();
@@ -26,10 +26,10 @@ fn wat(function: &str, body: &str) -> String {
 }
 
 /// A component file in a folder of its own.
-struct Guest(PathBuf);
+pub struct Guest(pub PathBuf);
 
 impl Guest {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
         let mut resolve = wit_parser::Resolve::default();
         let (package, _) = resolve.push_path(&root).unwrap();
@@ -55,7 +55,7 @@ impl Drop for Guest {
     }
 }
 
-fn fake() -> Fake {
+pub fn fake() -> Fake {
     Fake::start(|seen| {
         if seen.body.contains("\"stream\":true") {
             stream(&chat_stream("m"), 9)
@@ -214,7 +214,7 @@ fn what_cannot_be_loaded_is_refused_with_a_reason() {
         (traps.0.clone(), "", "`describe` failed"),
     ];
     let registry = prometheus::Registry::new();
-    let host = tidegate::plugin::Host::new(None, &registry).unwrap();
+    let host = tidegate::plugin::Host::new(tidegate::plugin::Folders::default(), &registry).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (path, more, why) in cases {
         let text = format!("[p]\npath = \"{}\"\n{more}\n", path.display());
