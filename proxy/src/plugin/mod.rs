@@ -29,13 +29,22 @@ pub use image::{Image, Login};
 pub use load::{Facts, Plugin};
 pub use state::{About, Hop, Notes};
 
+use crate::canon::Secret;
 use engine::Engine;
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use series::Series;
 use shelf::Shelf;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is wrong with the address of a Redis.
+///
+/// # Errors
+/// See above; the address is not repeated.
+pub fn check_redis(redis: &Secret) -> Result<(), String> {
+    kv::Redis::check(redis.reveal())
+}
 
 /// Where a host keeps things, in folders that are made when needed. `None`: it keeps none of them.
 #[derive(Debug, Default)]
@@ -80,6 +89,22 @@ impl Host {
         let series = Series::register(registry).map_err(|error| error.to_string())?;
         let shelf = Shelf::new(folders.pulled);
         Ok(Self { engine: Mutex::default(), cache: folders.compiled, shelf, kv: Arc::default(), series })
+    }
+
+    /// Keeps in this Redis what plugins keep, instead of in memory. To be called inside a runtime, before any is loaded.
+    ///
+    /// # Errors
+    /// It is no address, or the metric is registered already. That nobody answers there is none: it may come.
+    pub fn share(&mut self, redis: &Secret, registry: &Registry) -> Result<(), String> {
+        let up =
+            IntGauge::new("tidegate_plugin_redis_up", "1 while Redis keeps what plugins keep, 0 while it is away.");
+        let up = up.map_err(|error| error.to_string())?;
+        registry.register(Box::new(up.clone())).map_err(|error| error.to_string())?;
+        let kv = Arc::new(kv::Store::Redis(kv::Redis::open(redis.reveal(), up)?));
+        self.kv = kv.clone();
+        // The connection then lives on this thread, not on the worker that is the first to need it.
+        tokio::spawn(async move { kv.greet().await });
+        Ok(())
     }
 
     /// Whether this plugin can be loaded without asking a registry.

@@ -135,7 +135,9 @@ impl State {
             (Some(_), KvScope::Plugin) => "",
             (Some(about), KvScope::Organization) => &about.caller.organization,
         };
-        Ok(Drawer { store: &self.plugin.kv, plugin: &self.plugin.name, organization })
+        // A little less than the hook has: a store that is silent is not the plugin's failure.
+        let patience = self.plugin.limits.wait.0.mul_f64(0.8);
+        Ok(Drawer { store: &self.plugin.kv, plugin: &self.plugin.name, organization, patience })
     }
 }
 
@@ -329,7 +331,7 @@ impl From<Refused> for wit::Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Key => Self::TooLarge,
-            Refused::Full => Self::Busy,
+            Refused::Full | Refused::Away => Self::Busy,
             Refused::NoNumber => Self::Invalid("the value is no number".into()),
         }
     }
@@ -341,7 +343,10 @@ fn seconds(ttl: Option<u32>) -> Option<Duration> {
 
 impl kv::Host for State {
     async fn get(&mut self, key: String) -> Result<std::result::Result<Option<Vec<u8>>, wit::Error>> {
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.get(&key)?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.get(&key).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
     async fn set(
         &mut self,
@@ -352,10 +357,16 @@ impl kv::Host for State {
         if value.len() > self.plugin.grants.kv_value.map_or(64 << 10, |size| size.0) {
             return Ok(Err(wit::Error::TooLarge));
         }
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.set(&key, value, seconds(ttl))?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.set(&key, value, seconds(ttl)).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
     async fn delete(&mut self, key: String) -> Result<std::result::Result<(), wit::Error>> {
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.delete(&key)?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.delete(&key).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
     async fn increment(
         &mut self,
@@ -363,7 +374,10 @@ impl kv::Host for State {
         by: i64,
         ttl: Option<u32>,
     ) -> Result<std::result::Result<i64, wit::Error>> {
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.increment(&key, by, seconds(ttl))?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.increment(&key, by, seconds(ttl)).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
 }
 

@@ -101,6 +101,9 @@ impl Content {
     }
 }
 
+/// Puts something into a registry and says which digest to ask for.
+type Fill<'a> = dyn Fn(&mut Content) -> String + 'a;
+
 /// The bytes of a component that lets everything pass.
 fn component() -> Vec<u8> {
     std::fs::read(&Guest::new(&wat(ON_CALL, "")).0).unwrap()
@@ -138,7 +141,7 @@ fn load(kept: &Path, reference: &str, more: &Value) -> Result<usize, String> {
 fn components_come_in_each_shape_that_tools_push() {
     let component = component();
     let wasm = "application/wasm";
-    let cases: [(&str, &dyn Fn(&mut Content) -> String); 5] = [
+    let cases: [(&str, &Fill); 5] = [
         ("as the wasm tools push it", &|content| content.image(wasm, &component)),
         ("an older type", &|content| content.image("application/vnd.wasm.content.layer.v1+wasm", &component)),
         ("another older type", &|content| {
@@ -173,7 +176,7 @@ fn what_is_wrong_is_told_and_nothing_is_loaded() {
     let component = component();
     let size = component.len() as u64;
     let wasm = "application/wasm";
-    let cases: [(&str, &dyn Fn(&mut Content) -> String, &[&str]); 14] = [
+    let cases: [(&str, &Fill, &[&str]); 14] = [
         ("not there", &|_| digest(b"nowhere"), &[" has no 127.0.0.1:", "look at repository and digest"]),
         (
             "no layer is wasm",
