@@ -45,6 +45,7 @@ pub struct Config {
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SharedLimits")]
 pub struct Limits {
     /// Address of a Redis that all replicas share: `redis://host:6379`. In this version it keeps what plugins keep (`kv`).
     pub redis: Option<Secret>,

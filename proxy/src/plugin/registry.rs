@@ -146,15 +146,18 @@ impl Pull<'_> {
             ));
         }
         trust::share_cryptography();
-        let plain = self.insecure || self.image.is_here();
         let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            protocol: if self.is_plain() { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(PATIENCE.1),
             read_timeout: Some(PATIENCE.1),
             user_agent: concat!("tidegate/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
         Client::try_from(config).map_err(|error| format!("{} cannot be pulled: {error}", self.image))
+    }
+
+    fn is_plain(&self) -> bool {
+        self.insecure || self.image.is_here()
     }
 
     /// `registry_auth`, or what `docker login` has left.
@@ -254,8 +257,9 @@ impl Pull<'_> {
                 format!("{registry} does not answer: look at its name in `oci`, and at the network between")
             }
             E::RequestError(error) if error.is_connect() => format!(
-                "{registry} cannot be reached ({}): look at its name in `oci`, and at the network between. A registry without TLS needs registry_insecure = true",
-                cause(error)
+                "{registry} cannot be reached ({}): look at its name in `oci`, and at the network between{}",
+                cause(error),
+                if self.is_plain() { "" } else { ". A registry without TLS needs registry_insecure = true" }
             ),
             E::UnauthorizedError { .. } => self.needs_login("", auth),
             E::AuthenticationFailure(words) => self.needs_login(words, auth),
