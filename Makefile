@@ -8,7 +8,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit plugins clients docs bench clean
+.PHONY: run demo release model test fmt lint unit redis plugins clients docs bench clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -23,7 +23,7 @@ release:
 	cargo build --release --locked
 
 ## test: everything that CI runs
-test: fmt lint docs unit demo plugins clients
+test: fmt lint docs unit redis demo plugins clients
 
 fmt:
 	cargo fmt --all --check
@@ -45,6 +45,10 @@ unit: model
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
 	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) cargo nextest run --locked
 
+## redis: what plugins keep, kept in a real Redis (fetched from Debian where there is none): the same table as in memory
+redis:
+	$(PYTHON) proxy/tests/clients/redis_server.py cargo test --locked --lib plugin::kv
+
 ## plugins: the plugins that come with Tidegate, checked and built; the templates in other languages, where their tools can be had
 plugins: export CARGO_TARGET_DIR := $(CACHE)/plugins-target
 plugins:
@@ -54,7 +58,7 @@ plugins:
 	plugins/build.sh --out $(PLUGINS)
 	plugins/templates.sh $(PLUGINS)
 
-## clients: the official clients, a real llama.cpp server and the plugins against the release binary
+## clients: the official clients, a real llama.cpp server, a real Redis and the plugins against the release binary
 clients: release model plugins
 	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL) --plugins $(PLUGINS)
 

@@ -46,11 +46,10 @@ impl Foundation {
         build.set(1);
         registry.register(Box::new(build)).map_err(|error| error.to_string())?;
         let ledger = Ledger::open(&config.ledger, &registry, config.server.workers())?;
-        let mut cache = config.ledger.path.as_os_str().to_owned();
-        cache.push(".plugins");
-        // Absolute, as the engine wants it.
-        let cache = std::path::absolute(cache).ok();
-        let plugins = plugin::Host::new(cache, &registry)?;
+        let mut plugins = plugin::Host::new(plugin::Folders::beside(&config.ledger.path), &registry)?;
+        if let Some(redis) = &config.limits.redis {
+            plugins.share(redis, &registry)?;
+        }
         Ok(Self { registry, ledger, plugins, drain: CancellationToken::new(), cut: CancellationToken::new() })
     }
 }
@@ -103,6 +102,10 @@ pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
         Routes::default()
     });
     wrong.extend(problems(Backends::check(&config.backends)));
+    wrong.extend(problems(plugin::errors(&config.plugins)));
+    if let Some(Err(what)) = config.limits.redis.as_ref().map(plugin::check_redis) {
+        wrong.push(Problem::new("limits.redis", what));
+    }
     if wrong.is_empty() { Ok((gate, routes)) } else { Err(wrong) }
 }
 
@@ -218,6 +221,22 @@ mod tests {
             ),
             ("url = \"https://x\"\nca = \"no.pem\"\n", "4: backends.gpu.ca: cannot read the certificates of no.pem: "),
             (
+                "url = \"http://x\"\n[plugins.p]\noci = \"ghcr.io/acme/p:1\"\n",
+                "5: plugins.p.oci: `ghcr.io/acme/p:1` names no digest, and what a tag points to can change: put @sha256:",
+            ),
+            (
+                "url = \"http://x\"\n[limits]\nredis = \"http://:hunter2@x\"\n",
+                "5: limits.redis: this is no address of a Redis: write redis://host:6379",
+            ),
+            (
+                "url = \"http://x\"\n[plugins.p]\norder = 1\n",
+                "4: plugins.p: nothing says where it is: add `path`, a file, or `oci`",
+            ),
+            (
+                "url = \"http://x\"\n[plugins.p]\npath = \"p.wasm\"\nregistry_insecure = true\n",
+                "6: plugins.p.registry_insecure: `registry_insecure` is for plugins with `oci`",
+            ),
+            (
                 "url = \"http://x\"\nca = \"no.pem\"\n",
                 "4: backends.gpu.ca: `ca` is for addresses that begin with https://",
             ),
@@ -227,6 +246,7 @@ mod tests {
             let found = load(Some(&path), &[]).unwrap_err();
             std::fs::remove_file(&path).unwrap();
             assert!(found[0].to_string().starts_with(&format!("{}:{says}", path.display())), "{found:?}");
+            assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! * [`canon`]: what calls, replies, counts and failures mean, whatever protocol carried them.
 //! * [`wire`]: bytes ↔ canon, one file per protocol, known from both ends. [`store`]: the database.
+//!   [`trust`]: whose word counts for a server's certificate.
 //! * [`gate`]: who is calling. [`plugin`]: guests that see and change. [`route`]: where a model is. [`backend`]: what serves it.
 //!   [`ledger`]: the books.
 //! * [`relay`]: the request, top to bottom; the only place where those rooms meet.
@@ -25,4 +26,5 @@ pub mod relay;
 pub mod route;
 pub mod server;
 pub mod store;
+pub mod trust;
 pub mod wire;

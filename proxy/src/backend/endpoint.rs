@@ -1,6 +1,6 @@
 //! One address of a backend, and how to open a connection to it.
 
-use super::trust;
+use crate::trust;
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;

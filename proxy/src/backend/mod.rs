@@ -12,7 +12,6 @@ mod kind;
 #[cfg(feature = "local")]
 pub mod local;
 mod pick;
-mod trust;
 mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
@@ -21,6 +20,7 @@ pub use kind::{Kind, Traits};
 
 use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUEST_ID};
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
+use crate::trust;
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};

@@ -1,12 +1,15 @@
 //! `tidegate check`
 
 use super::From;
+use crate::config::Config;
+use crate::plugin::{Folders, Host, Image, Plugins};
 use clap::Args;
+use std::sync::Arc;
 
 /// Check a configuration and print everything that is wrong with it, with file, line and key.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  tidegate check --config tidegate.toml\n  tidegate check --schema > tidegate.schema.json"
+    after_help = "Example:\n  tidegate check --config tidegate.toml\n  tidegate check --pull\n  tidegate check --schema > tidegate.schema.json"
 )]
 pub(super) struct Check {
     #[command(flatten)]
@@ -14,6 +17,9 @@ pub(super) struct Check {
     /// Print the JSON Schema of the configuration instead.
     #[arg(long)]
     schema: bool,
+    /// Pull what plugins need from registries, and keep it beside the ledger, as `serve` would.
+    #[arg(long)]
+    pull: bool,
 }
 
 impl Check {
@@ -23,7 +29,8 @@ impl Check {
             return Ok(());
         }
         let config = self.from.load(&[])?;
-        let plugins = load_plugins(&config.plugins)?;
+        let missing = super::runtime()?.block_on(load_plugins(&config, self.pull))?;
+        let plugins = config.plugins.len();
         let projects: usize = config.organizations.values().map(|organization| organization.projects.len()).sum();
         let name = self.from.file().map_or("the built-in configuration".to_owned(), |path| path.display().to_string());
         super::print(&format!(
@@ -32,18 +39,32 @@ impl Check {
             config.models.len(),
             config.organizations.len()
         ));
+        for (name, image) in missing {
+            super::print(&format!(
+                "plugins.{name} was not looked into: {image} has not been pulled yet. `serve` does, or `tidegate check --pull`\n"
+            ));
+        }
         Ok(())
     }
 }
 
-/// Loads the plugins as `serve` would: only then is known whether they fit.
-fn load_plugins(config: &crate::plugin::Config) -> Result<usize, String> {
-    if config.is_empty() {
-        return Ok(0);
+/// Loads the plugins as `serve` would: only then is known whether they fit. What a registry would have to be asked for is
+/// left out and returned, unless it is to be pulled: a check is made where there may be no network.
+async fn load_plugins(config: &Config, pull: bool) -> Result<Vec<(Arc<str>, Image)>, String> {
+    if config.plugins.is_empty() {
+        return Ok(Vec::new());
     }
-    let host = crate::plugin::Host::new(None, &prometheus::Registry::new())?;
-    super::runtime()?
-        .block_on(crate::plugin::Plugins::load(config, &host))
-        .map_err(|errors| super::explain(&crate::app::problems(errors)))?;
-    Ok(config.len())
+    let folders = Folders { compiled: None, ..Folders::beside(&config.ledger.path) };
+    let host = Host::new(folders, &prometheus::Registry::new())?;
+    let (mut here, mut missing) = (config.plugins.clone(), Vec::new());
+    for (name, settings) in config.plugins.iter().filter(|_| !pull) {
+        if let Some(image) = &settings.oci
+            && !host.is_here(settings).await
+        {
+            here.remove(name);
+            missing.push((name.clone(), image.clone()));
+        }
+    }
+    Plugins::load(&here, &host).await.map_err(|errors| super::explain(&crate::app::problems(errors)))?;
+    Ok(missing)
 }

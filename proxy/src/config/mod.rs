@@ -9,6 +9,7 @@ mod read;
 pub use place::Problem;
 pub use read::load;
 
+use crate::canon::Secret;
 use crate::{admin, backend, gate, ledger, plugin, route, server};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// The books.
     pub ledger: ledger::Config,
+    /// What replicas share.
+    pub limits: Limits,
     /// How the API answers.
     pub api: Api,
     /// Servers of models, by name.
@@ -37,6 +40,15 @@ pub struct Config {
     pub users: BTreeMap<Arc<str>, gate::User>,
     /// Plugins, by name.
     pub plugins: plugin::Config,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SharedLimits")]
+pub struct Limits {
+    /// Address of a Redis that all replicas share: `redis://host:6379`. In this version it keeps what plugins keep (`kv`).
+    pub redis: Option<Secret>,
 }
 
 /// `[api]`
@@ -55,7 +67,6 @@ impl Default for Api {
 
 /// Sections and keys of the contract that this version does not serve yet: refused by name instead of ignored.
 const NOT_YET: &[(&str, &str)] = &[
-    ("limits", "limits shared between replicas are not available in this version"),
     ("server.tls", "TLS on the API's listener is not available in this version; put a TLS proxy in front"),
     ("ledger.postgres", "PostgreSQL is not available in this version; the books are in SQLite"),
     ("backends.*.dns", "discovery by DNS is not available in this version; list the addresses in `urls`"),

@@ -187,13 +187,13 @@ mod tests {
 
     #[test]
     fn every_problem_is_told_with_its_line_and_the_nearest_name() {
-        let text = "[server]\nlisten = \"127.0.0.1:1\"\nbody_limt = \"1MiB\"\ndrain = 30\n\n[backends.gpu]\nkind = \"vlm\"\nurl = \"http://x\"\n\n[models.\"a.b\"]\ntargets = [ { backend = \"gpu\" } ]\n\n[limits]\nredis = \"y\"\n";
+        let text = "[server]\nlisten = \"127.0.0.1:1\"\nbody_limt = \"1MiB\"\ndrain = 30\n\n[backends.gpu]\nkind = \"vlm\"\nurl = \"http://x\"\n\n[models.\"a.b\"]\ntargets = [ { backend = \"gpu\" } ]\n\n[ledger]\npostgres = \"y\"\n";
         let found = problems(text);
         for expect in [
             "F:3: server.body_limt: unknown key `body_limt`; did you mean `body_limit`?",
             "F:4: server.drain: a period needs a unit: write \"30s\" for seconds",
             "F:7: backends.gpu.kind: unknown value `vlm`; it is one of vllm, ollama, llamacpp, openai, anthropic, tidegate, local; did you mean `vllm`?",
-            "F:13: limits: limits shared between replicas are not available in this version",
+            "F:14: ledger.postgres: PostgreSQL is not available in this version; the books are in SQLite",
         ] {
             assert!(found.iter().any(|line| line == expect), "{expect}\nin {found:#?}");
         }

@@ -1,10 +1,11 @@
 //! `[plugins]`
 
+use super::image::{Image, Login};
 use crate::canon::{Pattern, Period, Size};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,16 @@ pub type Config = BTreeMap<Arc<str>, Settings>;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Plugin")]
 pub struct Settings {
-    /// The component, a `.wasm` file.
-    pub path: PathBuf,
-    /// SHA-256 of that file in hex; another file is not loaded.
+    /// The component, a `.wasm` file. Either this or `oci`.
+    pub path: Option<PathBuf>,
+    /// The component in an OCI registry: `registry/repository[:tag]@sha256:…`. Either this or `path`.
+    pub oci: Option<Image>,
+    /// Who pulls it; without, what `docker login` has left, or nobody.
+    pub registry_auth: Option<Login>,
+    /// Pull over plain HTTP. A registry on this machine is always asked that way.
+    #[serde(default)]
+    pub registry_insecure: bool,
+    /// SHA-256 of the component in hex; another one is not loaded.
     pub sha256: Option<String>,
     /// Lower sees the call first, and the reply last. Plugins of one order go by name.
     #[serde(default)]
@@ -46,8 +54,56 @@ pub struct Settings {
 impl std::fmt::Debug for Settings {
     /// Without the plugin's configuration, where secrets may be.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("path", &self.path).field("order", &self.order).finish_non_exhaustive()
+        let (path, oci) = (&self.path, &self.oci);
+        f.debug_struct("Settings")
+            .field("path", path)
+            .field("oci", oci)
+            .field("order", &self.order)
+            .finish_non_exhaustive()
     }
+}
+
+/// Where a component is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    File(&'a Path),
+    Image(&'a Image),
+}
+
+impl Settings {
+    /// Where it is.
+    ///
+    /// # Errors
+    /// Nowhere, or in two places.
+    pub(super) fn source(&self) -> Result<Source<'_>, String> {
+        match (&self.path, &self.oci) {
+            (Some(path), None) => Ok(Source::File(path)),
+            (None, Some(image)) => Ok(Source::Image(image)),
+            (Some(_), Some(_)) => Err("`path` and `oci` both say where it is: leave one of them out".into()),
+            (None, None) => {
+                Err("nothing says where it is: add `path`, a file, or `oci`, registry/repository@sha256:…".into())
+            }
+        }
+    }
+}
+
+/// What is wrong with the section without looking at any component: place and sentence.
+pub fn errors(config: &Config) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    for (name, settings) in config {
+        if let Err(what) = settings.source() {
+            wrong.push((format!("plugins.{name}"), what));
+        } else if settings.oci.is_none() {
+            let unused = [
+                ("registry_auth", settings.registry_auth.is_some()),
+                ("registry_insecure", settings.registry_insecure),
+            ];
+            for (key, _) in unused.into_iter().filter(|(_, set)| *set) {
+                wrong.push((format!("plugins.{name}.{key}"), format!("`{key}` is for plugins with `oci`")));
+            }
+        }
+    }
+    wrong
 }
 
 /// What a plugin is attached to: all that is named must fit. Names may hold `*`.

@@ -1,15 +1,18 @@
 //! From a file to a plugin that can be used: pinned, compiled, linked, asked what it is. Off the path of requests.
 
 use super::bindings::{PluginPre, hooks};
-use super::config::{Attachment, Grants, Isolation, Limits, OnFailure, Settings};
+use super::config::{Attachment, Grants, Isolation, Limits, OnFailure, Settings, Source};
 use super::engine::{Engine, MEMORY, TICK};
+use super::image::Image;
 use super::instance::Instance;
 use super::kv;
+use super::lines::Lines;
 use super::outside::Origin;
+use super::registry::Pull;
 use super::series::{Handles, Series};
+use super::shelf::{Shelf, sha256};
 use super::state::State;
 use crate::canon::Pattern;
-use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -37,6 +40,8 @@ pub struct Plugin {
     pub(super) pre: PluginPre<State>,
     /// Instances at work.
     pub(super) live: AtomicUsize,
+    /// What it may still log.
+    pub(super) lines: Lines,
     described: OnceLock<Described>,
     /// Metrics it used and has not declared, said once.
     undeclared: Mutex<HashSet<String>>,
@@ -52,6 +57,8 @@ pub(super) struct Described {
 /// What `tidegate plugin check` prints of a component.
 #[derive(Debug, Clone)]
 pub struct Facts {
+    /// Bytes of it.
+    pub size: usize,
     /// Interfaces it imports.
     pub imports: Vec<String>,
     /// Its own name and version.
@@ -75,6 +82,7 @@ impl Plugin {
         name: &Arc<str>,
         settings: &Settings,
         engine: &Arc<Engine>,
+        shelf: &Shelf,
         kv: &Arc<kv::Store>,
         series: &Series,
     ) -> Result<(Arc<Self>, Facts), String> {
@@ -82,8 +90,7 @@ impl Plugin {
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
             return Err("a plugin's name is of letters, digits, `-` and `_`: it stands in headers and metrics".into());
         }
-        let path = settings.path.display();
-        let bytes = std::fs::read(&settings.path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let (path, bytes) = bytes_of(settings, shelf).await?;
         pinned(settings.sha256.as_deref(), &bytes)?;
         if settings.limits.memory.0 > MEMORY {
             return Err(format!("limits.memory may be at most {}MiB", MEMORY >> 20));
@@ -118,6 +125,7 @@ impl Plugin {
             kv: kv.clone(),
             pre,
             live: AtomicUsize::new(0),
+            lines: Lines::default(),
             described: OnceLock::new(),
             undeclared: Mutex::default(),
         });
@@ -127,6 +135,7 @@ impl Plugin {
             return Err(format!("config: {problem}"));
         }
         let facts = Facts {
+            size: bytes.len(),
             imports,
             name: said.name.clone(),
             version: said.version.clone(),
@@ -176,14 +185,31 @@ async fn describe(plugin: &Arc<Plugin>) -> Result<hooks::Description, String> {
         .map_err(|failure| format!("`describe` failed: {failure}"))
 }
 
-/// The file is the one that was meant.
+/// The component, and where it is from.
+async fn bytes_of(settings: &Settings, shelf: &Shelf) -> Result<(String, Vec<u8>), String> {
+    match settings.source()? {
+        Source::File(path) => {
+            let name = path.display().to_string();
+            let bytes = std::fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+            Ok((name, bytes))
+        }
+        Source::Image(image) => Ok((image.to_string(), pull(settings, image, shelf).component().await?)),
+    }
+}
+
+/// How a plugin's image is pulled.
+pub(super) fn pull<'a>(settings: &'a Settings, image: &'a Image, shelf: &'a Shelf) -> Pull<'a> {
+    Pull { image, login: settings.registry_auth.as_ref(), insecure: settings.registry_insecure, shelf }
+}
+
+/// The component is the one that was meant.
 fn pinned(pin: Option<&str>, bytes: &[u8]) -> Result<(), String> {
     let Some(pin) = pin else { return Ok(()) };
-    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = sha256(bytes);
     if pin.trim_start_matches("sha256:").eq_ignore_ascii_case(&digest) {
         return Ok(());
     }
-    Err(format!("the file's SHA-256 is {digest}, not the pinned {pin}: it is another file than was meant"))
+    Err(format!("the component's SHA-256 is {digest}, not the pinned {pin}: it is another one than was meant"))
 }
 
 fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> String {

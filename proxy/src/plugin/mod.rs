@@ -12,25 +12,63 @@ mod chain;
 mod config;
 mod convert;
 mod engine;
+mod image;
 mod instance;
 mod kv;
+mod lines;
 mod load;
 mod outside;
+mod registry;
 mod series;
+mod shelf;
 mod state;
 mod view;
 
 pub use ask::{Ask, Asking};
 pub use chain::{Answered, Guests, Judged, Seen};
-pub use config::{Config, Settings};
+pub use config::{Config, Settings, errors};
+pub use image::{Image, Login};
 pub use load::{Facts, Plugin};
 pub use state::{About, Hop, Notes};
 
+use crate::canon::Secret;
 use engine::Engine;
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use series::Series;
-use std::path::PathBuf;
+use shelf::Shelf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is wrong with the address of a Redis.
+///
+/// # Errors
+/// See above; the address is not repeated.
+pub fn check_redis(redis: &Secret) -> Result<(), String> {
+    kv::Redis::check(redis.reveal())
+}
+
+/// Where a host keeps things, in folders that are made when needed. `None`: it keeps none of them.
+#[derive(Debug, Default)]
+pub struct Folders {
+    /// Compiled plugins.
+    pub compiled: Option<PathBuf>,
+    /// What was pulled from registries.
+    pub pulled: Option<PathBuf>,
+}
+
+impl Folders {
+    /// Beside the ledger's file.
+    pub fn beside(ledger: &Path) -> Self {
+        let folder = |ending: &str| {
+            let mut name = OsString::from(ledger);
+            name.push(ending);
+            // Absolute, as the engine wants it.
+            std::path::absolute(name).ok()
+        };
+        Self { compiled: folder(".plugins"), pulled: folder(".pulled") }
+    }
+}
 
 /// What outlives every configuration: the engine, what plugins keep, their metrics.
 pub struct Host {
@@ -38,18 +76,45 @@ pub struct Host {
     engine: Mutex<Option<Arc<Engine>>>,
     /// Where compiled plugins are kept.
     cache: Option<PathBuf>,
+    /// What was pulled from registries.
+    shelf: Shelf,
     kv: Arc<kv::Store>,
     series: Series,
 }
 
 impl Host {
-    /// Prepares a house for plugins. `cache`: a folder for compiled ones, made when needed.
+    /// Prepares a house for plugins.
     ///
     /// # Errors
     /// The metrics are registered already.
-    pub fn new(cache: Option<PathBuf>, registry: &Registry) -> Result<Self, String> {
+    pub fn new(folders: Folders, registry: &Registry) -> Result<Self, String> {
         let series = Series::register(registry).map_err(|error| error.to_string())?;
-        Ok(Self { engine: Mutex::default(), cache, kv: Arc::default(), series })
+        let shelf = Shelf::new(folders.pulled);
+        Ok(Self { engine: Mutex::default(), cache: folders.compiled, shelf, kv: Arc::default(), series })
+    }
+
+    /// Keeps in this Redis what plugins keep, instead of in memory. To be called inside a runtime, before any is loaded.
+    ///
+    /// # Errors
+    /// It is no address, or the metric is registered already. That nobody answers there is none: it may come.
+    pub fn share(&mut self, redis: &Secret, registry: &Registry) -> Result<(), String> {
+        let up =
+            IntGauge::new("tidegate_plugin_redis_up", "1 while Redis keeps what plugins keep, 0 while it is away.");
+        let up = up.map_err(|error| error.to_string())?;
+        registry.register(Box::new(up.clone())).map_err(|error| error.to_string())?;
+        let kv = Arc::new(kv::Store::Redis(kv::Redis::open(redis.reveal(), up)?));
+        self.kv = kv.clone();
+        // The connection then lives on this thread, not on the worker that is the first to need it.
+        tokio::spawn(async move { kv.greet().await });
+        Ok(())
+    }
+
+    /// Whether this plugin can be loaded without asking a registry.
+    pub async fn is_here(&self, settings: &Settings) -> bool {
+        match &settings.oci {
+            Some(image) => load::pull(settings, image, &self.shelf).is_kept().await,
+            None => true,
+        }
     }
 
     fn engine(&self) -> Result<Arc<Engine>, String> {
@@ -65,7 +130,7 @@ impl Host {
     /// # Errors
     /// Everything that can be wrong with it, for people.
     pub async fn load(&self, name: &Arc<str>, settings: &Settings) -> Result<(Arc<Plugin>, Facts), String> {
-        Plugin::load(name, settings, &self.engine()?, &self.kv, &self.series).await
+        Plugin::load(name, settings, &self.engine()?, &self.shelf, &self.kv, &self.series).await
     }
 }
 

@@ -5,15 +5,16 @@
 
 use super::bindings::{http, types as wit};
 use super::load::Plugin;
+use crate::trust;
 use ::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// Headers that are the gateway's to write.
 const OURS: [&str; 7] =
@@ -71,7 +72,10 @@ async fn exchange(origin: Origin, request: http::Request, size: usize) -> Result
         return over(TokioIo::new(stream), message, size).await;
     }
     let name = ServerName::try_from(origin.host).map_err(|error| failed(&error))?;
-    let stream = tokio_rustls::TlsConnector::from(tls()).connect(name, stream).await.map_err(|error| failed(&error))?;
+    let stream = tokio_rustls::TlsConnector::from(trust::public(false))
+        .connect(name, stream)
+        .await
+        .map_err(|error| failed(&error))?;
     over(TokioIo::new(stream), message, size).await
 }
 
@@ -120,22 +124,6 @@ where
             _ = &mut connection, if open => open = false,
         }
     }
-}
-
-fn tls() -> Arc<ClientConfig> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    CONFIG
-        .get_or_init(|| {
-            let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-            let config = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .expect("ring supports the default TLS versions")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            Arc::new(config)
-        })
-        .clone()
 }
 
 #[cfg(test)]

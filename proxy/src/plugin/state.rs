@@ -19,8 +19,8 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 const WITHHELD: [&str; 5] = ["authorization", "x-api-key", "cookie", "proxy-authorization", "set-cookie"];
 /// Tags a plugin may add, and bytes of each.
 const TAGS: (usize, usize) = (8, 64);
-/// Lines a plugin may log in a second, and bytes of each.
-const LINES: (u32, usize) = (50, 4096);
+/// Bytes of a line a plugin logs.
+const LINE: usize = 4096;
 
 /// A request as its plugins are told of it.
 pub struct About {
@@ -86,7 +86,6 @@ pub(super) struct State {
     tags: usize,
     /// Questions to models in this request.
     pub asks: u32,
-    lines: (Instant, u32),
     born: Instant,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -104,7 +103,6 @@ impl State {
             began: Instant::now(),
             tags: 0,
             asks: 0,
-            lines: (Instant::now(), 0),
             born: Instant::now(),
             // Empty: no files, no network, no environment; output goes nowhere.
             wasi: WasiCtx::builder().build(),
@@ -154,7 +152,9 @@ impl State {
             (Some(_), KvScope::Plugin) => "",
             (Some(about), KvScope::Organization) => &about.caller.organization,
         };
-        Ok(Drawer { store: &self.plugin.kv, plugin: &self.plugin.name, organization })
+        // A little less than the hook has: a store that is silent is not the plugin's failure.
+        let patience = self.plugin.limits.wait.0.mul_f64(0.8);
+        Ok(Drawer { store: &self.plugin.kv, plugin: &self.plugin.name, organization, patience })
     }
 }
 
@@ -296,16 +296,12 @@ impl config::Host for State {
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
-        if self.lines.0.elapsed() > Duration::from_secs(1) {
-            self.lines = (Instant::now(), 0);
-        }
-        self.lines.1 += 1;
-        if self.lines.1 > LINES.0 {
+        if !self.plugin.lines.take(Instant::now()) {
             return Ok(());
         }
         let mut text: String = fields.iter().map(|(name, value)| format!("{name}={value:?} ")).collect();
-        text.truncate(text.floor_char_boundary(LINES.1));
-        let message = &message[..message.floor_char_boundary(LINES.1)];
+        text.truncate(text.floor_char_boundary(LINE));
+        let message = &message[..message.floor_char_boundary(LINE)];
         let (plugin, fields) = (&*self.plugin.name, text.trim_end());
         let request_id = self.about.as_ref().map_or("", |about| &about.id);
         match level {
@@ -352,7 +348,7 @@ impl From<Refused> for wit::Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Key => Self::TooLarge,
-            Refused::Full => Self::Busy,
+            Refused::Full | Refused::Away => Self::Busy,
             Refused::NoNumber => Self::Invalid("the value is no number".into()),
         }
     }
@@ -364,7 +360,10 @@ fn seconds(ttl: Option<u32>) -> Option<Duration> {
 
 impl kv::Host for State {
     async fn get(&mut self, key: String) -> Result<std::result::Result<Option<Vec<u8>>, wit::Error>> {
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.get(&key)?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.get(&key).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
     async fn set(
         &mut self,
@@ -375,10 +374,16 @@ impl kv::Host for State {
         if value.len() > self.plugin.grants.kv_value.map_or(64 << 10, |size| size.0) {
             return Ok(Err(wit::Error::TooLarge));
         }
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.set(&key, value, seconds(ttl))?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.set(&key, value, seconds(ttl)).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
     async fn delete(&mut self, key: String) -> Result<std::result::Result<(), wit::Error>> {
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.delete(&key)?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.delete(&key).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
     async fn increment(
         &mut self,
@@ -386,7 +391,10 @@ impl kv::Host for State {
         by: i64,
         ttl: Option<u32>,
     ) -> Result<std::result::Result<i64, wit::Error>> {
-        Ok(self.drawer().and_then(|drawer| Ok(drawer.increment(&key, by, seconds(ttl))?)))
+        Ok(match self.drawer() {
+            Ok(drawer) => drawer.increment(&key, by, seconds(ttl)).await.map_err(Into::into),
+            Err(error) => Err(error),
+        })
     }
 }
 

@@ -14,6 +14,7 @@ mod plugin_load;
 mod plugin_outside;
 mod plugins;
 mod refusals;
+mod registry;
 mod replies;
 mod running;
 mod tenants;

@@ -240,7 +240,7 @@ fn without_a_gateway_nobody_can_be_asked() {
     let guest = judge("m");
     let settings = serde_json::json!({ "p": { "path": guest.0, "grants": { "model": ["*"] } } });
     let config: Config = serde_json::from_value(settings).unwrap();
-    let host = Host::new(None, &prometheus::Registry::new()).unwrap();
+    let host = Host::new(tidegate::plugin::Folders::default(), &prometheus::Registry::new()).unwrap();
     let about = |_| About {
         id: "1".into(),
         caller: Caller { organization: "acme".into(), project: "web".into(), key: "k".into(), user: None },

@@ -127,7 +127,7 @@ fn what_cannot_be_loaded_is_refused_with_a_reason() {
         (traps.0.clone(), "", "`describe` failed"),
     ];
     let registry = prometheus::Registry::new();
-    let host = tidegate::plugin::Host::new(None, &registry).unwrap();
+    let host = tidegate::plugin::Host::new(tidegate::plugin::Folders::default(), &registry).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (path, more, why) in cases {
         let text = format!("[p]\npath = \"{}\"\n{more}\n", path.display());

@@ -4,7 +4,7 @@ mod bench;
 mod new;
 mod run;
 
-use crate::plugin::{Config, Facts, Host, Plugins};
+use crate::plugin::{Config, Facts, Folders, Host, Image, Plugins};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,35 +45,45 @@ impl Plugin {
 /// Which component, with which configuration.
 #[derive(Debug, Args)]
 struct From {
-    /// The component.
-    file: PathBuf,
+    /// The component: a file, or registry/repository@sha256:….
+    #[arg(value_name = "FILE")]
+    component: String,
     /// Its own configuration, as `[plugins.NAME.config]` would hold it.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     settings: String,
 }
 
 impl From {
-    fn name(&self) -> String {
-        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
-        stem.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect()
+    /// Where it is, as the configuration says it. No file has a digest in its name by accident.
+    fn source(&self) -> Result<Option<Image>, String> {
+        self.component.contains("@sha256:").then(|| Image::read(&self.component)).transpose()
+    }
+
+    fn name(&self) -> Result<String, String> {
+        let name = match self.source()? {
+            Some(image) => image.name().to_owned(),
+            None => Path::new(&self.component).file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        Ok(name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect())
     }
 
     /// The configuration that loads it; `more` overrides keys of the plugin.
     fn config(&self, more: &serde_json::Value) -> Result<Config, String> {
         let config: serde_json::Value =
             serde_json::from_str(&self.settings).map_err(|error| format!("--settings is no JSON: {error}"))?;
+        let key = if self.source()?.is_some() { "oci" } else { "path" };
         let mut settings =
-            serde_json::json!({ "path": self.file, "config": config, "grants": { "kv": true, "model": ["*"] } });
+            serde_json::json!({ key: self.component, "config": config, "grants": { "kv": true, "model": ["*"] } });
         if let (Some(settings), Some(more)) = (settings.as_object_mut(), more.as_object()) {
             settings.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
-        serde_json::from_value(serde_json::json!({ self.name(): settings })).map_err(|error| error.to_string())
+        serde_json::from_value(serde_json::json!({ self.name()?: settings })).map_err(|error| error.to_string())
     }
 
     /// Loads it as a gateway would.
     fn load(&self, runtime: &tokio::runtime::Runtime, more: &serde_json::Value) -> Result<(Plugins, Facts), String> {
         let config = self.config(more)?;
-        let host = Host::new(cache(), &prometheus::Registry::new())?;
+        let host = Host::new(folders(), &prometheus::Registry::new())?;
         let (name, settings) = config.iter().next().ok_or("there is no plugin")?;
         let name: &Arc<str> = name;
         let (plugin, facts) = runtime.block_on(host.load(name, settings))?;
@@ -81,16 +91,19 @@ impl From {
     }
 }
 
-/// Where compiled components are kept between commands.
-fn cache() -> Option<PathBuf> {
-    let home = std::env::var_os("XDG_CACHE_HOME")
+/// Where things are kept between commands.
+fn folders() -> Folders {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
-    std::path::absolute(home.join("tidegate/compiled-plugins")).ok()
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    let folder = |name: &str| std::path::absolute(cache.as_ref()?.join("tidegate").join(name)).ok();
+    Folders { compiled: folder("compiled-plugins"), pulled: folder("pulled-plugins") }
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate plugin check redact.wasm")]
+#[command(
+    after_help = "Example:\n  tidegate plugin check redact.wasm\n  tidegate plugin check ghcr.io/acme/redact@sha256:…"
+)]
 struct Check {
     #[command(flatten)]
     from: From,
@@ -106,7 +119,7 @@ impl Check {
             super::print(&format!("{}\n", facts.schema.as_deref().unwrap_or("{}")));
             return Ok(());
         }
-        let size = std::fs::metadata(&self.from.file).map_or(0, |meta| meta.len());
+        let size = facts.size;
         let list = |words: &[&str]| if words.is_empty() { "none".to_owned() } else { words.join(" ") };
         let wasi = facts.imports.iter().filter(|import| import.starts_with("wasi:")).count();
         let mut asks: Vec<&str> = facts
@@ -124,7 +137,7 @@ impl Check {
             "{} {}\n  file    {}, {size} bytes\n  hooks   {}\n  events  {}\n  asks    {}\n  WASI    {wasi}\n  schema  {}\nIt would be loaded.\n",
             facts.name,
             facts.version,
-            self.from.file.display(),
+            self.from.component,
             list(&facts.hooks),
             list(&facts.events),
             list(&asks),

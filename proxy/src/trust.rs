@@ -1,15 +1,18 @@
-//! Whose word counts for a backend's certificate: the public authorities that are built in, or those of a file.
+//! Whose word counts for a server's certificate: the public authorities that are built in, or those of a file.
 //!
 //! A file replaces the public ones instead of joining them: who runs an authority of his own for a backend does not want
-//! all others to be able to speak for it.
+//! all others to be able to speak for it. It stands below the rooms that reach out (backends, plugins), so that TLS is
+//! set up in one place and its cryptography is chosen once.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// TLS with the public authorities. Made when it is first needed: most backends are reached without.
-pub(super) fn public(http2: bool) -> Arc<ClientConfig> {
+/// TLS with the public authorities; `http2` says which HTTP it offers. Made when it is first needed: most servers are
+/// reached without.
+pub fn public(http2: bool) -> Arc<ClientConfig> {
     static CONFIGS: [OnceLock<Arc<ClientConfig>>; 2] = [OnceLock::new(), OnceLock::new()];
     let build = || tls(RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()), http2);
     CONFIGS[usize::from(http2)].get_or_init(build).clone()
@@ -19,7 +22,7 @@ pub(super) fn public(http2: bool) -> Arc<ClientConfig> {
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(super) fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
+pub fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
     let name = file.display();
     let text = std::fs::read(file).map_err(|error| format!("cannot read the certificates of {name}: {error}"))?;
     let mut roots = RootCertStore::empty();
@@ -33,9 +36,16 @@ pub(super) fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, Str
     Ok(tls(roots, http2))
 }
 
+/// For libraries that set up TLS by themselves: the cryptography they find is the one used everywhere else here.
+pub fn share_cryptography() {
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may have been faster, with the same.
+        let _ = ring::default_provider().install_default();
+    }
+}
+
 fn tls(roots: RootCertStore, http2: bool) -> Arc<ClientConfig> {
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider)
+    let versions = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports the default TLS versions");
     let mut config = versions.with_root_certificates(roots).with_no_client_auth();

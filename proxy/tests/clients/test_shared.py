@@ -1,0 +1,117 @@
+"""Two gateways that share a Redis: what a plugin keeps behind one of them is there behind the other, and for nobody else.
+
+And when Redis is away: nobody waits for it, the log says so once, and it is used again when it is back.
+"""
+
+import contextlib
+import time
+import unittest
+
+from exchange import Exchanges, on, plugin
+from gateway import APP, RESEARCH, WEB, Gateway
+from redis_server import Absent, Redis
+
+AWAY = "Redis does not answer"
+
+
+class Shared(Exchanges):
+    @classmethod
+    def setUpClass(cls):
+        try:
+            cls.redis = Redis()
+        except Absent as absent:
+            raise unittest.SkipTest(str(absent)) from None
+        cls.addClassCleanup(cls.redis.close)
+        cache = {"cache": plugin("cache", order=90, attach=on("small"), grants={"kv": True})}
+        cls.open(cache, ["small"], limits={"redis": cls.redis.url})
+        cls.one = cls.gateway
+        backends = {"chat": {"kind": "openai", "url": cls.chat.url}}
+        models = {"small-chat": {"targets": [{"backend": "chat"}]}}
+        cls.other = Gateway(backends, models, plugins=cache, limits={"redis": cls.redis.url})
+        cls.addClassCleanup(cls.other.close)
+
+    def setUp(self):
+        self.through(self.one)
+        super().setUp()
+        if self.redis.process.poll() is not None:
+            self.redis.start()
+        for gateway in (self.other, self.one):
+            self.through(gateway)
+            self.eventually(self.nudged, 10, "Redis was not found")
+        self.redis.ask("FLUSHALL")
+
+    def through(self, gateway):
+        self.gateway, self.clients = gateway, {}
+
+    def nudged(self):
+        """Whether Redis is there; it is looked for when somebody wants it."""
+        self.plays("Nudge.")
+        self.ask("openai", "small-chat", "Are you there, {}?".format(time.monotonic()))
+        return self.metric("tidegate_plugin_redis_up") == 1
+
+    def answers(self, text, asked, gateway, secret=WEB, prompt="What is shared?"):
+        """Asks through a gateway; the backend, if it is asked, would say `text` or something else."""
+        self.through(gateway)
+        self.plays("From the backend.")
+        got = self.ask("openai", "small-chat", prompt, secret=secret)
+        self.assertEqual((got.text, self.asked()), (text, asked))
+
+    def keys(self):
+        return sorted(key.decode() for key in self.redis.ask("KEYS", "*"))
+
+    def test_a_hit_crosses_gateways_and_never_organizations(self):
+        self.plays("Kept by the first.")
+        self.assertEqual(self.ask("openai", "small-chat", "What is shared?").text, "Kept by the first.")
+        self.eventually(self.keys, 5, "nothing was kept")
+        (key,) = self.keys()
+        self.assertTrue(key.startswith("tidegate:kv:cache:acme:"), key)
+        self.assertGreater(self.redis.ask("TTL", key), 0)
+        for gateway in (self.other, self.one):
+            self.answers("Kept by the first.", 0, gateway)
+        for secret in (APP, RESEARCH):
+            self.answers("From the backend.", 1, self.other, secret)
+        self.eventually(lambda: len(self.keys()) == 3, 5, "the others' replies were not kept")
+        self.assertEqual(len([key for key in self.keys() if key.startswith("tidegate:kv:cache:globex:")]), 1)
+        self.answers("Kept by the first.", 0, self.other)
+
+    def test_nobody_waits_for_a_redis_that_is_away(self):
+        for away, back, patience in ((self.redis.kill, self.redis.start, 0.4), (self.redis.freeze, self.redis.thaw, 0.9)):
+            with self.subTest(away=away.__name__):
+                self.through(self.one)
+                self.assertEqual(self.metric("tidegate_plugin_redis_up"), 1)
+                log, failures = self.log_since(), self.counted("tidegate_plugin_errors_total")
+                away()
+                with self.restored(back):
+                    for number in range(12):
+                        began = time.monotonic()
+                        self.answers("From the backend.", 1, self.one, prompt="Alone, {}?".format(number))
+                        self.assertLess(time.monotonic() - began, patience)
+                    self.assertEqual((failures(), self.metric("tidegate_plugin_redis_up")), (0, 0))
+                self.eventually(self.nudged, 10, "Redis was not found again")
+                self.eventually(lambda: "Redis answers" in log(), 5, "the log does not say that it is back")
+                self.assertEqual((log().count(AWAY), log().count("Redis answers")), (1, 1))
+                self.redis.ask("FLUSHALL")
+                self.plays("Kept again.")
+                self.ask("openai", "small-chat", "And now?")
+                self.eventually(self.keys, 5, "nothing was kept")
+                self.answers("Kept again.", 0, self.one, prompt="And now?")
+
+    @contextlib.contextmanager
+    def restored(self, back):
+        try:
+            yield
+        finally:
+            back()
+
+    def test_a_gateway_starts_without_it_and_tells_no_password(self):
+        self.redis.kill()
+        self.through(self.one)
+        try:
+            self.one.stop()
+            self.one.start()
+            self.eventually(lambda: AWAY in self.one.log.read_text(), 5, "the log does not say so")
+            self.answers("From the backend.", 1, self.one, prompt="At the start?")
+        finally:
+            self.redis.start()
+        self.assertNotIn(Redis.PASSWORD, self.one.log.read_text())
+        self.eventually(self.nudged, 10, "Redis was not found")
