@@ -3,6 +3,7 @@
 //! A file replaces the public ones instead of joining them: who runs an authority of his own for a backend does not want
 //! all others to be able to speak for it.
 
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -15,11 +16,20 @@ pub(super) fn public(http2: bool) -> Arc<ClientConfig> {
     CONFIGS[usize::from(http2)].get_or_init(build).clone()
 }
 
+/// The authorities of a PEM file.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    /// TLS that believes them.
+    pub tls: Arc<ClientConfig>,
+    /// SHA-256 of the file: connections made under another do not count.
+    pub digest: [u8; 32],
+}
+
 /// TLS with the authorities of a PEM file.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(super) fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn private(file: &Path, http2: bool) -> Result<Authorities, String> {
     let name = file.display();
     let text = std::fs::read(file).map_err(|error| format!("cannot read the certificates of {name}: {error}"))?;
     let mut roots = RootCertStore::empty();
@@ -30,7 +40,7 @@ pub(super) fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, Str
     if roots.is_empty() {
         return Err(format!("{name} holds no certificate; it must have at least one `-----BEGIN CERTIFICATE-----`"));
     }
-    Ok(tls(roots, http2))
+    Ok(Authorities { tls: tls(roots, http2), digest: Sha256::digest(&text).into() })
 }
 
 fn tls(roots: RootCertStore, http2: bool) -> Arc<ClientConfig> {

@@ -13,6 +13,7 @@ mod config;
 mod convert;
 mod engine;
 mod instance;
+mod known;
 mod kv;
 mod load;
 mod outside;
@@ -40,6 +41,7 @@ pub struct Host {
     cache: Option<PathBuf>,
     kv: Arc<kv::Store>,
     series: Series,
+    known: known::Known,
 }
 
 impl Host {
@@ -49,7 +51,7 @@ impl Host {
     /// The metrics are registered already.
     pub fn new(cache: Option<PathBuf>, registry: &Registry) -> Result<Self, String> {
         let series = Series::register(registry).map_err(|error| error.to_string())?;
-        Ok(Self { engine: Mutex::default(), cache, kv: Arc::default(), series })
+        Ok(Self { engine: Mutex::default(), cache, kv: Arc::default(), series, known: known::Known::default() })
     }
 
     fn engine(&self) -> Result<Arc<Engine>, String> {
@@ -60,13 +62,23 @@ impl Host {
         }
     }
 
-    /// Loads one plugin and says what it is.
+    /// Loads one plugin, or finds it among those in use, and says what it is.
     ///
     /// # Errors
     /// Everything that can be wrong with it, for people.
     pub async fn load(&self, name: &Arc<str>, settings: &Settings) -> Result<(Arc<Plugin>, Facts), String> {
-        Plugin::load(name, settings, &self.engine()?, &self.kv, &self.series).await
+        Plugin::load(name, settings, &self.engine()?, &self.kv, &self.series, &self.known).await
     }
+
+    /// These are the plugins from now on: for others nothing is kept.
+    pub fn settle(&self, now: &Plugins) {
+        self.known.settle(&now.0, &self.series);
+    }
+}
+
+/// Drops what this thread keeps for plugins that no configuration has any more.
+pub fn tidy() {
+    instance::tidy();
 }
 
 /// The plugins of one configuration, in their order.
@@ -82,15 +94,7 @@ impl Plugins {
         let (mut plugins, mut errors) = (Vec::new(), Vec::new());
         for (name, settings) in config {
             match host.load(name, settings).await {
-                Ok((plugin, facts)) => {
-                    tracing::info!(
-                        plugin = &**name,
-                        version = facts.version,
-                        hooks = facts.hooks.join(" "),
-                        "plugin loaded"
-                    );
-                    plugins.push(plugin);
-                }
+                Ok((plugin, _)) => plugins.push(plugin),
                 Err(error) => errors.push((format!("plugins.{name}"), error)),
             }
         }
@@ -102,6 +106,12 @@ impl Plugins {
         // One that subscribes to nothing is never asked.
         plugins.retain(|plugin| plugin.subscribes());
         Ok(Self(plugins))
+    }
+
+    /// Names of those that the one before did not have as they are: new, or changed in file or settings.
+    pub fn fresh<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
+        let had = |plugin: &&Arc<Plugin>| before.0.iter().any(|other| Arc::ptr_eq(other, plugin));
+        self.0.iter().filter(move |plugin| !had(plugin)).map(|plugin| &plugin.name)
     }
 
     /// One that was loaded by itself.

@@ -14,6 +14,7 @@ mod plugin_load;
 mod plugin_outside;
 mod plugins;
 mod refusals;
+mod reload;
 mod replies;
 mod running;
 mod tenants;
