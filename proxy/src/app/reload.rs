@@ -64,9 +64,8 @@ pub(super) fn start(
         followers,
     };
     let (ask, asked) = channel();
-    let hangups = tokio::task::spawn_local(async move {
-        while hangups.0.recv().await.is_some() && ask.send(()).is_ok() {}
-    });
+    let hangups =
+        tokio::task::spawn_local(async move { while hangups.0.recv().await.is_some() && ask.send(()).is_ok() {} });
     let thread = std::thread::Builder::new().name("config".into()).spawn(move || reload.serve(watch, &asked));
     let thread = thread.map_err(|error| format!("the configuration's thread cannot be started: {error}"))?;
     Ok(Reloading { hangups, thread })
@@ -168,7 +167,8 @@ impl Reload {
         let mut changed = changes(&self.now.load(), &config);
         // Files that changed under the same settings.
         let (plugins, backends) = (rooms.plugins.fresh(&before.plugins), rooms.backends.fresh(&before.backends));
-        for key in plugins.map(|name| format!("plugins.{name}")).chain(backends.map(|name| format!("backends.{name}"))) {
+        for key in plugins.map(|name| format!("plugins.{name}")).chain(backends.map(|name| format!("backends.{name}")))
+        {
             if !changed.iter().any(|change| change.starts_with(&format!("{key} "))) {
                 changed.push(format!("{key} changed in its file"));
             }

@@ -64,7 +64,9 @@ async fn rounds(watch: Weak<Watch>) {
         forget(&watch.up, &mut up, backends.iter().filter(|backend| is_known(backend)));
         forget(&watch.in_flight, &mut in_flight, backends.iter());
         let mut probes = Vec::new();
-        for (backend, endpoint) in backends.iter().flat_map(|of| of.endpoints.iter().map(move |endpoint| (of, endpoint))) {
+        for (backend, endpoint) in
+            backends.iter().flat_map(|of| of.endpoints.iter().map(move |endpoint| (of, endpoint)))
+        {
             let id = endpoint.address.id;
             if let Some(path) = backend.traits.health
                 && asked.get(&id).is_none_or(|last| last.elapsed() >= EVERY)
@@ -75,7 +77,8 @@ async fn rounds(watch: Weak<Watch>) {
         }
         backends.iter().for_each(|backend| count(&watch, backend));
         join_all(probes).await;
-        let named = |id: &usize| backends.iter().flat_map(|of| &of.endpoints).any(|endpoint| endpoint.address.id == *id);
+        let named =
+            |id: &usize| backends.iter().flat_map(|of| &of.endpoints).any(|endpoint| endpoint.address.id == *id);
         asked.retain(|id, _| named(id));
         http::tidy();
         drop((backends, watch));
@@ -90,7 +93,8 @@ fn is_known(backend: &Backend) -> bool {
 
 /// Takes away the gauges that are not of these backends.
 fn forget<'a>(gauge: &IntGaugeVec, shown: &mut Labels, backends: impl Iterator<Item = &'a Arc<Backend>>) {
-    let now: Labels = backends.flat_map(|backend| backend.targets().map(|target| (backend.name.clone(), target))).collect();
+    let now: Labels =
+        backends.flat_map(|backend| backend.targets().map(|target| (backend.name.clone(), target))).collect();
     for (backend, target) in shown.difference(&now) {
         let _ = gauge.remove_label_values(&[&**backend, &**target]);
     }

@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Idle connections kept per thread and address.

@@ -25,8 +25,8 @@ use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUE
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
-use endpoint::Address;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
+use endpoint::Address;
 use http_body_util::Full;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -224,7 +224,8 @@ impl Backends {
                     Ok(outgoing) => {
                         let asked = Instant::now();
                         let handed = || note(Step::Handed);
-                        let answer = backend.call(&endpoint.address, outgoing, request, headers, request_id, handed).await;
+                        let answer =
+                            backend.call(&endpoint.address, outgoing, request, headers, request_id, handed).await;
                         waited += asked.elapsed();
                         answer
                     }

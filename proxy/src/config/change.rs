@@ -75,7 +75,13 @@ mod tests {
         let found = changes(&before, &after);
         assert_eq!(
             found,
-            ["server changed", "backends.gpu changed", "models.\"a.b\" changed", "models.c removed", "organizations.globex added"]
+            [
+                "server changed",
+                "backends.gpu changed",
+                "models.\"a.b\" changed",
+                "models.c removed",
+                "organizations.globex added"
+            ]
         );
         assert_eq!(changes(&after, &after), [""; 0]);
         assert_eq!((waiting(&before, &after), waiting(&after, &after)), (vec!["server.workers"], vec![]));

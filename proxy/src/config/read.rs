@@ -262,7 +262,7 @@ mod tests {
         names.sort();
         assert_eq!((&found[0], names.join(" ")), (&path, "c.pem k p.wasm t w.gguf".into()), "those of a bad one, too");
         std::fs::write(&path, "[").unwrap();
-        assert_eq!(files(Some(&path), &[]), [path.clone()]);
+        assert_eq!(files(Some(&path), &[]), std::slice::from_ref(&path));
         std::fs::remove_file(path).unwrap();
     }
 

@@ -208,7 +208,10 @@ impl Series {
             if alike && known.as_ref() == label {
                 return Ok(family.clone());
             }
-            return Err(format!("the metric `{}` was declared otherwise before; give it another name, or restart the gateway", metric.name));
+            return Err(format!(
+                "the metric `{}` was declared otherwise before; give it another name, or restart the gateway",
+                metric.name
+            ));
         }
         let fail = |error: prometheus::Error| format!("the metric `{}` cannot be made: {error}", metric.name);
         let labels: Vec<&str> = label.into_iter().map(String::as_str).collect();

@@ -165,6 +165,24 @@ fn a_bad_configuration_changes_nothing_but_a_metric() {
     gateway.wait_for_metric("tidegate_config_reload_success 1", true);
 }
 
+#[test]
+fn a_model_that_had_failed_at_the_start_does_not_stand_in_the_way() {
+    let fake = Fake::start(answer);
+    let weights = Guest::new(&wat(ON_CALL, ""));
+    let here = format!("[backends.here]\nkind = \"local\"\nweights = \"{}\"\n", weights.0.display());
+    let sections = one_backend("openai", &fake.url(), "") + &here;
+    let gateway = Gateway::start(&sections);
+    let degraded = "degraded: local model here failed to load\n";
+    until(|| gateway.operator("/readyz").body == degraded, "it is no model");
+    gateway.rewrite(&(sections.clone() + &marker("g1")));
+    gateway.wait_for_model("g1");
+    assert_eq!(gateway.operator("/readyz").body, degraded);
+    // Other settings: another model, which is tried, and is a reason.
+    gateway.rewrite(&(sections + "slots = 2\n" + &marker("g2")));
+    gateway.wait_for_metric("tidegate_config_reload_success 0", true);
+    assert!(!gateway.get("/v1/models", "").body.contains("g2"));
+}
+
 /// A client whose requests all meet the same worker.
 struct Pinned<'a>(&'a Gateway, std::net::TcpStream);
 
