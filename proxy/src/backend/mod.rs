@@ -3,6 +3,7 @@
 //! [`Backends::send`] carries a request to the first target that takes it. Everything that may be tried again is tried before
 //! the first byte goes to the client, never after.
 
+mod build;
 mod config;
 mod endpoint;
 mod health;
@@ -21,7 +22,7 @@ pub use endpoint::Endpoint;
 pub use kept::Kept;
 pub use kind::{Kind, Traits};
 
-use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUEST_ID};
+use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
@@ -109,7 +110,7 @@ impl Backends {
     pub fn build(config: &Config, kept: &Kept) -> Result<Self, Vec<(String, String)>> {
         let (mut backends, mut errors) = (Vec::new(), Vec::new());
         for (name, settings) in config {
-            match Backend::build(name, settings, kept) {
+            match Backend::read(name, settings, kept) {
                 Ok(backend) => backends.push((backend, settings)),
                 Err(more) => errors.extend(more),
             }
@@ -155,7 +156,7 @@ impl Backends {
     /// Everything that is wrong with a configuration, without loading a model or connecting to anything.
     pub fn check(config: &Config) -> Vec<(String, String)> {
         let kept = Kept::default();
-        config.iter().filter_map(|(name, settings)| Backend::build(name, settings, &kept).err()).flatten().collect()
+        config.iter().filter_map(|(name, settings)| Backend::read(name, settings, &kept).err()).flatten().collect()
     }
 
     /// Names of those that go to other addresses or to another model than the one of their name before; new ones, too.
@@ -263,85 +264,6 @@ pub fn tidy() {
 }
 
 impl Backend {
-    fn build(name: &Arc<str>, settings: &Settings, kept: &Kept) -> Result<Self, Vec<(String, String)>> {
-        let mut errors = Vec::new();
-        let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
-        let is_local = settings.kind == Kind::Local;
-        if is_local != urls.is_empty() {
-            errors.push((
-                String::new(),
-                if is_local {
-                    "a local backend has no url".into()
-                } else {
-                    "a backend needs a `url` (or several `urls`)".into()
-                },
-            ));
-        }
-        if is_local != settings.weights.is_some() {
-            errors.push((
-                String::new(),
-                if is_local {
-                    "a local backend needs `weights`, a GGUF file".into()
-                } else {
-                    "`weights` is for kind = \"local\"".into()
-                },
-            ));
-        }
-        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
-            errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
-        }
-        let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
-        let private = private.transpose().unwrap_or_else(|error| {
-            errors.push((".ca".into(), error));
-            None
-        });
-        let mut endpoints = Vec::new();
-        for (index, url) in urls.into_iter().enumerate() {
-            match kept.address(name, url, settings.http2, private.as_ref()) {
-                Ok(address) => endpoints.push(Endpoint { label: format!("{name}/{index}").into(), address }),
-                Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
-            }
-        }
-        let traits = settings.kind.traits();
-        let credentials = settings.key.as_ref().map(|key| {
-            let (header, text) = if traits.api_key_header {
-                (X_API_KEY, key.reveal().to_owned())
-            } else {
-                (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
-            };
-            HeaderValue::from_str(&text).map(|mut value| {
-                value.set_sensitive(true);
-                (header, value)
-            })
-        });
-        let credentials = credentials.transpose().unwrap_or_else(|_| {
-            errors.push((".key".into(), "the key holds characters that no header can carry".into()));
-            None
-        });
-        let dialects = settings.dialects.as_ref().map_or_else(
-            || traits.dialects.to_vec(),
-            |families| {
-                Dialect::ALL
-                    .into_iter()
-                    .filter(|dialect| families.iter().any(|family| *family == family_of(*dialect)))
-                    .collect()
-            },
-        );
-        if !errors.is_empty() {
-            return Err(errors.into_iter().map(|(key, error)| (format!("backends.{name}{key}"), error)).collect());
-        }
-        Ok(Self {
-            name: name.clone(),
-            traits,
-            dialects,
-            endpoints,
-            credentials,
-            key: settings.key.clone(),
-            timeouts: settings.timeouts,
-            local: None,
-        })
-    }
-
     /// The names its addresses have in the books; its own where it is this process.
     fn targets(&self) -> impl Iterator<Item = Arc<str>> {
         let local = self.local.as_ref().map(|_| self.name.clone());
@@ -417,12 +339,5 @@ impl Backend {
             out.entry(ANTHROPIC_VERSION).or_insert(HeaderValue::from_static("2023-06-01"));
         }
         message
-    }
-}
-
-fn family_of(dialect: Dialect) -> config::Family {
-    match dialect {
-        Dialect::Chat => config::Family::Openai,
-        Dialect::Messages => config::Family::Anthropic,
     }
 }
