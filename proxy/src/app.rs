@@ -1,7 +1,9 @@
 //! Building the house and keeping it: what is poured once, what is built from each configuration, and the order of the end.
 
+mod reload;
+
 use crate::admin::{self, Admin, Readiness};
-use crate::backend::Backends;
+use crate::backend::{self, Backends};
 use crate::config::{self, Config, Problem};
 use crate::gate::{self, Gate};
 use crate::ledger::Ledger;
@@ -12,18 +14,19 @@ use crate::server::{self, Workers};
 use arc_swap::ArcSwap;
 use prometheus::{IntGauge, Opts, Registry};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What outlives every configuration: the books, the metrics, the signals of the end.
+/// What outlives every configuration: the books, the metrics, what rooms keep, the signals of the end.
 pub struct Foundation {
     registry: Registry,
     ledger: Arc<Ledger>,
     plugins: plugin::Host,
+    backends: backend::Kept,
     /// Connections end after the requests they have.
     drain: CancellationToken,
     /// Streams end now.
@@ -50,7 +53,25 @@ impl Foundation {
         if let Some(redis) = &config.limits.redis {
             plugins.share(redis, &registry)?;
         }
-        Ok(Self { registry, ledger, plugins, drain: CancellationToken::new(), cut: CancellationToken::new() })
+        let backends = backend::Kept::register(&registry)?;
+        Ok(Self { registry, ledger, plugins, backends, drain: CancellationToken::new(), cut: CancellationToken::new() })
+    }
+}
+
+/// Where a configuration comes from, each time it is read.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Values from the command line, by dotted key.
+    pub overrides: Vec<(String, String)>,
+}
+
+impl Foundation {
+    /// These are the rooms from now on: what was kept for others only is not kept any more.
+    fn settle(&self, now: &Rooms) {
+        self.plugins.settle(&now.plugins);
+        self.backends.settle(&now.backends);
     }
 }
 
@@ -69,7 +90,7 @@ pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Confi
 pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Vec<Problem>> {
     let (gate, routes) = check(config)?;
     let plugins = Plugins::load(&config.plugins, &foundation.plugins).await.map_err(problems)?;
-    let backends = Backends::build(&config.backends, &foundation.registry).map_err(problems)?;
+    let backends = Backends::build(&config.backends, &foundation.backends).map_err(problems)?;
     Ok(Rooms {
         gate,
         routes,
@@ -122,11 +143,17 @@ pub struct Running {
     pub admin: SocketAddr,
 }
 
-/// Runs a gateway until `stop`, on this thread and its workers. `ready` is told the addresses once connections are taken.
+/// Runs a gateway until `stop`, on this thread and its workers, on this configuration and on what becomes of it at its source.
+/// `ready` is told the addresses once connections are taken.
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&Running)) -> Result<(), String> {
+pub fn run(
+    source: Source,
+    config: Config,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Running),
+) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -136,10 +163,19 @@ pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&
         let api = server::bind(config.server.listen)?;
         let operator = server::bind(config.admin.listen)?;
         let running = Running { api: address(&api)?, admin: address(&operator)? };
-        let foundation = Foundation::pour(config)?;
-        let rooms = build(config, &foundation).await.map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-        let rooms = Arc::new(ArcSwap::from_pointee(rooms));
+        // Before anything takes long: the signal ends a process that has not said what it means.
+        let hangups = reload::Hangups::listen()?;
+        let watch = reload::watch(&source);
+        let foundation = Arc::new(Foundation::pour(&config)?);
+        let built = build(&config, &foundation).await.map_err(|mut wrong| {
+            config::place(source.file.as_deref(), &mut wrong);
+            wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        })?;
+        foundation.settle(&built);
+        let rooms = Arc::new(ArcSwap::from_pointee(built));
         let workers = Workers::start(&config.server, rooms.clone(), &foundation.registry, &foundation.drain)?;
+        let now = Arc::new(ArcSwap::from_pointee(config));
+        let reloading = reload::start(source, watch, hangups, &foundation, &now, &rooms, workers.followers())?;
         let stopping = Arc::new(AtomicBool::new(false));
         let readiness = {
             let (stopping, rooms) = (stopping.clone(), rooms.clone());
@@ -155,11 +191,12 @@ pub fn run(config: &Config, stop: impl Future<Output = ()>, ready: impl FnOnce(&
             stop.await;
             stopping.store(true, Ordering::Relaxed);
             tracing::info!("stopping: readiness fails, no new connections soon");
-            tokio::time::sleep(config.server.drain_delay.0).await;
+            tokio::time::sleep(now.load().server.drain_delay.0).await;
             closed.cancel();
         };
         tokio::join!(accepting, ending);
-        drain(config, &foundation, workers).await;
+        drain(&now.load(), &foundation, workers).await;
+        reloading.end().await;
         Ok(())
     })
 }

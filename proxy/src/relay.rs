@@ -116,6 +116,12 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     reply::begin(now, request, sent, party, tab).await
 }
 
+/// Drops what this thread keeps for configurations that are gone: connections, instances of plugins.
+pub fn tidy() {
+    crate::backend::tidy();
+    crate::plugin::tidy();
+}
+
 /// Opens the books for a request of any kind.
 pub fn open_tab(now: &Rooms, headers: &HeaderMap, dialect: Dialect, endpoint: &Arc<str>) -> Tab {
     now.ledger.open_tab(head::request_id(headers), endpoint, dialect.family())

@@ -4,6 +4,7 @@
 //! all others to be able to speak for it. It stands below the rooms that reach out (backends, plugins), so that TLS is
 //! set up in one place and its cryptography is chosen once.
 
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
@@ -18,11 +19,20 @@ pub fn public(http2: bool) -> Arc<ClientConfig> {
     CONFIGS[usize::from(http2)].get_or_init(build).clone()
 }
 
+/// The authorities of a PEM file.
+#[derive(Debug)]
+pub struct Authorities {
+    /// TLS that believes them.
+    pub tls: Arc<ClientConfig>,
+    /// SHA-256 of the file: connections made under another do not count.
+    pub digest: [u8; 32],
+}
+
 /// TLS with the authorities of a PEM file.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
+pub fn private(file: &Path, http2: bool) -> Result<Authorities, String> {
     let name = file.display();
     let text = std::fs::read(file).map_err(|error| format!("cannot read the certificates of {name}: {error}"))?;
     let mut roots = RootCertStore::empty();
@@ -33,7 +43,7 @@ pub fn private(file: &Path, http2: bool) -> Result<Arc<ClientConfig>, String> {
     if roots.is_empty() {
         return Err(format!("{name} holds no certificate; it must have at least one `-----BEGIN CERTIFICATE-----`"));
     }
-    Ok(tls(roots, http2))
+    Ok(Authorities { tls: tls(roots, http2), digest: Sha256::digest(&text).into() })
 }
 
 /// For libraries that set up TLS by themselves: the cryptography they find is the one used everywhere else here.

@@ -1,25 +1,33 @@
 //! One address of a backend, and how to open a connection to it.
 
-use crate::trust;
+use crate::trust::{self, Authorities};
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
-/// Where a backend listens.
+/// A target: an address under the name it has in the books.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Distinguishes pools; never reused.
-    pub(super) id: usize,
     /// `gpu/0`: backend name and index of the address.
     pub label: Arc<str>,
+    pub(super) address: Arc<Address>,
+}
+
+/// Where a backend listens. Configurations that agree on it share it, and with it its connections.
+#[derive(Debug)]
+pub struct Address {
+    /// Distinguishes pools; never reused.
+    pub(super) id: usize,
     /// Requests it has and has not finished.
     pub(super) in_flight: AtomicUsize,
+    /// No configuration names it any more: nothing is kept for it.
+    pub(super) gone: AtomicBool,
     pub(super) host: HeaderValue,
     /// Path before `/v1`.
     pub(super) prefix: String,
@@ -37,12 +45,12 @@ struct Tls {
     private: Option<Arc<ClientConfig>>,
 }
 
-impl Endpoint {
+impl Address {
     /// Reads an address from the configuration. `private`: authorities for its certificate instead of the public ones.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(url: &str, label: Arc<str>, http2: bool, private: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
+    pub(super) fn read(url: &str, http2: bool, private: Option<&Authorities>) -> Result<Self, String> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
         let tls = match uri.scheme_str() {
@@ -61,14 +69,14 @@ impl Endpoint {
         let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            label,
             in_flight: AtomicUsize::new(0),
+            gone: AtomicBool::new(false),
             host: HeaderValue::from_str(host).map_err(|error| format!("`{url}`: {error}"))?,
             prefix,
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             tls: if tls {
                 let name = ServerName::try_from(name.clone()).map_err(|error| format!("`{url}`: {error}"))?;
-                Some(Tls { name, private: private.cloned() })
+                Some(Tls { name, private: private.map(|private| private.tls.clone()) })
             } else {
                 None
             },
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_or_refused_with_a_reason() {
-        let read = |url: &str| Endpoint::read(url, "b/0".into(), false, None);
+        let read = |url: &str| Address::read(url, false, None);
         let good = read("http://10.0.0.5:8000/base/").unwrap();
         assert_eq!(
             (good.name.as_str(), good.port, good.prefix.as_str(), good.host.to_str().unwrap()),

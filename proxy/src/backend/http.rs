@@ -3,7 +3,7 @@
 //! A pool of hyper connections per thread, on current-thread runtimes, costs a quarter less per request than a shared client
 //! on a work-stealing runtime: nothing is locked, and nothing is woken across cores (docs/decisions/0003-threads.md).
 
-use super::endpoint::{Endpoint, Stream};
+use super::endpoint::{Address, Stream};
 use bytes::Bytes;
 use foldhash::HashMap;
 use http::{Request, Response};
@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Idle connections kept per thread and address.
@@ -30,14 +30,29 @@ const READ_AHEAD: usize = 32 << 10;
 
 type Sender = http1::SendRequest<Full<Bytes>>;
 
-#[derive(Default)]
 struct Pool {
+    of: Weak<Address>,
     idle: Vec<(Sender, Instant)>,
     shared: Option<http2::SendRequest<Full<Bytes>>>,
 }
 
+impl Pool {
+    fn of(address: &Arc<Address>) -> Self {
+        Self { of: Arc::downgrade(address), idle: Vec::new(), shared: None }
+    }
+}
+
 thread_local! {
     static POOLS: RefCell<HashMap<usize, Pool>> = RefCell::default();
+}
+
+/// Closes this thread's idle connections to addresses that no configuration names any more.
+pub(super) fn tidy() {
+    let named = |pool: &Pool| pool.of.upgrade().is_some_and(|address| !address.gone.load(Ordering::Relaxed));
+    // Dropped outside the borrow: what that sets off may want a pool.
+    let unnamed: Vec<Pool> =
+        POOLS.with_borrow_mut(|pools| pools.extract_if(|_, pool| !named(pool)).map(|(_, pool)| pool).collect());
+    drop(unnamed);
 }
 
 /// Why a backend gave no reply.
@@ -55,18 +70,18 @@ pub enum Failure {
 /// which is how a backend learns that nobody listens any more.
 pub struct Body {
     incoming: Incoming,
-    lease: Option<(Sender, Arc<Endpoint>)>,
+    lease: Option<(Sender, Arc<Address>)>,
     _busy: Busy,
 }
 
 /// Counts a request in flight at an address.
-pub struct Busy(Arc<Endpoint>);
+pub struct Busy(Arc<Address>);
 
 impl Busy {
     /// Counts from now until it is dropped.
-    pub fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.clone())
+    pub fn new(address: &Arc<Address>) -> Self {
+        address.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(address.clone())
     }
 }
 
@@ -109,11 +124,12 @@ impl Body {
     }
 
     fn hand_back(&mut self) {
-        if let Some((sender, endpoint)) = self.lease.take()
+        if let Some((sender, address)) = self.lease.take()
             && !sender.is_closed()
+            && !address.gone.load(Ordering::Relaxed)
         {
             POOLS.with_borrow_mut(|pools| {
-                let idle = &mut pools.entry(endpoint.id).or_default().idle;
+                let idle = &mut pools.entry(address.id).or_insert_with(|| Pool::of(&address)).idle;
                 if idle.len() < KEEP {
                     idle.push((sender, Instant::now()));
                 }
@@ -139,19 +155,19 @@ impl Drop for Body {
 /// # Errors
 /// See [`Failure`].
 pub async fn send(
-    endpoint: &Arc<Endpoint>,
+    address: &Arc<Address>,
     mut request: impl FnMut() -> Request<Full<Bytes>>,
     idle: Duration,
     connect: Duration,
 ) -> Result<(Response<()>, Body), Failure> {
-    let busy = Busy::new(endpoint);
-    if endpoint.http2 {
-        return Box::pin(send_shared(endpoint, request, connect, busy)).await;
+    let busy = Busy::new(address);
+    if address.http2 {
+        return Box::pin(send_shared(address, request, connect, busy)).await;
     }
-    if let Some(mut sender) = pooled(endpoint, idle).await {
+    if let Some(mut sender) = pooled(address, idle).await {
         let began = Instant::now();
         match sender.send_request(request()).await {
-            Ok(response) => return Ok(split(response, Some((sender, endpoint.clone())), busy)),
+            Ok(response) => return Ok(split(response, Some((sender, address.clone())), busy)),
             Err(error) if error.is_user() || !was_idle(&error, began) => {
                 return Err(Failure::Broken(error));
             }
@@ -159,9 +175,9 @@ pub async fn send(
         }
     }
     // Boxed, like everything seldom: the future of every request would be as large as a TLS handshake otherwise, and be copied.
-    let mut sender = Box::pin(open(endpoint, connect)).await?;
+    let mut sender = Box::pin(open(address, connect)).await?;
     let response = sender.send_request(request()).await.map_err(Failure::Broken)?;
-    Ok(split(response, Some((sender, endpoint.clone())), busy))
+    Ok(split(response, Some((sender, address.clone())), busy))
 }
 
 /// The connection had been closed while it lay in the pool: the backend cannot have begun to answer.
@@ -169,12 +185,12 @@ fn was_idle(error: &hyper::Error, sent: Instant) -> bool {
     error.is_canceled() || sent.elapsed() < STALE
 }
 
-async fn pooled(endpoint: &Endpoint, idle: Duration) -> Option<Sender> {
+async fn pooled(address: &Address, idle: Duration) -> Option<Sender> {
     loop {
-        let (mut sender, since) = POOLS.with_borrow_mut(|pools| pools.get_mut(&endpoint.id)?.idle.pop())?;
+        let (mut sender, since) = POOLS.with_borrow_mut(|pools| pools.get_mut(&address.id)?.idle.pop())?;
         if since.elapsed() > idle {
             // The newest is too old, so all are.
-            POOLS.with_borrow_mut(|pools| pools.remove(&endpoint.id));
+            POOLS.with_borrow_mut(|pools| pools.remove(&address.id));
             return None;
         }
         // A connection on which the last request is still being written is of no use now.
@@ -184,8 +200,8 @@ async fn pooled(endpoint: &Endpoint, idle: Duration) -> Option<Sender> {
     }
 }
 
-async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Sender, Failure> {
-    let stream = endpoint.connect(limit).await.map_err(Failure::Connect)?;
+async fn open(address: &Address, limit: Duration) -> Result<Sender, Failure> {
+    let stream = address.connect(limit).await.map_err(Failure::Connect)?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(READ_AHEAD);
     match stream {
@@ -210,12 +226,12 @@ fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + 'static) {
 }
 
 async fn send_shared(
-    endpoint: &Arc<Endpoint>,
+    address: &Arc<Address>,
     mut request: impl FnMut() -> Request<Full<Bytes>>,
     connect: Duration,
     busy: Busy,
 ) -> Result<(Response<()>, Body), Failure> {
-    let shared = POOLS.with_borrow(|pools| pools.get(&endpoint.id).and_then(|pool| pool.shared.clone()));
+    let shared = POOLS.with_borrow(|pools| pools.get(&address.id).and_then(|pool| pool.shared.clone()));
     if let Some(mut sender) = shared.filter(|sender| !sender.is_closed()) {
         let began = Instant::now();
         match sender.send_request(request()).await {
@@ -224,12 +240,12 @@ async fn send_shared(
             Err(_) => {}
         }
     }
-    let mut sender = open_shared(endpoint, connect).await?;
+    let mut sender = open_shared(address, connect).await?;
     Ok(split(sender.send_request(request()).await.map_err(Failure::Broken)?, None, busy))
 }
 
-async fn open_shared(endpoint: &Endpoint, limit: Duration) -> Result<http2::SendRequest<Full<Bytes>>, Failure> {
-    let stream = endpoint.connect(limit).await.map_err(Failure::Connect)?;
+async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::SendRequest<Full<Bytes>>, Failure> {
+    let stream = address.connect(limit).await.map_err(Failure::Connect)?;
     let mut builder = http2::Builder::new(LocalExecutor);
     // Pings notice a peer that is gone; windows bound what is read ahead of a slow client.
     builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).initial_stream_window_size(64 << 10);
@@ -245,11 +261,16 @@ async fn open_shared(endpoint: &Endpoint, limit: Duration) -> Result<http2::Send
             sender
         }
     };
-    POOLS.with_borrow_mut(|pools| pools.entry(endpoint.id).or_default().shared = Some(sender.clone()));
+    let keep = |pools: &mut HashMap<usize, Pool>| {
+        pools.entry(address.id).or_insert_with(|| Pool::of(address)).shared = Some(sender.clone());
+    };
+    if !address.gone.load(Ordering::Relaxed) {
+        POOLS.with_borrow_mut(keep);
+    }
     Ok(sender)
 }
 
-fn split(response: Response<Incoming>, lease: Option<(Sender, Arc<Endpoint>)>, busy: Busy) -> (Response<()>, Body) {
+fn split(response: Response<Incoming>, lease: Option<(Sender, Arc<Address>)>, busy: Busy) -> (Response<()>, Body) {
     let (head, incoming) = response.into_parts();
     (Response::from_parts(head, ()), Body { incoming, lease, _busy: busy })
 }

@@ -24,6 +24,9 @@ impl Local {
     pub fn is_ready(&self) -> bool {
         false
     }
+    pub fn error(&self) -> Option<String> {
+        Some("this tidegate was built without the feature `local`".into())
+    }
     pub fn in_flight(&self) -> usize {
         0
     }
@@ -96,6 +99,11 @@ mod here {
 
         pub fn is_ready(&self) -> bool {
             matches!(self.engine.get(), Some(Ok(_)))
+        }
+
+        /// Why it could not be loaded.
+        pub fn error(&self) -> Option<String> {
+            self.engine.get()?.as_ref().err().cloned()
         }
 
         pub fn in_flight(&self) -> usize {

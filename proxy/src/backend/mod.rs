@@ -3,11 +3,13 @@
 //! [`Backends::send`] carries a request to the first target that takes it. Everything that may be tried again is tried before
 //! the first byte goes to the client, never after.
 
+mod build;
 mod config;
 mod endpoint;
 mod health;
 pub mod http;
 mod inprocess;
+mod kept;
 mod kind;
 #[cfg(feature = "local")]
 pub mod local;
@@ -16,26 +18,32 @@ mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
 pub use endpoint::Endpoint;
+pub use kept::Kept;
 pub use kind::{Kind, Traits};
 
-use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_API_KEY, X_REQUEST_ID};
+use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
 use crate::canon::{Event, Fault, FaultKind, Route, Secret};
 use crate::trust;
 use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
+use endpoint::Address;
 use http_body_util::Full;
-use prometheus::{IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
+
+/// How often a model that is being loaded is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The backends of one configuration.
 pub struct Backends {
     by_name: HashMap<Arc<str>, Arc<Backend>>,
     /// For policies that take turns.
     turn: AtomicUsize,
+    /// Those whose model was not loaded already.
+    loading: Vec<Arc<Backend>>,
 }
 
 /// One backend.
@@ -43,7 +51,7 @@ pub struct Backend {
     name: Arc<str>,
     traits: &'static Traits,
     dialects: Vec<Dialect>,
-    endpoints: Vec<Arc<Endpoint>>,
+    endpoints: Vec<Endpoint>,
     /// The headers that carry the gateway's key there, ready to be copied.
     credentials: Option<(HeaderName, HeaderValue)>,
     key: Option<Secret>,
@@ -94,35 +102,74 @@ pub struct Try<'a> {
 }
 
 impl Backends {
-    /// Builds the backends. Models of `local` ones are loaded by a thread of their own; until then they answer 503.
+    /// Builds the backends, with what is kept of those before. Models of `local` ones that are not loaded are loaded by a
+    /// thread of their own; until then they answer 503.
     ///
     /// # Errors
     /// Place and sentence of everything that is wrong.
-    pub fn build(config: &Config, registry: &Registry) -> Result<Self, Vec<(String, String)>> {
-        let mut errors = Vec::new();
-        let mut by_name = HashMap::new();
-        let up = gauge(registry, "tidegate_backend_up", "1 when the backend's last probe succeeded.");
-        let in_flight = gauge(registry, "tidegate_backend_in_flight", "Requests a backend has and has not finished.");
+    pub fn build(config: &Config, kept: &Kept) -> Result<Self, Vec<(String, String)>> {
+        let (mut backends, mut errors) = (Vec::new(), Vec::new());
         for (name, settings) in config {
-            match Backend::build(name, settings) {
-                Ok(mut backend) => {
-                    backend.local =
-                        settings.weights.as_ref().map(|weights| inprocess::Local::load(name, weights, settings));
-                    by_name.insert(name.clone(), Arc::new(backend));
-                }
+            match Backend::read(name, settings, kept) {
+                Ok(backend) => backends.push((backend, settings)),
                 Err(more) => errors.extend(more),
             }
         }
+        // No model is loaded for a configuration that cannot be used.
         if !errors.is_empty() {
             return Err(errors);
         }
-        health::watch(by_name.values().cloned().collect(), up, in_flight);
-        Ok(Self { by_name, turn: AtomicUsize::new(0) })
+        let (mut by_name, mut loading) = (HashMap::new(), Vec::new());
+        for (mut backend, settings) in backends {
+            let (name, mut is_new) = (backend.name.clone(), false);
+            if let Some(weights) = &settings.weights {
+                let (local, fresh) = kept.model(&name, weights, settings);
+                (backend.local, is_new) = (Some(local), fresh);
+            }
+            let backend = Arc::new(backend);
+            if is_new {
+                loading.push(backend.clone());
+            }
+            by_name.insert(name, backend);
+        }
+        Ok(Self { by_name, turn: AtomicUsize::new(0), loading })
+    }
+
+    /// Waits until the models that were not loaded already are.
+    ///
+    /// # Errors
+    /// Place and sentence of those that cannot be.
+    pub async fn loaded(&self) -> Result<(), Vec<(String, String)>> {
+        let mut errors = Vec::new();
+        for backend in &self.loading {
+            let Some(local) = &backend.local else { continue };
+            while !local.settled() {
+                tokio::time::sleep(LOOK).await;
+            }
+            if let Some(error) = local.error() {
+                errors.push((format!("backends.{}.weights", backend.name), error));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Everything that is wrong with a configuration, without loading a model or connecting to anything.
     pub fn check(config: &Config) -> Vec<(String, String)> {
-        config.iter().filter_map(|(name, settings)| Backend::build(name, settings).err()).flatten().collect()
+        let kept = Kept::default();
+        config.iter().filter_map(|(name, settings)| Backend::read(name, settings, &kept).err()).flatten().collect()
+    }
+
+    /// Names of those that go to other addresses or to another model than the one of their name before; new ones, too.
+    pub fn fresh<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
+        let same = |backend: &Backend, old: &Backend| {
+            let known = |at: &Endpoint| old.endpoints.iter().any(|other| Arc::ptr_eq(&other.address, &at.address));
+            let model = |of: &Backend| of.local.as_ref().map(Arc::as_ptr);
+            backend.endpoints.iter().all(known) && model(backend) == model(old)
+        };
+        let fresh = move |(name, backend): &(&Arc<str>, &Arc<Backend>)| {
+            before.by_name.get(*name).is_none_or(|old| !same(backend, old))
+        };
+        self.by_name.iter().filter(fresh).map(|(name, _)| name)
     }
 
     /// True when every model of this process has been loaded, or has failed to.
@@ -178,7 +225,8 @@ impl Backends {
                     Ok(outgoing) => {
                         let asked = Instant::now();
                         let handed = || note(Step::Handed);
-                        let answer = backend.call(endpoint, outgoing, request, headers, request_id, handed).await;
+                        let answer =
+                            backend.call(&endpoint.address, outgoing, request, headers, request_id, handed).await;
                         waited += asked.elapsed();
                         answer
                     }
@@ -210,92 +258,16 @@ impl Backends {
     }
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    let family =
-        IntGaugeVec::new(Opts::new(name, help), &["backend", "target"]).expect("the name and labels are constants");
-    // A second configuration in one process finds the family registered: it uses its own until the first is gone.
-    let _ = registry.register(Box::new(family.clone()));
-    family
+/// Drops what this thread keeps for backends that no configuration names any more.
+pub fn tidy() {
+    http::tidy();
 }
 
 impl Backend {
-    fn build(name: &Arc<str>, settings: &Settings) -> Result<Self, Vec<(String, String)>> {
-        let mut errors = Vec::new();
-        let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
-        let is_local = settings.kind == Kind::Local;
-        if is_local != urls.is_empty() {
-            errors.push((
-                String::new(),
-                if is_local {
-                    "a local backend has no url".into()
-                } else {
-                    "a backend needs a `url` (or several `urls`)".into()
-                },
-            ));
-        }
-        if is_local != settings.weights.is_some() {
-            errors.push((
-                String::new(),
-                if is_local {
-                    "a local backend needs `weights`, a GGUF file".into()
-                } else {
-                    "`weights` is for kind = \"local\"".into()
-                },
-            ));
-        }
-        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
-            errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
-        }
-        let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
-        let private = private.transpose().unwrap_or_else(|error| {
-            errors.push((".ca".into(), error));
-            None
-        });
-        let mut endpoints = Vec::new();
-        for (index, url) in urls.into_iter().enumerate() {
-            match Endpoint::read(url, format!("{name}/{index}").into(), settings.http2, private.as_ref()) {
-                Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
-                Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
-            }
-        }
-        let traits = settings.kind.traits();
-        let credentials = settings.key.as_ref().map(|key| {
-            let (header, text) = if traits.api_key_header {
-                (X_API_KEY, key.reveal().to_owned())
-            } else {
-                (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
-            };
-            HeaderValue::from_str(&text).map(|mut value| {
-                value.set_sensitive(true);
-                (header, value)
-            })
-        });
-        let credentials = credentials.transpose().unwrap_or_else(|_| {
-            errors.push((".key".into(), "the key holds characters that no header can carry".into()));
-            None
-        });
-        let dialects = settings.dialects.as_ref().map_or_else(
-            || traits.dialects.to_vec(),
-            |families| {
-                Dialect::ALL
-                    .into_iter()
-                    .filter(|dialect| families.iter().any(|family| *family == family_of(*dialect)))
-                    .collect()
-            },
-        );
-        if !errors.is_empty() {
-            return Err(errors.into_iter().map(|(key, error)| (format!("backends.{name}{key}"), error)).collect());
-        }
-        Ok(Self {
-            name: name.clone(),
-            traits,
-            dialects,
-            endpoints,
-            credentials,
-            key: settings.key.clone(),
-            timeouts: settings.timeouts,
-            local: None,
-        })
+    /// The names its addresses have in the books; its own where it is this process.
+    fn targets(&self) -> impl Iterator<Item = Arc<str>> {
+        let local = self.local.as_ref().map(|_| self.name.clone());
+        local.into_iter().chain(self.endpoints.iter().map(|endpoint| endpoint.label.clone()))
     }
 
     /// Limits for its replies.
@@ -311,7 +283,7 @@ impl Backend {
     /// Sends a written request to one address.
     async fn call(
         &self,
-        endpoint: &Arc<Endpoint>,
+        address: &Arc<Address>,
         outgoing: Outgoing,
         request: &Request,
         headers: &HeaderMap,
@@ -320,9 +292,9 @@ impl Backend {
     ) -> Result<(Outgoing, Reply), verdict::Verdict> {
         let message = || {
             handed();
-            self.message(endpoint, &outgoing, headers, request_id)
+            self.message(address, &outgoing, headers, request_id)
         };
-        let sending = http::send(endpoint, message, self.traits.idle, self.timeouts.connect.0);
+        let sending = http::send(address, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
         let sent = if request.stream {
             tokio::time::timeout(self.timeouts.first_token.0, sending).await.unwrap_or(Err(http::Failure::Slow))
@@ -338,17 +310,17 @@ impl Backend {
 
     fn message(
         &self,
-        endpoint: &Endpoint,
+        address: &Address,
         outgoing: &Outgoing,
         headers: &HeaderMap,
         request_id: &str,
     ) -> ::http::Request<Full<bytes::Bytes>> {
         let mut message = ::http::Request::new(Full::new(outgoing.written.body.clone()));
         *message.method_mut() = Method::POST;
-        *message.uri_mut() = endpoint.uri(outgoing.dialect.path());
+        *message.uri_mut() = address.uri(outgoing.dialect.path());
         let out = message.headers_mut();
-        if !endpoint.http2 {
-            out.insert(header::HOST, endpoint.host.clone());
+        if !address.http2 {
+            out.insert(header::HOST, address.host.clone());
         }
         out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some((name, value)) = &self.credentials {
@@ -367,12 +339,5 @@ impl Backend {
             out.entry(ANTHROPIC_VERSION).or_insert(HeaderValue::from_static("2023-06-01"));
         }
         message
-    }
-}
-
-fn family_of(dialect: Dialect) -> config::Family {
-    match dialect {
-        Dialect::Chat => config::Family::Openai,
-        Dialect::Messages => config::Family::Anthropic,
     }
 }

@@ -10,7 +10,7 @@ pub(super) struct Candidate<'a> {
     pub hop: &'a Hop,
     pub backend: &'a Arc<Backend>,
     /// `None`: this process.
-    pub endpoint: Option<&'a Arc<Endpoint>>,
+    pub endpoint: Option<&'a Endpoint>,
 }
 
 impl Candidate<'_> {
@@ -20,7 +20,7 @@ impl Candidate<'_> {
 
     fn load(&self) -> usize {
         let local = || self.backend.local.as_ref().map_or(0, |local| local.in_flight());
-        self.endpoint.map_or_else(local, |endpoint| endpoint.in_flight.load(Ordering::Relaxed))
+        self.endpoint.map_or_else(local, |endpoint| endpoint.address.in_flight.load(Ordering::Relaxed))
     }
 }
 

@@ -5,7 +5,8 @@ use clap::Args;
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serve the API until SIGTERM or Ctrl-C; a second signal stops at once.
+/// Serve the API until SIGTERM or Ctrl-C; a second signal stops at once. The configuration is read again when its file changes,
+/// and on SIGHUP.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tidegate serve --config tidegate.toml --listen 0.0.0.0:8080")]
 pub(super) struct Serve {
@@ -30,7 +31,8 @@ impl Serve {
             .filter_map(|(key, value)| Some((key.to_owned(), value?.to_string())))
             .collect();
         let config = self.from.load(&overrides)?;
-        let ended = crate::app::run(&config, stop(), |_| {});
+        let source = crate::app::Source { file: self.from.file(), overrides };
+        let ended = crate::app::run(source, config, stop(), |_| {});
         super::log::flush();
         ended
     }

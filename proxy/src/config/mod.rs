@@ -3,11 +3,15 @@
 //! Weakest first: built-in defaults, the file, the environment (`TIDEGATE_SERVER__LISTEN`), the command line. No room below
 //! imports this one; each knows its own struct, and `app` builds the rooms from them and checks what goes beyond one of them.
 
+mod change;
 mod place;
 mod read;
+mod watch;
 
+pub use change::{changes, waiting};
 pub use place::Problem;
-pub use read::load;
+pub use read::{files, load, place};
+pub use watch::Watch;
 
 use crate::canon::Secret;
 use crate::{admin, backend, gate, ledger, plugin, route, server};

@@ -10,7 +10,7 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Json, Serialized, Toml, Yaml};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// More problems than this are not listed: something is wrong with the file as a whole.
 const MOST: usize = 50;
@@ -25,10 +25,67 @@ pub fn load(
     overrides: &[(String, String)],
     check: impl FnOnce(&Config) -> Vec<Problem>,
 ) -> Result<Config, Vec<Problem>> {
+    let (config, mut problems) = read(&layers(file, overrides)?);
+    match config {
+        Some(config) if problems.is_empty() => {
+            problems = check(&config);
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        _ => {}
+    }
+    place(file, &mut problems);
+    Err(problems)
+}
+
+/// Finds the lines of problems in the file, and puts them in order.
+pub fn place(file: Option<&Path>, problems: &mut [Problem]) {
+    if let Some(path) = file
+        && let Ok(text) = std::fs::read_to_string(path)
+    {
+        problems.iter_mut().for_each(|problem| problem.locate(path, &text));
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|(_, line)| *line));
+    }
+}
+
+/// The files a configuration is made of: itself, and all that it names. As far as it can be read.
+pub fn files(file: Option<&Path>, overrides: &[(String, String)]) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
+    if let Ok(tree) = layers(file, overrides).map_err(drop).and_then(|layers| layers.extract::<Dict>().map_err(drop)) {
+        named(&Value::from(tree), &mut Vec::new(), &mut files);
+    }
+    files
+}
+
+/// Keys whose value is the path of a file that is read.
+const PATHS: [[&str; 3]; 3] = [["backends", "*", "ca"], ["backends", "*", "weights"], ["plugins", "*", "path"]];
+
+fn named(value: &Value, path: &mut Vec<String>, files: &mut Vec<PathBuf>) {
+    match value {
+        Value::String(_, text) => {
+            let fits = |pattern: &[&str; 3]| {
+                path.len() == 3 && path.iter().zip(pattern).all(|(key, fits)| *fits == "*" || key == fits)
+            };
+            let named = if PATHS.iter().any(fits) { Some(text.as_str()) } else { text.strip_prefix("file:") };
+            files.extend(named.map(PathBuf::from));
+        }
+        Value::Dict(_, members) => {
+            for (key, value) in members {
+                path.push(key.clone());
+                named(value, path, files);
+                path.pop();
+            }
+        }
+        Value::Array(_, items) => items.iter().for_each(|item| named(item, path, files)),
+        _ => {}
+    }
+}
+
+fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Figment, Vec<Problem>> {
     let mut figment = Figment::new();
-    let mut text = String::new();
     if let Some(path) = file {
-        text = std::fs::read_to_string(path)
+        let text = std::fs::read_to_string(path)
             .map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
         figment = match path.extension().and_then(|extension| extension.to_str()) {
             Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
@@ -53,21 +110,7 @@ pub fn load(
     for (key, value) in overrides {
         figment = figment.merge(Serialized::default(key, value));
     }
-    let (config, mut problems) = read(&figment);
-    match config {
-        Some(config) if problems.is_empty() => {
-            problems = check(&config);
-            if problems.is_empty() {
-                return Ok(config);
-            }
-        }
-        _ => {}
-    }
-    if let Some(path) = file {
-        problems.iter_mut().for_each(|problem| problem.locate(path, &text));
-        problems.sort_by_key(|problem| problem.place.as_ref().map(|(_, line)| *line));
-    }
-    Err(problems)
+    Ok(figment)
 }
 
 fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
@@ -206,6 +249,21 @@ mod tests {
         let found = problems("[server]\nlisten = \n");
         assert!(found[0].starts_with("F:2: this is no TOML"), "{found:?}");
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_configuration_names_its_files() {
+        let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
+        let text = "[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\nkey = \"file:k\"\nca = \"c.pem\"\n\
+                    [backends.here]\nweights = \"w.gguf\"\n[plugins.p]\npath = \"p.wasm\"\nconfig = { deep = [ { token = \"file:t\" } ], path = \"no\" }\n";
+        std::fs::write(&path, text).unwrap();
+        let found = files(Some(&path), &[]);
+        let mut names: Vec<_> = found[1..].iter().map(|file| file.display().to_string()).collect();
+        names.sort();
+        assert_eq!((&found[0], names.join(" ")), (&path, "c.pem k p.wasm t w.gguf".into()), "those of a bad one, too");
+        std::fs::write(&path, "[").unwrap();
+        assert_eq!(files(Some(&path), &[]), std::slice::from_ref(&path));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

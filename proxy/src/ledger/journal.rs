@@ -360,7 +360,7 @@ fn ingest_some(
 /// Starts the thread that brings the journal into the database.
 pub(super) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> {
     let mut store = Store::open(&config.path)?;
-    let (path, retention) = (config.path.clone(), config.retention.0);
+    let path = config.path.clone();
     let (left, _) = ingest(&mut store, &path)?;
     if left > 0 {
         tracing::info!(records = left, "took over records that an earlier process left in the journal");
@@ -386,7 +386,7 @@ pub(super) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> 
                     let horizon = SystemTime::now()
                         .duration_since(SystemTime::UNIX_EPOCH)
                         .unwrap_or_default()
-                        .saturating_sub(retention);
+                        .saturating_sub(ledger.retention());
                     let swept =
                         journal.sweep(&mut store).and_then(|()| store.delete_before(horizon.as_millis() as i64));
                     if let Err(error) = swept {

@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// `[ledger]`
@@ -58,7 +59,10 @@ pub enum WhenFull {
 pub struct Ledger {
     journal: Journal,
     series: series::Series,
-    when_full: WhenFull,
+    /// Whether requests are served when the disk takes no more records.
+    counts: AtomicBool,
+    /// Milliseconds that records are kept.
+    retention: AtomicU64,
 }
 
 impl Ledger {
@@ -69,9 +73,21 @@ impl Ledger {
     pub fn open(config: &Config, registry: &prometheus::Registry, shards: usize) -> Result<Arc<Self>, String> {
         let series = series::Series::register(registry).map_err(|error| error.to_string())?;
         let journal = Journal::open(&config.path, shards)?;
-        let ledger = Arc::new(Self { journal, series, when_full: config.when_full });
+        let ledger = Arc::new(Self { journal, series, counts: AtomicBool::default(), retention: AtomicU64::default() });
+        ledger.settle(config);
         journal::keep(&ledger, config)?;
         Ok(ledger)
+    }
+
+    /// Goes by these settings from now on; the file stays the one that was opened.
+    pub fn settle(&self, config: &Config) {
+        self.counts.store(config.when_full == WhenFull::Count, Ordering::Relaxed);
+        self.retention.store(config.retention.0.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long records are kept.
+    fn retention(&self) -> Duration {
+        Duration::from_millis(self.retention.load(Ordering::Relaxed))
     }
 
     /// Writes the journal's rest into the database. Called once, when no more tabs will close.
@@ -81,6 +97,6 @@ impl Ledger {
 
     /// Whether new requests may be served: the disk takes records, or the operator does not mind.
     pub fn accepts(&self) -> bool {
-        self.when_full == WhenFull::Count || !self.journal.is_failing()
+        self.counts.load(Ordering::Relaxed) || !self.journal.is_failing()
     }
 }

@@ -146,30 +146,36 @@ impl Instance {
 }
 
 /// A place among the instances at work.
-struct Place(Arc<Plugin>);
+struct Place {
+    plugin: Arc<Plugin>,
+    /// It is among those the gauge counts.
+    shown: bool,
+}
 
 impl Place {
     fn take(plugin: &Arc<Plugin>) -> Result<Self, Failure> {
         let live = plugin.live.fetch_add(1, Ordering::Relaxed);
-        let place = Self(plugin.clone());
+        let mut place = Self { plugin: plugin.clone(), shown: false };
         if live >= plugin.limits.instances {
             return Err(Failure::rejected("all its instances are busy (limits.instances)"));
         }
-        place.show(live + 1);
-        Ok(place)
-    }
-
-    fn show(&self, live: usize) {
-        if let Some(series) = self.0.series() {
-            series.instances.set(live as i64);
+        // Counted up and down: the plugin of an earlier configuration may be at work under the same name.
+        if let Some(series) = plugin.series() {
+            series.instances.inc();
+            place.shown = true;
         }
+        Ok(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let live = self.0.live.fetch_sub(1, Ordering::Relaxed);
-        self.show(live - 1);
+        self.plugin.live.fetch_sub(1, Ordering::Relaxed);
+        if self.shown
+            && let Some(series) = self.plugin.series()
+        {
+            series.instances.dec();
+        }
     }
 }
 
@@ -189,7 +195,8 @@ fn key(plugin: &Plugin, organization: &Arc<str>) -> Option<Key> {
 }
 
 fn keep(instance: Instance, organization: &Arc<str>) {
-    let Some(key) = key(&instance.plugin, organization).filter(|_| instance.served < SERVES) else { return };
+    let serves_on = instance.served < SERVES && !instance.plugin.gone.load(Ordering::Relaxed);
+    let Some(key) = key(&instance.plugin, organization).filter(|_| serves_on) else { return };
     WARMED.with_borrow_mut(|warm| {
         if warm.values().map(Vec::len).sum::<usize>() >= WARM.1 {
             // Somebody else's, seldom used, make room; all of them are only a call away.
@@ -200,6 +207,15 @@ fn keep(instance: Instance, organization: &Arc<str>) {
             mine.push(instance);
         }
     });
+}
+
+/// Drops this thread's warm instances of plugins that no configuration has any more.
+pub(super) fn tidy() {
+    let gone = |instances: &Vec<Instance>| {
+        instances.first().is_some_and(|instance| instance.plugin.gone.load(Ordering::Relaxed))
+    };
+    let left: Vec<_> = WARMED.with_borrow_mut(|warm| warm.extract_if(|_, instances| gone(instances)).collect());
+    drop(left);
 }
 
 /// Drops all warm instances of this thread; false if there were none.

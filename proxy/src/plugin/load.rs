@@ -5,6 +5,7 @@ use super::config::{Attachment, Grants, Isolation, Limits, OnFailure, Settings, 
 use super::engine::{Engine, MEMORY, TICK};
 use super::image::Image;
 use super::instance::Instance;
+use super::known::{Known, Origin as Made};
 use super::kv;
 use super::lines::Lines;
 use super::outside::Origin;
@@ -13,8 +14,9 @@ use super::series::{Handles, Series};
 use super::shelf::{Shelf, sha256};
 use super::state::State;
 use crate::canon::Pattern;
+use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wasmtime::component::Component;
 
@@ -35,6 +37,8 @@ pub struct Plugin {
     pub(super) limits: Limits,
     /// `[plugins.NAME.config]` as JSON text.
     pub(super) config: String,
+    /// What it was made of.
+    pub(super) made: Made,
     pub(super) engine: Arc<Engine>,
     pub(super) kv: Arc<kv::Store>,
     pub(super) pre: PluginPre<State>,
@@ -42,6 +46,8 @@ pub struct Plugin {
     pub(super) live: AtomicUsize,
     /// What it may still log.
     pub(super) lines: Lines,
+    /// No configuration has it any more: its instances are not kept.
+    pub(super) gone: AtomicBool,
     described: OnceLock<Described>,
     /// Metrics it used and has not declared, said once.
     undeclared: Mutex<HashSet<String>>,
@@ -52,6 +58,7 @@ pub(super) struct Described {
     pub hooks: hooks::Subscriptions,
     pub events: hooks::Interests,
     series: Handles,
+    facts: Facts,
 }
 
 /// What `tidegate plugin check` prints of a component.
@@ -85,6 +92,7 @@ impl Plugin {
         shelf: &Shelf,
         kv: &Arc<kv::Store>,
         series: &Series,
+        known: &Known,
     ) -> Result<(Arc<Self>, Facts), String> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
@@ -95,8 +103,16 @@ impl Plugin {
         if settings.limits.memory.0 > MEMORY {
             return Err(format!("limits.memory may be at most {}MiB", MEMORY >> 20));
         }
-        let component =
-            Component::from_binary(&engine.engine, &bytes).map_err(|error| not_a_component(&bytes, &error))?;
+        let mut config = serde_json::Value::Object(settings.config.clone());
+        reveal(&mut config)?;
+        let made = Made { name: name.clone(), settings: settings.clone(), digest: Sha256::digest(&bytes).into() };
+        if let Some(plugin) = known.plugin(&made, &config.to_string()) {
+            let facts = plugin.described().facts.clone();
+            return Ok((plugin, facts));
+        }
+        let compile = || Component::from_binary(&engine.engine, &bytes);
+        let component = known.component(&made.digest).map_or_else(compile, Ok);
+        let component = component.map_err(|error| not_a_component(&bytes, &error))?;
         let imports: Vec<String> =
             component.component_type().imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
         let wants_wasi = imports.iter().any(|import| import.starts_with("wasi:"));
@@ -107,8 +123,6 @@ impl Plugin {
             .map_err(|error| format!("{path} does not fit the interface tidegate:plugin@0.1.0: {error:#}"))?;
         let origins = settings.grants.http.iter().map(|url| Origin::read(url)).collect::<Result<_, _>>();
         let origins = origins.map_err(|error| format!("grants.http: {error}"))?;
-        let mut config = serde_json::Value::Object(settings.config.clone());
-        reveal(&mut config)?;
         let plugin = Arc::new(Self {
             name: name.clone(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -121,11 +135,13 @@ impl Plugin {
             models: settings.grants.model.iter().map(|name| Pattern::new(name)).collect(),
             limits: settings.limits,
             config: config.to_string(),
+            made,
             engine: engine.clone(),
             kv: kv.clone(),
             pre,
             live: AtomicUsize::new(0),
             lines: Lines::default(),
+            gone: AtomicBool::new(false),
             described: OnceLock::new(),
             undeclared: Mutex::default(),
         });
@@ -143,8 +159,11 @@ impl Plugin {
             events: event_names(said.events),
             schema: said.config_schema.clone(),
         };
-        let described = Described { hooks: said.hooks, events: said.events, series: series.of(name, &said.metrics)? };
+        let series = series.of(name, &said.metrics)?;
+        let described = Described { hooks: said.hooks, events: said.events, series, facts: facts.clone() };
         let _ = plugin.described.set(described);
+        known.add(&plugin);
+        tracing::info!(plugin = &**name, version = facts.version, hooks = facts.hooks.join(" "), "plugin loaded");
         Ok((plugin, facts))
     }
 

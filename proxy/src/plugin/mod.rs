@@ -14,6 +14,7 @@ mod convert;
 mod engine;
 mod image;
 mod instance;
+mod known;
 mod kv;
 mod lines;
 mod load;
@@ -80,6 +81,7 @@ pub struct Host {
     shelf: Shelf,
     kv: Arc<kv::Store>,
     series: Series,
+    known: known::Known,
 }
 
 impl Host {
@@ -90,7 +92,8 @@ impl Host {
     pub fn new(folders: Folders, registry: &Registry) -> Result<Self, String> {
         let series = Series::register(registry).map_err(|error| error.to_string())?;
         let shelf = Shelf::new(folders.pulled);
-        Ok(Self { engine: Mutex::default(), cache: folders.compiled, shelf, kv: Arc::default(), series })
+        let (engine, kv, known) = Default::default();
+        Ok(Self { engine, cache: folders.compiled, shelf, kv, series, known })
     }
 
     /// Keeps in this Redis what plugins keep, instead of in memory. To be called inside a runtime, before any is loaded.
@@ -125,13 +128,23 @@ impl Host {
         }
     }
 
-    /// Loads one plugin and says what it is.
+    /// Loads one plugin, or finds it among those in use, and says what it is.
     ///
     /// # Errors
     /// Everything that can be wrong with it, for people.
     pub async fn load(&self, name: &Arc<str>, settings: &Settings) -> Result<(Arc<Plugin>, Facts), String> {
-        Plugin::load(name, settings, &self.engine()?, &self.shelf, &self.kv, &self.series).await
+        Plugin::load(name, settings, &self.engine()?, &self.shelf, &self.kv, &self.series, &self.known).await
     }
+
+    /// These are the plugins from now on: for others nothing is kept.
+    pub fn settle(&self, now: &Plugins) {
+        self.known.settle(&now.0, &self.series);
+    }
+}
+
+/// Drops what this thread keeps for plugins that no configuration has any more.
+pub fn tidy() {
+    instance::tidy();
 }
 
 /// The plugins of one configuration, in their order.
@@ -147,15 +160,7 @@ impl Plugins {
         let (mut plugins, mut errors) = (Vec::new(), Vec::new());
         for (name, settings) in config {
             match host.load(name, settings).await {
-                Ok((plugin, facts)) => {
-                    tracing::info!(
-                        plugin = &**name,
-                        version = facts.version,
-                        hooks = facts.hooks.join(" "),
-                        "plugin loaded"
-                    );
-                    plugins.push(plugin);
-                }
+                Ok((plugin, _)) => plugins.push(plugin),
                 Err(error) => errors.push((format!("plugins.{name}"), error)),
             }
         }
@@ -167,6 +172,12 @@ impl Plugins {
         // One that subscribes to nothing is never asked.
         plugins.retain(|plugin| plugin.subscribes());
         Ok(Self(plugins))
+    }
+
+    /// Names of those that the one before did not have as they are: new, or changed in file or settings.
+    pub fn fresh<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
+        let had = |plugin: &&Arc<Plugin>| before.0.iter().any(|other| Arc::ptr_eq(other, plugin));
+        self.0.iter().filter(move |plugin| !had(plugin)).map(|plugin| &plugin.name)
     }
 
     /// One that was loaded by itself.

@@ -75,14 +75,23 @@ impl Series {
     /// # Errors
     /// What is wrong with those.
     pub fn of(&self, plugin: &Arc<str>, own: &[Metric]) -> Result<Handles, String> {
+        // First: one that is refused leaves no gauge behind.
+        let own = self.own(plugin, own)?;
         Ok(Handles {
             plugin: plugin.clone(),
             duration: Hook::ALL.map(|hook| self.duration.with_label_values(&[&**plugin, hook.label()])),
             errors: self.errors.clone(),
             actions: self.actions.clone(),
             instances: self.instances.with_label_values(&[&**plugin]),
-            own: self.own(plugin, own)?,
+            own,
         })
+    }
+}
+
+impl Series {
+    /// A plugin of this name is configured no more. Its gauge would tell of nothing; its counters keep what they counted.
+    pub fn forget(&self, plugin: &str) {
+        let _ = self.instances.remove_label_values(&[plugin]);
     }
 }
 
@@ -199,7 +208,10 @@ impl Series {
             if alike && known.as_ref() == label {
                 return Ok(family.clone());
             }
-            return Err(format!("the metric `{}` was declared otherwise before; give it another name", metric.name));
+            return Err(format!(
+                "the metric `{}` was declared otherwise before; give it another name, or restart the gateway",
+                metric.name
+            ));
         }
         let fail = |error: prometheus::Error| format!("the metric `{}` cannot be made: {error}", metric.name);
         let labels: Vec<&str> = label.into_iter().map(String::as_str).collect();

@@ -37,19 +37,35 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What every connection is served with.
 pub(super) struct Door {
     rooms: Arc<ArcSwap<Rooms>>,
-    header_timeout: Duration,
-    write_timeout: Duration,
+    timeouts: ArcSwap<Timeouts>,
     in_flight: InFlight,
+}
+
+/// Time limits of a connection, as they were when it was taken.
+struct Timeouts {
+    header: Duration,
+    write: Duration,
+}
+
+impl Timeouts {
+    fn of(config: &Config) -> Self {
+        Self { header: config.header_timeout.0, write: config.write_timeout.0 }
+    }
 }
 
 impl Door {
     pub fn new(config: &Config, rooms: Arc<ArcSwap<Rooms>>, registry: &prometheus::Registry) -> Self {
         Self {
             rooms,
-            header_timeout: config.header_timeout.0,
-            write_timeout: config.write_timeout.0,
+            timeouts: ArcSwap::from_pointee(Timeouts::of(config)),
             in_flight: InFlight::new(config.max_in_flight, registry),
         }
+    }
+
+    /// Goes by these limits from now on; connections keep the time limits they began with.
+    pub fn settle(&self, config: &Config) {
+        self.timeouts.store(Arc::new(Timeouts::of(config)));
+        self.in_flight.settle(config.max_in_flight);
     }
 }
 
@@ -57,11 +73,12 @@ impl Door {
 pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: &CancellationToken) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let _ = stream.set_nodelay(true);
+    let timeouts = door.timeouts.load_full();
     // A client that reads nothing holds a backend, and a place here; the kernel knows how long it has not. Streams of HTTP/2
     // are looked after in `pace`.
-    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(door.write_timeout));
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(timeouts.write));
     let speaks = tokio::select! {
-        speaks = tokio::time::timeout(door.header_timeout, speaks_http2(&stream)) => speaks,
+        speaks = tokio::time::timeout(timeouts.header, speaks_http2(&stream)) => speaks,
         () = drain.cancelled() => return,
     };
     let Ok(Ok(http2)) = speaks else { return };
@@ -81,7 +98,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             let answer = service.call(request);
             async { answer.await.map(|response| response.map(Paced::new)) }
         });
-        let mut builder = hyper::server::conn::http2::Builder::new(Streams { patience: door.write_timeout });
+        let mut builder = hyper::server::conn::http2::Builder::new(Streams { patience: timeouts.write });
         builder
             .timer(TokioTimer::new())
             .max_send_buf_size(BUFFER)
@@ -91,7 +108,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
         until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(OneTimer::new(door.header_timeout)).header_read_timeout(door.header_timeout).max_buf_size(BUFFER);
+        builder.timer(OneTimer::new(timeouts.header)).header_read_timeout(timeouts.header).max_buf_size(BUFFER);
         let connection = builder.serve_connection(io, service);
         until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
     }

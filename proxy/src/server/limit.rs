@@ -19,7 +19,7 @@ pub(super) struct Full;
 #[derive(Clone)]
 pub(super) struct InFlight {
     count: Arc<AtomicUsize>,
-    limit: usize,
+    limit: Arc<AtomicUsize>,
     /// One for each class of paths.
     gauges: [IntGauge; paths::CLASSES.len()],
 }
@@ -33,7 +33,12 @@ impl InFlight {
         .expect("the name and labels are constants");
         let _ = registry.register(Box::new(gauge.clone()));
         let gauges = paths::CLASSES.map(|class| gauge.with_label_values(&[class]));
-        Self { count: Arc::default(), limit, gauges }
+        Self { count: Arc::default(), limit: Arc::new(AtomicUsize::new(limit)), gauges }
+    }
+
+    /// Takes so many from now on.
+    pub fn settle(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 }
 
@@ -66,7 +71,7 @@ where
 
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
         let before = self.limit.count.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limit.limit {
+        if before >= self.limit.limit.load(Ordering::Relaxed) {
             request.extensions_mut().insert(Full);
         }
         let gauge = self.limit.gauges[paths::class(&paths::read(&request))].clone();

@@ -10,7 +10,7 @@ mod paths;
 mod timer;
 mod worker;
 
-pub use worker::Workers;
+pub use worker::{Followers, Workers};
 
 use crate::canon::{Period, Size};
 use schemars::JsonSchema;

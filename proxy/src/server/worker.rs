@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::connection::{self, Door};
-use crate::relay::{Rooms, ending};
+use crate::relay::{Rooms, ending, tidy};
 use arc_swap::ArcSwap;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -17,13 +17,39 @@ const LAST_ENDS: Duration = Duration::from_secs(2);
 
 /// The threads that serve requests.
 pub struct Workers {
+    door: Arc<Door>,
     lanes: Vec<Lane>,
     threads: Vec<JoinHandle<()>>,
 }
 
 struct Lane {
-    connections: mpsc::UnboundedSender<TcpStream>,
+    errands: mpsc::UnboundedSender<Errand>,
     open: Arc<AtomicUsize>,
+}
+
+/// What a worker is told to do.
+enum Errand {
+    /// Serve this connection.
+    Serve(TcpStream),
+    /// Drop what is kept for configurations that are gone.
+    Tidy,
+}
+
+/// What of the workers follows a configuration. Does not keep them.
+pub struct Followers {
+    door: Arc<Door>,
+    lanes: Vec<mpsc::WeakUnboundedSender<Errand>>,
+}
+
+impl Followers {
+    /// The rooms were exchanged, and these are the server's settings from now on.
+    pub fn settle(&self, config: &Config) {
+        self.door.settle(config);
+        for lane in self.lanes.iter().filter_map(mpsc::WeakUnboundedSender::upgrade) {
+            // A lane that is closed has dropped all it kept.
+            let _ = lane.send(Errand::Tidy);
+        }
+    }
 }
 
 impl Workers {
@@ -38,9 +64,9 @@ impl Workers {
         drain: &CancellationToken,
     ) -> Result<Self, String> {
         let door = Arc::new(Door::new(config, rooms, registry));
-        let mut workers = Self { lanes: Vec::new(), threads: Vec::new() };
+        let mut workers = Self { door: door.clone(), lanes: Vec::new(), threads: Vec::new() };
         for number in 0..config.workers() {
-            let (connections, mut incoming) = mpsc::unbounded_channel();
+            let (errands, mut incoming) = mpsc::unbounded_channel();
             let open = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -51,7 +77,11 @@ impl Workers {
                 let local = tokio::task::LocalSet::new();
                 // Ends when the lane is closed and every connection is done; idle backend connections go with the thread.
                 local.block_on(&runtime, async move {
-                    while let Some(stream) = incoming.recv().await {
+                    while let Some(errand) = incoming.recv().await {
+                        let Errand::Serve(stream) = errand else {
+                            tidy();
+                            continue;
+                        };
                         let (open, door, drain) = (Open(lane_open.clone()), door.clone(), drain.clone());
                         tokio::task::spawn_local(async move {
                             let _open = open;
@@ -72,10 +102,15 @@ impl Workers {
                 .name(format!("worker-{number}"))
                 .spawn(serve)
                 .map_err(|error| format!("cannot start a worker thread: {error}"))?;
-            workers.lanes.push(Lane { connections, open });
+            workers.lanes.push(Lane { errands, open });
             workers.threads.push(thread);
         }
         Ok(workers)
+    }
+
+    /// What of them follows a configuration.
+    pub fn followers(&self) -> Followers {
+        Followers { door: self.door.clone(), lanes: self.lanes.iter().map(|lane| lane.errands.downgrade()).collect() }
     }
 
     /// Gives a connection to the worker that has the fewest.
@@ -83,7 +118,7 @@ impl Workers {
         if let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed)) {
             lane.open.fetch_add(1, Ordering::Relaxed);
             // A lane is closed only by `finish`, after the last connection was taken.
-            let _ = lane.connections.send(stream);
+            let _ = lane.errands.send(Errand::Serve(stream));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ pub struct Fake {
     seen: Arc<Mutex<Vec<Seen>>>,
     /// When a connection was found closed by the gateway while something was being sent.
     left: Arc<Mutex<Vec<Instant>>>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Fake {
@@ -44,13 +46,17 @@ impl Fake {
     pub fn start(answer: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, left, answer) = (Arc::default(), Arc::default(), Arc::new(answer));
-        let fake = Self { address, seen, left };
-        let (seen, left) = (fake.seen.clone(), fake.left.clone());
+        let (seen, left, open, answer) = (Arc::default(), Arc::default(), Arc::default(), Arc::new(answer));
+        let fake = Self { address, seen, left, open };
+        let (seen, left, open) = (fake.seen.clone(), fake.left.clone(), fake.open.clone());
         std::thread::spawn(move || {
             for (number, stream) in listener.incoming().flatten().enumerate() {
-                let (seen, left, answer) = (seen.clone(), left.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, number, &seen, &left, &*answer));
+                let (seen, left, open, answer) = (seen.clone(), left.clone(), open.clone(), answer.clone());
+                std::thread::spawn(move || {
+                    open.fetch_add(1, Ordering::SeqCst);
+                    serve(stream, number, &seen, &left, &*answer);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         fake
@@ -62,6 +68,11 @@ impl Fake {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// Connections that the gateway holds open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     pub fn left(&self) -> Vec<Instant> {

@@ -15,6 +15,8 @@ pub struct Gateway {
     pub api: SocketAddr,
     pub admin: SocketAddr,
     folder: PathBuf,
+    /// What stands before the sections of a test.
+    common: String,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
 }
@@ -29,17 +31,17 @@ impl Gateway {
     pub fn start_with(server: &str, sections: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("tidegate-it-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&folder).unwrap();
-        let text = format!(
+        let common = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 2\ndrain_delay = \"0ms\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[ledger]\npath = \"{}\"\n\
              [organizations.acme]\nkeys = [{{ id = \"ops\", hash = \"{}\" }}]\n[organizations.acme.projects.web]\nkeys = [{{ id = \"web-1\", hash = \"{}\" }}]\n\
-             [organizations.acme.projects.small]\nmodels = [\"m\"]\nkeys = [{{ id = \"small-1\", hash = \"{}\" }}]\n{sections}",
+             [organizations.acme.projects.small]\nmodels = [\"m\"]\nkeys = [{{ id = \"small-1\", hash = \"{}\" }}]\n",
             folder.join("t.db").display(),
             tidegate::gate::hash_of("dforg_test"),
             tidegate::gate::hash_of(KEY),
             tidegate::gate::hash_of("dfproj_small"),
         );
         let file = folder.join("t.toml");
-        std::fs::write(&file, text).unwrap();
+        std::fs::write(&file, format!("{common}{sections}")).unwrap();
         let config = tidegate::app::load(Some(&file), &[]).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         });
@@ -49,10 +51,57 @@ impl Gateway {
             let until = async {
                 let _ = stopped.await;
             };
-            tidegate::app::run(&config, until, |running| ready.send((running.api, running.admin)).unwrap())
+            let source = tidegate::app::Source { file: Some(file), overrides: Vec::new() };
+            tidegate::app::run(source, config, until, |running| ready.send((running.api, running.admin)).unwrap())
         });
         let (api, admin) = started.recv_timeout(Duration::from_secs(20)).expect("the gateway starts");
-        Self { api, admin, folder, stop: Some(stop), thread: Some(thread) }
+        Self { api, admin, folder, common, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join("t.toml")
+    }
+
+    /// What stands before the sections of a test.
+    pub fn common(&self) -> &str {
+        &self.common
+    }
+
+    /// Puts other sections into the file and says so by SIGHUP. All gateways of this process hear it.
+    pub fn rewrite(&self, sections: &str) {
+        self.replace(&format!("{}{sections}", self.common));
+        let process = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &process]).status().unwrap().success());
+    }
+
+    /// Puts another text into the file, in one step.
+    pub fn replace(&self, text: &str) {
+        let new = self.folder.join("new.toml");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.file()).unwrap();
+    }
+
+    /// Waits until a line of the operator's page of metrics begins so, or none does.
+    pub fn wait_for_metric(&self, line: &str, there: bool) {
+        let began = Instant::now();
+        loop {
+            let page = self.operator("/metrics").body;
+            if page.lines().any(|other| other.starts_with(line)) == there {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "`{line}` there: {there} in {page}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until a model of this name is in the list.
+    pub fn wait_for_model(&self, name: &str) {
+        let began = Instant::now();
+        while !self.get("/v1/models", "").body.contains(&format!("\"{name}\"")) {
+            assert!(began.elapsed() < Duration::from_secs(10), "no model {name}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// One backend of this kind for the models `m` and, under the name `served`, `alias`.

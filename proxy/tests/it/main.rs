@@ -15,6 +15,7 @@ mod plugin_outside;
 mod plugins;
 mod refusals;
 mod registry;
+mod reload;
 mod replies;
 mod running;
 mod tenants;

@@ -1,0 +1,213 @@
+//! A new configuration while requests run: read, built and tried off their path, then exchanged in one step, or not at all.
+//!
+//! A thread of its own looks at the files and does the work, so that a plugin that takes seconds to compile, or a file on a
+//! network that hangs, delays nobody. Requests finish on the rooms they began with. Models of this process are loaded before
+//! the exchange: no request finds one that is not there yet, and one that cannot be loaded is a reason to stay with what
+//! works, like every other.
+
+use super::{Foundation, Source, build};
+use crate::config::{self, Config, Problem, Watch, changes, waiting};
+use crate::relay::Rooms;
+use crate::server::Followers;
+use arc_swap::ArcSwap;
+use prometheus::{IntGauge, Registry};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How often the files are looked at; a change is taken up at the second look that finds it the same.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long the end waits for a reload that is under way.
+const LAST: Duration = Duration::from_secs(1);
+
+/// SIGHUP, which means: read the configuration again.
+pub(super) struct Hangups(Signal);
+
+impl Hangups {
+    /// From now on the signal does not end the process.
+    pub fn listen() -> Result<Self, String> {
+        signal(SignalKind::hangup()).map(Self).map_err(|error| format!("SIGHUP cannot be received: {error}"))
+    }
+}
+
+/// The files as they are before they are read.
+pub(super) fn watch(source: &Source) -> Watch {
+    Watch::of(config::files(source.file.as_deref(), &source.overrides))
+}
+
+/// Reloading, while the gateway runs.
+pub(super) struct Reloading {
+    hangups: tokio::task::JoinHandle<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    source: Source,
+    watch: Watch,
+    mut hangups: Hangups,
+    foundation: &Arc<Foundation>,
+    now: &Arc<ArcSwap<Config>>,
+    rooms: &Arc<ArcSwap<Rooms>>,
+    followers: Followers,
+) -> Result<Reloading, String> {
+    let reload = Reload {
+        source,
+        series: Series::register(&foundation.registry).map_err(|error| error.to_string())?,
+        foundation: foundation.clone(),
+        started: now.load_full(),
+        now: now.clone(),
+        rooms: rooms.clone(),
+        followers,
+    };
+    let (ask, asked) = channel();
+    let hangups =
+        tokio::task::spawn_local(async move { while hangups.0.recv().await.is_some() && ask.send(()).is_ok() {} });
+    let thread = std::thread::Builder::new().name("config".into()).spawn(move || reload.serve(watch, &asked));
+    let thread = thread.map_err(|error| format!("the configuration's thread cannot be started: {error}"))?;
+    Ok(Reloading { hangups, thread })
+}
+
+impl Reloading {
+    /// No more of it.
+    pub async fn end(self) {
+        self.hangups.abort();
+        // The thread ends when nobody can ask it any more.
+        let _ = self.hangups.await;
+        let began = Instant::now();
+        while !self.thread.is_finished() && began.elapsed() < LAST {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+struct Reload {
+    source: Source,
+    series: Series,
+    foundation: Arc<Foundation>,
+    /// What the listeners and the ledger were opened with.
+    started: Arc<Config>,
+    now: Arc<ArcSwap<Config>>,
+    rooms: Arc<ArcSwap<Rooms>>,
+    followers: Followers,
+}
+
+impl Reload {
+    /// Reads again whenever a file has changed or somebody asks, until nobody can ask any more.
+    fn serve(self, mut watch: Watch, asked: &Receiver<()>) {
+        loop {
+            let why = match asked.recv_timeout(LOOK) {
+                Ok(()) => "SIGHUP",
+                Err(RecvTimeoutError::Timeout) if watch.changed() => "a file changed",
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            while asked.try_recv().is_ok() {}
+            // What they are before they are read: a change meanwhile is seen at the next look.
+            watch = self::watch(&self.source);
+            if std::panic::catch_unwind(AssertUnwindSafe(|| self.reload(why))).is_err() {
+                self.series.success.set(0);
+                tracing::error!("a reload panicked; this is a bug in tidegate");
+            }
+        }
+    }
+
+    fn reload(&self, why: &str) {
+        let began = Instant::now();
+        match self.read() {
+            Ok((config, rooms)) => {
+                let changed = self.exchange(config, rooms);
+                self.series.succeeded();
+                let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+                let seconds = began.elapsed().as_secs_f32();
+                tracing::info!(why, changed, seconds, "configuration reloaded");
+                let keys = waiting(&self.started, &self.now.load()).join(", ");
+                if !keys.is_empty() {
+                    tracing::warn!(keys, "changes of these keys wait for a restart");
+                }
+            }
+            Err(problems) => {
+                // What was built for it must not be kept.
+                self.foundation.settle(&self.rooms.load());
+                self.series.success.set(0);
+                let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                tracing::error!(why, problems, "configuration not reloaded; the gateway goes on with the one before");
+            }
+        }
+    }
+
+    fn read(&self) -> Result<(Config, Rooms), Vec<Problem>> {
+        let file = self.source.file.as_deref();
+        let config = super::load(file, &self.source.overrides)?;
+        let build = async {
+            let rooms = build(&config, &self.foundation).await?;
+            rooms.backends.loaded().await.map_err(super::problems)?;
+            Ok(rooms)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| vec![Problem::new("", format!("cannot start the runtime: {error}"))])?;
+        let built = tokio::task::LocalSet::new().block_on(&runtime, build);
+        let rooms = built.map_err(|mut problems: Vec<Problem>| {
+            config::place(file, &mut problems);
+            problems
+        })?;
+        Ok((config, rooms))
+    }
+
+    /// The one step. Says what changed.
+    fn exchange(&self, config: Config, rooms: Rooms) -> Vec<String> {
+        let rooms = Arc::new(rooms);
+        let before = self.rooms.swap(rooms.clone());
+        self.foundation.settle(&rooms);
+        self.foundation.ledger.settle(&config.ledger);
+        self.followers.settle(&config.server);
+        let mut changed = changes(&self.now.load(), &config);
+        // Files that changed under the same settings.
+        let (plugins, backends) = (rooms.plugins.fresh(&before.plugins), rooms.backends.fresh(&before.backends));
+        for key in plugins.map(|name| format!("plugins.{name}")).chain(backends.map(|name| format!("backends.{name}")))
+        {
+            if !changed.iter().any(|change| change.starts_with(&format!("{key} "))) {
+                changed.push(format!("{key} changed in its file"));
+            }
+        }
+        self.now.store(Arc::new(config));
+        changed
+    }
+}
+
+/// What an operator alarms on.
+struct Series {
+    success: IntGauge,
+    timestamp: IntGauge,
+}
+
+impl Series {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let series = Self {
+            success: gauge(
+                "tidegate_config_reload_success",
+                "1 when the configuration that was read last is in use, 0 when it could not be used.",
+            )?,
+            timestamp: gauge(
+                "tidegate_config_reload_timestamp_seconds",
+                "When the configuration in use was read, in seconds since 1970.",
+            )?,
+        };
+        series.succeeded();
+        Ok(series)
+    }
+
+    fn succeeded(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.timestamp.set(now.as_secs() as i64);
+        self.success.set(1);
+    }
+}

@@ -1,0 +1,101 @@
+//! From the settings of a backend to a backend, or to everything that is wrong with them.
+
+use super::config::{Family, Settings};
+use super::endpoint::Endpoint;
+use super::{Backend, Kept, Kind, trust};
+use crate::canon::header::X_API_KEY;
+use crate::wire::Dialect;
+use ::http::{HeaderValue, header};
+use std::sync::Arc;
+
+impl Backend {
+    /// Reads a backend from its settings; a model is not loaded yet.
+    ///
+    /// # Errors
+    /// Place and sentence of everything that is wrong.
+    pub(super) fn read(name: &Arc<str>, settings: &Settings, kept: &Kept) -> Result<Self, Vec<(String, String)>> {
+        let mut errors = Vec::new();
+        let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
+        let is_local = settings.kind == Kind::Local;
+        if is_local != urls.is_empty() {
+            errors.push((
+                String::new(),
+                if is_local {
+                    "a local backend has no url".into()
+                } else {
+                    "a backend needs a `url` (or several `urls`)".into()
+                },
+            ));
+        }
+        if is_local != settings.weights.is_some() {
+            errors.push((
+                String::new(),
+                if is_local {
+                    "a local backend needs `weights`, a GGUF file".into()
+                } else {
+                    "`weights` is for kind = \"local\"".into()
+                },
+            ));
+        }
+        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
+            errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
+        }
+        let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
+        let private = private.transpose().unwrap_or_else(|error| {
+            errors.push((".ca".into(), error));
+            None
+        });
+        let mut endpoints = Vec::new();
+        for (index, url) in urls.into_iter().enumerate() {
+            match kept.address(name, url, settings.http2, private.as_ref()) {
+                Ok(address) => endpoints.push(Endpoint { label: format!("{name}/{index}").into(), address }),
+                Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
+            }
+        }
+        let traits = settings.kind.traits();
+        let credentials = settings.key.as_ref().map(|key| {
+            let (header, text) = if traits.api_key_header {
+                (X_API_KEY, key.reveal().to_owned())
+            } else {
+                (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
+            };
+            HeaderValue::from_str(&text).map(|mut value| {
+                value.set_sensitive(true);
+                (header, value)
+            })
+        });
+        let credentials = credentials.transpose().unwrap_or_else(|_| {
+            errors.push((".key".into(), "the key holds characters that no header can carry".into()));
+            None
+        });
+        let dialects = settings.dialects.as_ref().map_or_else(
+            || traits.dialects.to_vec(),
+            |families| {
+                Dialect::ALL
+                    .into_iter()
+                    .filter(|dialect| families.iter().any(|family| *family == family_of(*dialect)))
+                    .collect()
+            },
+        );
+        if !errors.is_empty() {
+            return Err(errors.into_iter().map(|(key, error)| (format!("backends.{name}{key}"), error)).collect());
+        }
+        Ok(Self {
+            name: name.clone(),
+            traits,
+            dialects,
+            endpoints,
+            credentials,
+            key: settings.key.clone(),
+            timeouts: settings.timeouts,
+            local: None,
+        })
+    }
+}
+
+fn family_of(dialect: Dialect) -> Family {
+    match dialect {
+        Dialect::Chat => Family::Openai,
+        Dialect::Messages => Family::Anthropic,
+    }
+}
