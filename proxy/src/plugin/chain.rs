@@ -54,7 +54,7 @@ pub struct Answered {
 #[derive(Debug)]
 pub enum Seen {
     /// Nothing: it goes on as it came.
-    Pass,
+    Pass(Vec<Event>),
     /// These go on instead.
     Change(Vec<Event>),
     /// The reply ends here.
@@ -202,23 +202,22 @@ impl Guests {
                 }
             }
         }
-        if changed { Seen::Change(events) } else { Seen::Pass }
+        if changed { Seen::Change(events) } else { Seen::Pass(events) }
     }
 
     /// Tells them how it ended, and gives their instances back.
-    pub async fn on_end(self, record: &Record) {
-        let organization = &self.about.caller.organization;
-        for mut guest in self.guests {
-            if guest.out {
-                continue;
-            }
-            match guest.ask_end(&self.about, record).await {
-                Ok(()) => {
-                    if let Some(instance) = guest.instance.take() {
-                        instance.give(organization);
+    pub fn on_end(self, record: &Record) -> impl Future<Output = ()> + use<> {
+        let end = convert::end(record);
+        async move {
+            for mut guest in self.guests.into_iter().filter(|guest| !guest.out) {
+                match guest.ask_end(&self.about, &end).await {
+                    Ok(()) => {
+                        if let Some(instance) = guest.instance.take() {
+                            instance.give(&self.about.caller.organization);
+                        }
                     }
+                    Err(failure) => drop(guest.fail(&self.about, Hook::End, &failure)),
                 }
-                Err(failure) => drop(guest.fail(&self.about, Hook::End, &failure)),
             }
         }
     }
@@ -361,7 +360,7 @@ impl Guest {
         Ok(exchange)
     }
 
-    async fn ask_end(&mut self, about: &Arc<About>, record: &Record) -> Result<(), Failure> {
+    async fn ask_end(&mut self, about: &Arc<About>, end: &hooks::End) -> Result<(), Failure> {
         if !self.plugin.described().hooks.contains(Subscriptions::ON_END) {
             let (Some(exchange), Some(instance)) = (self.exchange.take(), self.instance.as_mut()) else {
                 return Ok(());
@@ -369,14 +368,13 @@ impl Guest {
             return instance.call(Some(about), async |_, store| exchange.resource_drop_async(store).await).await;
         }
         let began = Instant::now();
-        let end = convert::end(record);
         let asked = async {
             let exchange = self.exchange(about).await?;
             self.exchange = None;
             let instance = self.instance(about).await?;
             instance
                 .call(Some(about), async |world, store| {
-                    world.tidegate_plugin_hooks().call_on_end(store, exchange, &end).await
+                    world.tidegate_plugin_hooks().call_on_end(store, exchange, end).await
                 })
                 .await
         }

@@ -53,7 +53,6 @@ pub(super) struct Seat {
 struct Asking {
     seen: Pin<Box<dyn Future<Output = Seen>>>,
     passed: Passed,
-    events: Vec<Event>,
 }
 
 impl Seat {
@@ -185,33 +184,31 @@ impl Stream {
                 self.backend.hide_key(fault);
             }
             let Some(seat) = self.seat.as_mut().filter(|_| !events.is_empty()) else {
-                return Poll::Ready(self.merge(passed, &events, Seen::Pass));
+                return Poll::Ready(self.merge(passed, Seen::Pass(events)));
             };
-            let seen = Box::pin(seat.party.clone().on_events(events.clone()));
-            seat.asking = Some(Box::new(Asking { seen, passed, events }));
+            let seen = Box::pin(seat.party.clone().on_events(events));
+            seat.asking = Some(Box::new(Asking { seen, passed }));
         }
         let Some(asking) = self.seat.as_mut().and_then(|seat| seat.asking.as_mut()) else { return Poll::Pending };
         let seen = ready!(asking.seen.as_mut().poll(cx));
         let asked = self.seat.as_mut().and_then(|seat| seat.asking.take());
         let Some(asked) = asked else { return Poll::Pending };
-        let Asking { passed, events, .. } = *asked;
-        Poll::Ready(self.merge(passed, &events, seen))
+        Poll::Ready(self.merge(asked.passed, seen))
     }
 
     /// What goes to the client of what came and of what the plugins made of it.
-    fn merge(&mut self, mut passed: Passed, events: &[Event], seen: Seen) -> Passed {
+    fn merge(&mut self, mut passed: Passed, seen: Seen) -> Passed {
         let Some(watch) = self.source.watch() else { return passed };
-        let events = match &seen {
-            Seen::End(fault) => return Passed { fault: Some(fault.clone()), ..Passed::default() },
-            Seen::Pass if !watch.is_written() => {
-                watch.passed(events);
+        let events = match seen {
+            Seen::End(fault) => return Passed { fault: Some(fault), ..Passed::default() },
+            Seen::Pass(events) if !watch.is_written() => {
+                watch.passed(&events);
                 return passed;
             }
-            Seen::Pass => events,
-            Seen::Change(events) => events,
+            Seen::Pass(events) | Seen::Change(events) => events,
         };
         let mut out = BytesMut::new();
-        watch.write(events, &mut out);
+        watch.write(&events, &mut out);
         passed.bytes = out.freeze();
         let stopped = matches!(events.last(), Some(Event::Stop(_)));
         if passed.end && !stopped {

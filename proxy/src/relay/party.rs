@@ -11,6 +11,7 @@ use http::HeaderMap;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 
 /// See the module. Empty while they are being asked; for ever, if that was cut short.
 pub(super) struct Party {
@@ -69,7 +70,7 @@ impl Party {
     /// Shows them a piece of the reply.
     pub async fn on_events(self: Rc<Self>, events: Vec<Event>) -> Seen {
         let guests = self.guests.borrow_mut().take();
-        let Some(mut guests) = guests else { return Seen::Pass };
+        let Some(mut guests) = guests else { return Seen::Pass(events) };
         let seen = Box::pin(guests.on_events(events)).await;
         self.guests.replace(Some(guests));
         seen
@@ -99,10 +100,15 @@ impl AtClose for Party {
     }
 
     fn closed(&self, record: &Record) {
-        if let Some(guests) = self.guests.borrow_mut().take() {
-            let (record, ending) = (record.clone(), Ending::begin());
+        let guests = self.guests.borrow_mut().take();
+        let Some(guests) = guests else { return };
+        let mut told = Box::pin(guests.on_end(record));
+        // Most are told in a moment, which is less than a task of their own would cost. Whoever needs longer gets one, at the
+        // latest after a tick of the plugins' clock.
+        if told.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            let ending = Ending::begin();
             tokio::task::spawn_local(async move {
-                guests.on_end(&record).await;
+                told.await;
                 drop(ending);
             });
         }

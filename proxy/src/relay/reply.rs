@@ -193,7 +193,7 @@ async fn whole(
         book(&events, tab)?;
         return write(request, head, seen(watching, events).await?);
     }
-    let object = Object::read(text.clone())
+    let object = Object::read(text)
         .map_err(|_| Fault::new(FaultKind::BackendError, "The backend's reply is not a JSON object."))?;
     let glance = backend.glance_answer(&object);
     if let Some(fault) = glance.fault {
@@ -201,14 +201,14 @@ async fn whole(
     }
     tab.see(&glance);
     let counted = glance.usage.is_some_and(|usage| usage.is_complete());
-    let events = if counted && watching.is_none() { Vec::new() } else { backend.read_answer(&text)? };
+    let events = if counted && watching.is_none() { Vec::new() } else { backend.read_object(&object)? };
     if !counted {
         tab.estimate_output(estimate(&events));
     }
     let untouched = rename_answer(&object, &request.asked);
     let Some(party) = watching else { return Ok(untouched) };
     match party.on_events(events).await {
-        Seen::Pass => Ok(untouched),
+        Seen::Pass(_) => Ok(untouched),
         Seen::Change(events) => write(request, head, events),
         Seen::End(fault) => Err(fault),
     }
@@ -222,9 +222,8 @@ fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event
 /// Shows a whole reply to those who want to see it.
 async fn seen(watching: Option<Rc<Party>>, events: Vec<Event>) -> Result<Vec<Event>, Fault> {
     let Some(party) = watching else { return Ok(events) };
-    match party.on_events(events.clone()).await {
-        Seen::Pass => Ok(events),
-        Seen::Change(events) => Ok(events),
+    match party.on_events(events).await {
+        Seen::Pass(events) | Seen::Change(events) => Ok(events),
         Seen::End(fault) => Err(fault),
     }
 }

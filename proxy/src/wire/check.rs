@@ -72,6 +72,10 @@ impl<'a> Fields<'a> {
         Self(json.entries().collect())
     }
 
+    pub fn of_object(object: &'a super::object::Object) -> Self {
+        Self(object.entries().collect())
+    }
+
     pub fn get(&self, key: &str) -> Option<Json<'a>> {
         self.value(key).filter(|json| !json.is_null())
     }

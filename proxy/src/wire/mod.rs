@@ -112,6 +112,14 @@ pub trait Codec: Send + Sync {
     /// The body is not a reply: says what it is instead.
     fn read_answer(&self, body: &Bytes) -> Result<Vec<Event>, Fault>;
 
+    /// The same of a body that has been found to be an object.
+    ///
+    /// # Errors
+    /// As [`Codec::read_answer`].
+    fn read_object(&self, body: &Object) -> Result<Vec<Event>, Fault> {
+        self.read_answer(body.source())
+    }
+
     /// Reads a stream.
     fn reader(&self) -> Box<dyn ReadReply>;
 

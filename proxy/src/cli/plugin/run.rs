@@ -83,7 +83,7 @@ async fn show(mut guests: Guests, request: Request, reply: Option<Vec<Event>>, d
     }
     if !events.is_empty() {
         match guests.on_events(events).await {
-            Seen::Pass => print("on-events the reply goes on as it came\n".into()),
+            Seen::Pass(_) => print("on-events the reply goes on as it came\n".into()),
             Seen::Change(events) => {
                 print(format!("on-events the reply goes on as\n{}", text(dialect, &model, events)?))
             }

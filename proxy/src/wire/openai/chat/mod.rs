@@ -11,7 +11,7 @@ mod write_call;
 mod write_reply;
 
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
-use crate::wire::check::{count, key, message, put_raw, put_text};
+use crate::wire::check::{Fields, count, key, message, put_raw, put_text};
 use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json};
 use crate::wire::object::Object;
@@ -67,6 +67,10 @@ impl Codec for Chat {
 
     fn read_answer(&self, body: &Bytes) -> Result<Vec<Event>, Fault> {
         read_reply::answer(body)
+    }
+
+    fn read_object(&self, body: &Object) -> Result<Vec<Event>, Fault> {
+        read_reply::answer_of(&Fields::of_object(body), body.source())
     }
 
     fn reader(&self) -> Box<dyn ReadReply> {

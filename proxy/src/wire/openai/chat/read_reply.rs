@@ -19,15 +19,19 @@ use std::borrow::Cow;
 
 /// Reads a whole completion: the stream that has one frame.
 pub(super) fn answer(body: &Bytes) -> Result<Vec<Event>, Fault> {
-    let Ok(json) = validate(body) else {
-        return Err(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON."));
-    };
+    match validate(body) {
+        Ok(json) => answer_of(&Fields::of(json), json.raw().as_bytes()),
+        Err(_) => Err(Fault::new(FaultKind::BackendError, "The backend's reply is not JSON.")),
+    }
+}
+
+/// The same of an object that has been read.
+pub(super) fn answer_of(fields: &Fields<'_>, raw: &[u8]) -> Result<Vec<Event>, Fault> {
     let mut reader = Reader { whole: true, ..Reader::default() };
     let mut out = Vec::new();
-    if json.get("error").is_none() && json.get("choices").is_none_or(|choices| choices.items().next().is_none()) {
+    if !reader.chunk(fields, raw, &mut out) {
         return Err(Fault::new(FaultKind::BackendError, "The backend's reply holds no choices."));
     }
-    reader.chunk(json, &mut out);
     reader.end(&mut out);
     match out.pop() {
         Some(Event::Fault(fault)) => Err(fault),
@@ -49,7 +53,7 @@ pub(super) struct Reader {
     open: Option<Open>,
     slots: Vec<Slot>,
     /// Where invented ids begin; made of the first chunk, so that the same bytes give the same ids.
-    seed: String,
+    seed: u64,
     stop: Option<StopReason>,
     usage: Usage,
     timings: Usage,
@@ -95,7 +99,9 @@ impl ReadReply for Reader {
             b"" => {}
             b"[DONE]" => self.end(out),
             _ => match validate(data) {
-                Ok(json) if json.kind() == Kind::Object => self.chunk(json, out),
+                Ok(json) if json.kind() == Kind::Object => {
+                    self.chunk(&Fields::of(json), json.raw().as_bytes(), out);
+                }
                 _ => self.fail(
                     Fault::new(FaultKind::BackendError, "The backend sent a chunk that is not a JSON object."),
                     out,
@@ -130,13 +136,14 @@ impl ReadReply for Reader {
 }
 
 impl Reader {
-    fn chunk(&mut self, json: Json<'_>, out: &mut Vec<Event>) {
-        let fields = Fields::of(json);
+    /// Whether it said anything about a choice, be it that there is none because of an error.
+    fn chunk(&mut self, fields: &Fields<'_>, raw: &[u8], out: &mut Vec<Event>) -> bool {
         if let Some(error) = fields.get("error") {
-            return self.fail(backend_fault(error), out);
+            self.fail(backend_fault(error), out);
+            return true;
         }
         if !self.started {
-            self.start(&fields, json, out);
+            self.start(fields, raw, out);
         }
         let choices = fields.get("choices");
         let mut empty = true;
@@ -148,7 +155,7 @@ impl Reader {
                 self.choice(&choice, out);
             }
             if self.done {
-                return;
+                return true;
             }
         }
         if let Some(counts) = fields.get("usage").filter(|json| json.kind() == Kind::Object).map(usage) {
@@ -159,20 +166,26 @@ impl Reader {
                 out.push(Event::Usage(self.usage));
             }
             if empty && self.stop.is_some() {
-                return self.end(out);
+                self.end(out);
+                return false;
             }
         }
         if let Some(json) = fields.get("timings") {
             self.timings.update(&timings(json));
         }
+        !empty
     }
 
-    fn start(&mut self, fields: &Fields<'_>, json: Json<'_>, out: &mut Vec<Event>) {
-        use std::hash::{DefaultHasher, Hash, Hasher};
+    fn start(&mut self, fields: &Fields<'_>, raw: &[u8], out: &mut Vec<Event>) {
+        use std::hash::{DefaultHasher, Hasher as _};
         self.started = true;
-        let mut hash = DefaultHasher::new();
-        json.raw().hash(&mut hash);
-        self.seed = format!("{:016x}", hash.finish());
+        // A whole reply without a call needs no ids for calls.
+        if !self.whole || memchr::memmem::find(raw, b"_call").is_some() {
+            let mut hash = DefaultHasher::new();
+            hash.write(raw);
+            hash.write_u8(0xff);
+            self.seed = hash.finish();
+        }
         let word = |name: &str| fields.text(name).filter(|text| !text.is_empty()).map(Cow::into_owned);
         out.push(Event::Start { id: word("id"), model: word("model") });
     }
@@ -386,10 +399,10 @@ impl Reader {
     }
 
     fn begin(&mut self, at: usize, out: &mut Vec<Event>) {
-        let seed = &self.seed;
+        let seed = self.seed;
         let slot = &mut self.slots[at];
         if slot.id.is_empty() {
-            slot.id = format!("call_{seed}{at}");
+            slot.id = format!("call_{seed:016x}{at}");
         }
         slot.state = State::Live;
         out.push(Event::Open(Part::ToolCall { id: slot.id.clone(), name: slot.name.clone() }));
