@@ -1,6 +1,6 @@
 //! From the settings of a backend to a backend, or to everything that is wrong with them.
 
-use super::config::{Family, Settings};
+use super::config::Settings;
 use super::endpoint::Endpoint;
 use super::{Backend, Kept, Kind, trust};
 use crate::canon::header::X_API_KEY;
@@ -70,10 +70,10 @@ impl Backend {
         });
         let dialects = settings.dialects.as_ref().map_or_else(
             || traits.dialects.to_vec(),
-            |families| {
+            |spoken| {
                 Dialect::ALL
                     .into_iter()
-                    .filter(|dialect| families.iter().any(|family| *family == family_of(*dialect)))
+                    .filter(|dialect| spoken.iter().any(|word| word.dialect() == *dialect))
                     .collect()
             },
         );
@@ -90,12 +90,5 @@ impl Backend {
             timeouts: settings.timeouts,
             local: None,
         })
-    }
-}
-
-fn family_of(dialect: Dialect) -> Family {
-    match dialect {
-        Dialect::Chat => Family::Openai,
-        Dialect::Messages => Family::Anthropic,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::kind::Kind;
 use crate::canon::{Period, Secret};
+use crate::wire::Dialect;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub struct Settings {
     /// The gateway's key there.
     pub key: Option<Secret>,
     /// What it speaks, where the kind's preset is not right.
-    pub dialects: Option<Vec<Family>>,
+    pub dialects: Option<Vec<Speaks>>,
     /// HTTP/2 with prior knowledge (`http://`) or by ALPN (`https://`).
     #[serde(default)]
     pub http2: bool,
@@ -48,13 +49,34 @@ pub struct Settings {
     pub queue: Option<usize>,
 }
 
-/// A family of dialects, as configuration names it.
+/// A dialect, as configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum Family {
+pub enum Speaks {
+    /// OpenAI's chat completions.
+    Chat,
+    /// The same: its name when the family had one member.
     Openai,
+    /// Anthropic's messages.
+    Messages,
+    /// The same.
     Anthropic,
+    /// OpenAI's responses.
+    Responses,
+    /// OpenAI's completions, the legacy protocol.
+    Completions,
+}
+
+impl Speaks {
+    /// The dialect of this name.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::Chat | Self::Openai => Dialect::Chat,
+            Self::Messages | Self::Anthropic => Dialect::Messages,
+            Self::Responses => Dialect::Responses,
+            Self::Completions => Dialect::Completions,
+        }
+    }
 }
 
 /// Time limits towards a backend. There is no limit on the whole reply: long generations are not failures.

@@ -118,7 +118,7 @@ mod here {
                 Some(Err(_)) => return Err(unavailable("The model could not be loaded; the gateway's log says why.")),
                 Some(Ok(engine)) => engine,
             };
-            let call = request.call().map_err(Verdict::Final)?;
+            let call = request.call_for_others().map_err(Verdict::Final)?;
             let mut dropped = Vec::new();
             let job = job(call, target, &mut dropped).map_err(Verdict::Final)?;
             let pieces = engine.submit(job).map_err(|error| match error {

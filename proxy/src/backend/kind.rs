@@ -60,7 +60,7 @@ const PLAIN: Traits = Traits {
 
 const VLLM: Traits = Traits {
     provider: "vllm",
-    dialects: &[Dialect::Chat, Dialect::Messages],
+    dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions],
     health: Some("/health"),
     system_first: true,
     thinking_kwargs: true,
@@ -68,16 +68,27 @@ const VLLM: Traits = Traits {
     continuous_usage: true,
     ..PLAIN
 };
-const LLAMACPP: Traits = Traits { provider: "llamacpp", continuous_usage: false, ..VLLM };
+const LLAMACPP: Traits = Traits {
+    provider: "llamacpp",
+    dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Completions],
+    continuous_usage: false,
+    ..VLLM
+};
 const OLLAMA: Traits = Traits {
     provider: "ollama",
-    dialects: &[Dialect::Chat],
+    dialects: &[Dialect::Chat, Dialect::Completions],
     health: Some("/api/version"),
     system_first: true,
     ..PLAIN
 };
-// OpenAI itself: https://platform.openai.com/docs/api-reference/chat, `max_tokens` is deprecated there.
-const OPENAI: Traits = Traits { idle: Duration::from_secs(30), max_completion_tokens: true, ..PLAIN };
+// OpenAI itself: https://platform.openai.com/docs/api-reference/chat, `max_tokens` is deprecated there. Its chat models refuse
+// completions: those are translated unless the configuration says otherwise.
+const OPENAI: Traits = Traits {
+    dialects: &[Dialect::Chat, Dialect::Responses],
+    idle: Duration::from_secs(30),
+    max_completion_tokens: true,
+    ..PLAIN
+};
 const ANTHROPIC: Traits = Traits {
     provider: "anthropic",
     dialects: &[Dialect::Messages],
@@ -88,7 +99,7 @@ const ANTHROPIC: Traits = Traits {
 };
 const TIDEGATE: Traits = Traits {
     provider: "tidegate",
-    dialects: &[Dialect::Chat, Dialect::Messages],
+    dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions],
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),

@@ -12,6 +12,9 @@ pub struct Call {
     pub turns: Vec<Turn>,
     /// Tools the model may call.
     pub tools: Vec<Tool>,
+    /// The list of tools as its dialect wrote it, where functions cannot say all of it (free text, namespaces): JSON text, for
+    /// the same dialect.
+    pub tools_as_sent: Option<String>,
     /// Which tool it must, may or must not call; `None` is the backend's default.
     pub tool_choice: Option<ToolChoice>,
     /// False: at most one tool call a turn. `None`: the backend's default.
@@ -44,7 +47,8 @@ pub struct Call {
     pub stream_usage: bool,
     /// The end user as the client names them (`user`, `metadata.user_id`).
     pub user: Option<String>,
-    /// The family whose words `extra`, `Content::Other` and `Tool::Hosted` are (`openai`, `anthropic`): they may go back to it.
+    /// Whose words `extra`, `Content::Other` and `Tool::Hosted` are (`openai`: chat, `anthropic`, `responses`, `completions`):
+    /// they may go back to it.
     pub family: &'static str,
     /// Fields of the client's dialect without a canonical form: name and raw JSON. Dropped, and said so, when translating.
     pub extra: Vec<(String, String)>,

@@ -30,7 +30,7 @@ pub struct About {
     pub caller: Caller,
     /// Path class.
     pub endpoint: Arc<str>,
-    /// The family of the client's dialect: whose words opaque parts are.
+    /// Whose words the opaque parts of the call are: the client's dialect's.
     pub family: &'static str,
     /// The model name the client asked for.
     pub model: String,

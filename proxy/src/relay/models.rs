@@ -14,7 +14,7 @@ pub fn list_models(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: 
     answer(now, asked, dialect, endpoint, |caller| {
         let names: Vec<_> = now.routes.names().into_iter().filter(|name| caller.may_use(name)).collect();
         Ok(match dialect {
-            Dialect::Chat => openai::models::write_list(&names),
+            Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write_list(&names),
             Dialect::Messages => anthropic::models::write_list(&names),
         })
     })
@@ -25,7 +25,7 @@ pub fn show_model(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &
     answer(now, asked, dialect, endpoint, |caller| {
         now.routes.pick(id).ok().filter(|_| caller.may_use(id)).ok_or_else(|| Fault::model_not_found(id))?;
         Ok(match dialect {
-            Dialect::Chat => openai::models::write(id),
+            Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(id),
             Dialect::Messages => anthropic::models::write(id),
         })
     })

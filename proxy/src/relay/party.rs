@@ -33,7 +33,7 @@ pub(super) fn invite(
         id: tab.request_id().to_owned(),
         caller: caller.clone(),
         endpoint: endpoint.clone(),
-        family: request.dialect.family(),
+        family: request.dialect.words(),
         model: request.asked.clone(),
         stream: request.stream,
         user: request.user(),

@@ -295,5 +295,6 @@ fn reply_head(now: &Rooms, request: &Request, tab: &Tab) -> ReplyHead {
         stream_usage: request.stream_usage(),
         input_estimate: tab.input_estimate(),
         deepfellow: now.deepfellow,
+        request: request.body().clone(),
     }
 }

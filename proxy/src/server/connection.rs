@@ -210,7 +210,7 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
             let fault = Fault::new(
                 FaultKind::PathNotFound,
                 format!(
-                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, models.",
+                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, responses, completions, models.",
                     head.method,
                     head.uri.path()
                 ),

@@ -49,6 +49,8 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     match path {
         "/v1/chat/completions" => generate(Dialect::Chat),
         "/v1/messages" => generate(Dialect::Messages),
+        "/v1/responses" => generate(Dialect::Responses),
+        "/v1/completions" => generate(Dialect::Completions),
         "/v1/models" if reading => Path::Models(shared()),
         "/v1/models" => Path::Method(shared(), "GET, HEAD"),
         "/" if reading => Path::Root,
@@ -58,19 +60,23 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
             }
             Some(_) => Path::Method(shared(), "GET, HEAD"),
             None if path.starts_with("/v1/messages") => Path::Unknown(Dialect::Messages),
+            // Nothing is kept that could be fetched.
+            None if path.starts_with("/v1/responses/") => Path::Unknown(Dialect::Responses),
             None => Path::Unknown(shared()),
         },
     }
 }
 
 /// The path classes of records and metrics: a closed set.
-pub(super) const CLASSES: [&str; 4] = ["chat/completions", "messages", "models", "unknown"];
+pub(super) const CLASSES: [&str; 6] = ["chat/completions", "messages", "models", "unknown", "responses", "completions"];
 
 /// Which of [`CLASSES`] a path is in.
 pub(super) fn class(path: &Path) -> usize {
     match path {
         Path::Generate(Dialect::Chat) => 0,
         Path::Generate(Dialect::Messages) => 1,
+        Path::Generate(Dialect::Responses) => 4,
+        Path::Generate(Dialect::Completions) => 5,
         Path::Models(_) | Path::Model(..) => 2,
         Path::Root | Path::Method(..) | Path::Unknown(_) => 3,
     }
@@ -78,7 +84,7 @@ pub(super) fn class(path: &Path) -> usize {
 
 /// The name of its class.
 pub(super) fn endpoint(path: &Path) -> Arc<str> {
-    thread_local! { static NAMES: [Arc<str>; 4] = CLASSES.map(Into::into); }
+    thread_local! { static NAMES: [Arc<str>; 6] = CLASSES.map(Into::into); }
     NAMES.with(|names| names[class(path)].clone())
 }
 
@@ -88,11 +94,15 @@ mod tests {
 
     #[test]
     fn paths() {
-        use Dialect::{Chat, Messages};
+        use Dialect::{Chat, Completions, Messages, Responses};
         let cases = [
             ("POST /v1/messages?beta=true", Path::Generate(Messages)),
             ("POST /v1/chat/completions", Path::Generate(Chat)),
             ("GET /v1/chat/completions", Path::Method(Chat, "POST")),
+            ("POST /v1/responses", Path::Generate(Responses)),
+            ("GET /v1/responses", Path::Method(Responses, "POST")),
+            ("GET /v1/responses/resp_1", Path::Unknown(Responses)),
+            ("POST /v1/completions", Path::Generate(Completions)),
             ("GET /v1/models", Path::Models(Chat)),
             ("GET /v1/models/org/name:tag%20x", Path::Model(Chat, "org/name:tag x".into())),
             ("GET /v1/models/100%", Path::Model(Chat, "100%".into())),

@@ -276,8 +276,8 @@ impl Check {
         text
     }
 
-    /// `model` and `messages`, which both dialects demand.
-    pub fn model_and_messages(&mut self, request: &super::object::Object) -> Option<String> {
+    /// `model`, which all dialects demand.
+    pub fn model(&mut self, request: &super::object::Object) -> Option<String> {
         let model = self.need_text(&BODY, request, "model");
         if model.as_deref() == Some("") {
             self.wrong(
@@ -287,6 +287,12 @@ impl Check {
                 request.value("model"),
             );
         }
+        model
+    }
+
+    /// `model` and `messages`.
+    pub fn model_and_messages(&mut self, request: &super::object::Object) -> Option<String> {
+        let model = self.model(request);
         if let Some(messages) = self.need(&BODY, request, "messages") {
             let at = BODY.key("messages");
             if self.as_list(&at, messages).next().is_none() && messages.kind() == Kind::Array {

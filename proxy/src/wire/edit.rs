@@ -175,6 +175,14 @@ mod tests {
             }),
             marked.replace(r#""content":"b""#, r#""content":[{"type":"text","text":"c"}]"#)
         );
+        let items = r#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"reasoning","id":"r","summary":[],"encrypted_content":"z"},{"type":"custom_tool_call","id":"i","call_id":"1","name":"p","input":"x"},{"type":"custom_tool_call_output","call_id":"1","output":"y"},{"role":"user","content":"b"}],"tools":[{"type":"custom","name":"p"}],"store":true}"#;
+        assert_eq!(
+            edited(Dialect::Responses, items, |call| {
+                let last = call.turns.last_mut().unwrap();
+                last.content = vec![Content::Text("c".into())];
+            }),
+            items.replace(r#"{"role":"user","content":"b"}"#, r#"{"type":"message","role":"user","content":"c"}"#)
+        );
     }
 
     #[test]

@@ -28,25 +28,41 @@ pub enum Dialect {
     Chat,
     /// Anthropic messages.
     Messages,
+    /// OpenAI responses.
+    Responses,
+    /// OpenAI completions, the legacy protocol.
+    Completions,
 }
 
 impl Dialect {
     /// All of them, for loops over pairs.
-    pub const ALL: [Dialect; 2] = [Dialect::Chat, Dialect::Messages];
+    pub const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions];
 
     /// Both ends of the protocol.
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Self::Chat => &openai::chat::Chat,
             Self::Messages => &anthropic::Messages,
+            Self::Responses => &openai::responses::Responses,
+            Self::Completions => &openai::completions::Completions,
         }
     }
 
-    /// The family, as records and configuration name it.
+    /// The family, as records name it.
     pub fn family(self) -> &'static str {
+        match self {
+            Self::Chat | Self::Responses | Self::Completions => "openai",
+            Self::Messages => "anthropic",
+        }
+    }
+
+    /// Whose words the opaque parts of its calls are: see [`Call::family`].
+    pub fn words(self) -> &'static str {
         match self {
             Self::Chat => "openai",
             Self::Messages => "anthropic",
+            Self::Responses => "responses",
+            Self::Completions => "completions",
         }
     }
 
@@ -55,6 +71,8 @@ impl Dialect {
         match self {
             Self::Chat => "/v1/chat/completions",
             Self::Messages => "/v1/messages",
+            Self::Responses => "/v1/responses",
+            Self::Completions => "/v1/completions",
         }
     }
 
@@ -63,6 +81,8 @@ impl Dialect {
         match self {
             Self::Chat => "chat/completions",
             Self::Messages => "messages",
+            Self::Responses => "responses",
+            Self::Completions => "completions",
         }
     }
 }
@@ -82,6 +102,14 @@ pub trait Codec: Send + Sync {
     /// # Errors
     /// Everything that is wrong, at once.
     fn read_call(&self, request: &Object) -> Result<Call, Fault>;
+
+    /// What of a call no other dialect can say although the answer depends on it.
+    ///
+    /// # Errors
+    /// The field, by name.
+    fn confined(&self, _call: &Call) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Writes a whole reply body.
     fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes;
@@ -183,6 +211,8 @@ pub struct ReplyHead {
     pub input_estimate: u64,
     /// Add DeepFellow's misspelt usage key beside the right one.
     pub deepfellow: bool,
+    /// The client's request: responses repeat it, and call tools as it did.
+    pub request: Bytes,
 }
 
 /// What a dialect must know of a backend to write a call for it. Facts of the backend's kind, as data.

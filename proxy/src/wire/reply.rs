@@ -93,8 +93,8 @@ impl Pipe {
                 }
                 passed.bytes = out.freeze();
             }
-            // A chat stream has said all it must with its finish reason; messages end with a frame of their own.
-            Way::Alike { dialect: Dialect::Chat, .. } if self.stopped => passed.end = true,
+            // A chat stream has said all it must with its finish reason; others end with a frame of their own.
+            Way::Alike { dialect: Dialect::Chat | Dialect::Completions, .. } if self.stopped => passed.end = true,
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         self.tell_end(&passed);

@@ -114,23 +114,33 @@ impl Request {
         Ok(self.call.get_or_init(|| Box::new(call)))
     }
 
+    /// The call, for whoever speaks another dialect than the client.
+    ///
+    /// # Errors
+    /// As [`Request::call`], and what only the client's dialect can say.
+    pub fn call_for_others(&self) -> Result<&Call, Fault> {
+        let call = self.call()?;
+        self.dialect.codec().confined(call)?;
+        Ok(call)
+    }
+
     /// The client wants usage in its stream.
     pub fn stream_usage(&self) -> bool {
         match self.dialect {
-            Dialect::Chat => self
+            Dialect::Chat | Dialect::Completions => self
                 .object
                 .get("stream_options")
                 .and_then(|options| options.get("include_usage"))
                 .and_then(json::Json::as_bool)
                 .unwrap_or(false),
-            Dialect::Messages => true,
+            Dialect::Messages | Dialect::Responses => true,
         }
     }
 
     /// The end user, as far as the top level tells.
     pub fn user(&self) -> Option<String> {
         let user = match self.dialect {
-            Dialect::Chat => self.object.get("user"),
+            Dialect::Chat | Dialect::Responses | Dialect::Completions => self.object.get("user"),
             Dialect::Messages => self.object.get("metadata").and_then(|metadata| metadata.get("user_id")),
         };
         user.and_then(json::Json::as_str).map(|user| user.chars().take(256).collect())
@@ -147,7 +157,8 @@ impl Request {
         }
         let dialect = if alike { Some(self.dialect) } else { dialects.first().copied() };
         let dialect = dialect.ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
-        let mut written = dialect.codec().write_call(self.call()?, to)?;
+        let call = if alike { self.call()? } else { self.call_for_others()? };
+        let mut written = dialect.codec().write_call(call, to)?;
         written.dropped.extend(self.forbidden().map(str::to_owned));
         Ok(Outgoing { dialect, written, hide_usage: false })
     }
@@ -179,7 +190,7 @@ impl Request {
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
     pub fn estimate_input(&self) -> u64 {
-        let raw: usize = ["messages", "system", "tools"]
+        let raw: usize = ["messages", "system", "tools", "instructions", "input", "prompt"]
             .iter()
             .filter_map(|key| self.object.get(key))
             .map(|value| value.len())

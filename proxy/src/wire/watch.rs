@@ -72,15 +72,18 @@ impl Watch {
 
     /// These went out as the bytes they came in.
     pub fn passed(&mut self, events: &[Event]) {
+        // This protocol tells all texts again at their ends, and numbers what it tells.
+        let repeats = self.client == Dialect::Responses;
         for event in events {
             match (self.history.last_mut(), event) {
                 (Some(Event::Usage(last)), Event::Usage(usage)) => last.update(usage),
                 (Some(Event::Delta(last)), Event::Delta(delta))
-                    if std::mem::discriminant(last) == std::mem::discriminant(delta) => {}
+                    if !repeats && std::mem::discriminant(last) == std::mem::discriminant(delta) => {}
                 _ => {
                     if let Event::Start { id: Some(id), .. } = event {
                         // The client has seen the backend's id: the rest of the stream bears it, too.
-                        let own = ["chatcmpl-", "msg_"].iter().find_map(|prefix| id.strip_prefix(prefix));
+                        let own =
+                            ["chatcmpl-", "msg_", "resp_", "cmpl-"].iter().find_map(|prefix| id.strip_prefix(prefix));
                         self.head.id = own.unwrap_or(id).to_owned();
                     }
                     self.history.push(event.clone());
@@ -141,8 +144,7 @@ mod tests {
                 let mut out = written(&events[..at]);
                 watch.write(&events[at..], &mut out);
                 // Before the first event has passed the client has seen no id.
-                let own =
-                    String::from_utf8_lossy(&out).replace("chatcmpl-other", "chatcmpl-7").replace("msg_other", "msg_7");
+                let own = String::from_utf8_lossy(&out).replace("-other", "-7").replace("_other", "_7");
                 assert_eq!(own, String::from_utf8_lossy(&whole), "{client:?} at {at}");
             }
         }

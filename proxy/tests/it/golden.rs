@@ -33,7 +33,13 @@ impl Recording {
 /// All recordings of replies, or of calls, in a fixed order.
 pub fn recordings(calls: bool) -> Vec<Recording> {
     let mut found = Vec::new();
-    for (dialect, name) in [(Dialect::Chat, "chat"), (Dialect::Messages, "messages")] {
+    for dialect in Dialect::ALL {
+        let name = match dialect {
+            Dialect::Chat => "chat",
+            Dialect::Messages => "messages",
+            Dialect::Responses => "responses",
+            Dialect::Completions => "completions",
+        };
         let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
         if calls {
             folder.push("calls");

@@ -17,5 +17,6 @@ mod refusals;
 mod registry;
 mod reload;
 mod replies;
+mod responses;
 mod running;
 mod tenants;

@@ -18,6 +18,10 @@ enum Speaks {
     Openai,
     /// Messages.
     Anthropic,
+    /// Responses.
+    Responses,
+    /// Completions.
+    Completions,
 }
 
 #[derive(Debug, Args)]
@@ -44,6 +48,8 @@ impl Run {
         let dialect = match self.dialect {
             Speaks::Openai => Dialect::Chat,
             Speaks::Anthropic => Dialect::Messages,
+            Speaks::Responses => Dialect::Responses,
+            Speaks::Completions => Dialect::Completions,
         };
         let (plugins, _) = self.from.load(&runtime, &serde_json::Value::Null)?;
         let request = Request::read(dialect, read(&self.call)?).map_err(|fault| fault.message)?;
@@ -124,7 +130,7 @@ pub(super) fn about(request: &Request, dialect: Dialect) -> About {
         id: "00000000-0000-7000-8000-000000000000".into(),
         caller,
         endpoint: Arc::from(dialect.endpoint()),
-        family: dialect.family(),
+        family: dialect.words(),
         model: request.asked.clone(),
         stream: request.stream,
         user: request.user(),

@@ -372,7 +372,7 @@ fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<Strin
             out.push(b'}');
         }
         Content::Thinking { .. } => drop_named(dropped, "thinking"),
-        Content::RedactedThinking { data } => {
+        Content::RedactedThinking { data } if call.family == "anthropic" => {
             turn.thinks_first |= first;
             let out = &mut turn.blocks;
             comma(out);
@@ -380,6 +380,8 @@ fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<Strin
             put_text(out, "data", data);
             out.push(b'}');
         }
+        // Another vendor's secrets.
+        Content::RedactedThinking { .. } => drop_named(dropped, "redacted_thinking"),
         Content::ToolCall { id, name, arguments } if turn.assistant => {
             let input = arguments_object(arguments).ok_or_else(|| {
                 Fault::unsupported(

@@ -1,4 +1,6 @@
 //! The OpenAI family.
 
 pub mod chat;
+pub mod completions;
 pub mod models;
+pub mod responses;

@@ -10,6 +10,8 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
+pub(super) use write_call::effort_word;
+
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
 use crate::wire::check::{Fields, count, key, message, put_raw, put_text};
 use crate::wire::frame::Frame;
@@ -161,7 +163,7 @@ fn timings(json: Json<'_>) -> Usage {
 
 /// The usage object. Clients sum these without looking, so what nobody reported is the estimate or zero here; the books
 /// are kept elsewhere.
-fn put_usage(out: &mut Vec<u8>, usage: &Usage, estimate: u64) {
+pub(super) fn put_usage(out: &mut Vec<u8>, usage: &Usage, estimate: u64) {
     let (input, output) = (usage.input.unwrap_or(estimate), usage.output.unwrap_or(0));
     key(out, "usage");
     out.push(b'{');
@@ -198,7 +200,7 @@ fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason 
 }
 
 /// The canon's reason as `finish_reason`.
-fn finish_reason(reason: &StopReason) -> &'static str {
+pub(super) fn finish_reason(reason: &StopReason) -> &'static str {
     match reason {
         StopReason::EndTurn | StopReason::StopSequence(_) | StopReason::PauseTurn => "stop",
         StopReason::MaxTokens | StopReason::ContextWindow => "length",

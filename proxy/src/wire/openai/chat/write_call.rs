@@ -362,7 +362,7 @@ impl Writer<'_> {
 }
 
 /// The word for a level. Only OpenAI itself knows `minimal`.
-fn effort_word(level: Thinking, openai: bool, adjusted: &mut Vec<String>) -> &'static str {
+pub(in crate::wire::openai) fn effort_word(level: Thinking, openai: bool, adjusted: &mut Vec<String>) -> &'static str {
     match level {
         Thinking::Effort(Effort::Minimal) if openai => "minimal",
         Thinking::Effort(Effort::Minimal) => {

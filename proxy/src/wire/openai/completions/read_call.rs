@@ -1,0 +1,149 @@
+//! A completions request as a call: the prompt is the one turn, the user's.
+
+use super::WORDS;
+use crate::canon::call::{Content, Role, Turn};
+use crate::canon::{Call, Fault};
+use crate::wire::check::{BODY, Check, NEVER, present};
+use crate::wire::json::{Json, Kind};
+use crate::wire::object::Object;
+
+/// Fields with a canonical form. Everything else is `extra`.
+const KNOWN: &[&str] = &[
+    "model",
+    "prompt",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "n",
+    "stop",
+    "stream",
+    "stream_options",
+    "user",
+];
+
+pub(super) fn check(request: &Object) -> Result<(), Fault> {
+    let mut check = Check::default();
+    scalars(&mut check, request);
+    check.finish(())
+}
+
+pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
+    let mut check = Check::default();
+    let mut call = scalars(&mut check, request);
+    call.extra = request
+        .entries()
+        .filter(|(name, json)| !json.is_null() && !KNOWN.contains(&name.as_ref()) && !NEVER.contains(&name.as_ref()))
+        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
+        .collect();
+    if let Some(prompt) = request.get("prompt") {
+        call.turns.push(Turn { role: Role::User, content: vec![content(prompt)] });
+    }
+    check.finish(call)
+}
+
+/// A text, or what only a server of this dialect can read: tokens, or several prompts.
+fn content(prompt: Json<'_>) -> Content {
+    let mut items = prompt.items();
+    let only = items.next().filter(|_| items.next().is_none()).and_then(Json::as_str);
+    match prompt.as_str().or(only) {
+        Some(text) => Content::Text(text.into_owned()),
+        None => Content::Other { kind: "prompt".into(), json: prompt.raw().to_owned() },
+    }
+}
+
+fn scalars(check: &mut Check, request: &Object) -> Call {
+    let model = check.model(request).unwrap_or_default();
+    if let Some(prompt) = check.need(&BODY, request, "prompt") {
+        let at = BODY.key("prompt");
+        match prompt.kind() {
+            Kind::String => drop(check.as_text(&at, prompt)),
+            Kind::Array if prompt.items().next().is_none() => {
+                let msg = "List should have at least 1 item after validation, not 0";
+                check.wrong(&at, "too_short", msg, Some(prompt));
+            }
+            Kind::Array => {}
+            _ => check.wrong(&at, "string_type", "Input should be a valid string or a list", Some(prompt)),
+        }
+    }
+    let stop = match present(request, "stop") {
+        Some(json) if json.kind() == Kind::Array => check.texts(&BODY.key("stop"), json),
+        Some(json) => check.as_text(&BODY.key("stop"), json).map(|text| text.into_owned()).into_iter().collect(),
+        None => Vec::new(),
+    };
+    let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
+    let options = present(request, "stream_options")
+        .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))
+        .unwrap_or_default();
+    let include = check.flag(&BODY.key("stream_options"), &options, "include_usage").unwrap_or(false);
+    check.flag(&BODY, request, "echo");
+    check.text(&BODY, request, "suffix");
+    check.int(&BODY, request, "best_of", 0..=128);
+    check.int(&BODY, request, "logprobs", 0..=i64::MAX);
+    Call {
+        model,
+        stop,
+        stream,
+        stream_usage: stream && include,
+        max_tokens: check.int(&BODY, request, "max_tokens", 0..=i64::MAX).map(i64::unsigned_abs),
+        temperature: check.num(&BODY, request, "temperature", 0.0..=2.0),
+        top_p: check.num(&BODY, request, "top_p", 0.0..=1.0),
+        // -1 is vLLM's word for off.
+        top_k: check.int(&BODY, request, "top_k", -1..=i64::MAX).map(|top| u64::try_from(top).unwrap_or(0)),
+        presence_penalty: check.num(&BODY, request, "presence_penalty", -2.0..=2.0),
+        frequency_penalty: check.num(&BODY, request, "frequency_penalty", -2.0..=2.0),
+        seed: check.int(&BODY, request, "seed", i64::MIN..=i64::MAX),
+        choices: check.int(&BODY, request, "n", 1..=128).map_or(1, i64::unsigned_abs),
+        user: check.text(&BODY, request, "user"),
+        family: WORDS,
+        ..Call::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn read(text: &str) -> Result<Call, Fault> {
+        read_call(&Object::read(Bytes::copy_from_slice(text.as_bytes())).unwrap())
+    }
+
+    #[test]
+    fn a_prompt_is_what_the_user_says() {
+        for prompt in ["\"once\"", "[\"once\"]"] {
+            let call = read(&format!(r#"{{"model":"m","prompt":{prompt},"logprobs":2,"echo":null}}"#)).unwrap();
+            assert_eq!(call.turns, [Turn::text(Role::User, "once")]);
+            assert_eq!(call.extra, [("logprobs".to_owned(), "2".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        for (text, expect) in [
+            ("{}", vec!["body.model missing", "body.prompt missing"]),
+            (r#"{"model":"m","prompt":[]}"#, vec!["body.prompt too_short"]),
+            (
+                r#"{"model":"m","prompt":1,"stop":[1],"n":0,"echo":"x","suffix":1,"best_of":"2","logprobs":-1,"max_tokens":-1}"#,
+                vec![
+                    "body.prompt string_type",
+                    "body.stop.0 string_type",
+                    "body.echo bool_type",
+                    "body.suffix string_type",
+                    "body.best_of int_parsing",
+                    "body.logprobs greater_than_equal",
+                    "body.max_tokens greater_than_equal",
+                    "body.n greater_than_equal",
+                ],
+            ),
+        ] {
+            let fault = read(text).unwrap_err();
+            let found: Vec<_> =
+                fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
+            assert_eq!(found, expect, "{text}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! An item of a reply, from its announcement to its end.
+
+use super::shell::Shell;
+use super::tools::{Named, as_input};
+use crate::canon::Part;
+use crate::wire::check::{key, put_raw, put_text};
+
+/// An item in the making.
+pub(super) struct Item {
+    pub id: String,
+    pub kind: Kind,
+    pub text: String,
+}
+
+pub(super) enum Kind {
+    Text,
+    Refusal,
+    Thinking,
+    Call(Who),
+    Custom(Who),
+}
+
+/// Which tool is called.
+pub(super) struct Who {
+    call: String,
+    name: String,
+    named: Option<Named>,
+}
+
+impl Item {
+    /// The item that a part is, if it is one.
+    pub fn of(shell: &Shell, part: &Part, at: usize) -> Option<Self> {
+        let id = |prefix: &str| format!("{prefix}_{}_{at}", shell.id);
+        let (id, kind) = match part {
+            Part::Text => (id("msg"), Kind::Text),
+            Part::Refusal => (id("msg"), Kind::Refusal),
+            Part::Thinking => (id("rs"), Kind::Thinking),
+            Part::ToolCall { id: call, name } => {
+                let named = shell.names.find(name);
+                let custom = named.is_some_and(|named| named.custom);
+                let who = Who { call: call.clone(), name: name.clone(), named: named.cloned() };
+                if custom { (id("ctc"), Kind::Custom(who)) } else { (id("fc"), Kind::Call(who)) }
+            }
+            Part::RedactedThinking { .. } | Part::Other { .. } => return None,
+        };
+        Some(Item { id, kind, text: String::new() })
+    }
+
+    /// The item as it stands: empty where it begins.
+    pub fn put(&self, out: &mut Vec<u8>, done: bool) {
+        let status = if done { "completed" } else { "in_progress" };
+        out.push(b'{');
+        put_text(out, "id", &self.id);
+        match &self.kind {
+            Kind::Text | Kind::Refusal => {
+                put_text(out, "type", "message");
+                put_text(out, "status", status);
+                put_text(out, "role", "assistant");
+                key(out, "content");
+                out.push(b'[');
+                if done {
+                    self.put_part(out, &self.text);
+                }
+                out.push(b']');
+            }
+            Kind::Thinking => {
+                put_text(out, "type", "reasoning");
+                key(out, "summary");
+                out.push(b'[');
+                if done {
+                    self.put_part(out, &self.text);
+                }
+                out.push(b']');
+            }
+            Kind::Call(who) => {
+                put_text(out, "type", "function_call");
+                put_text(out, "status", status);
+                who.put(out);
+                put_text(out, "arguments", if done { &self.text } else { "" });
+            }
+            Kind::Custom(who) => {
+                put_text(out, "type", "custom_tool_call");
+                put_text(out, "status", status);
+                who.put(out);
+                put_text(out, "input", if done { &self.text } else { "" });
+            }
+        }
+        out.push(b'}');
+    }
+
+    /// The one part of a message or summary.
+    pub fn put_part(&self, out: &mut Vec<u8>, text: &str) {
+        out.push(b'{');
+        match self.kind {
+            Kind::Refusal => {
+                put_text(out, "type", "refusal");
+                put_text(out, "refusal", text);
+            }
+            Kind::Thinking => {
+                put_text(out, "type", "summary_text");
+                put_text(out, "text", text);
+            }
+            _ => {
+                put_text(out, "type", "output_text");
+                put_text(out, "text", text);
+                put_raw(out, "annotations", "[]");
+                put_raw(out, "logprobs", "[]");
+            }
+        }
+        out.push(b'}');
+    }
+
+    /// The event names and members of its part: where it begins, goes on, is complete, and ends.
+    pub fn words(&self) -> Words {
+        match self.kind {
+            Kind::Text => Words::new("content_part", "output_text", "content_index", "text"),
+            Kind::Refusal => Words::new("content_part", "refusal", "content_index", "refusal"),
+            Kind::Thinking => Words::new("reasoning_summary_part", "reasoning_summary_text", "summary_index", "text"),
+            Kind::Call(_) => Words::new("", "function_call_arguments", "", "arguments"),
+            Kind::Custom(_) => Words::new("", "custom_tool_call_input", "", "input"),
+        }
+    }
+
+    /// Settles its text: a call without arguments has empty ones, a custom tool's text is taken out of them.
+    pub fn finish(&mut self) {
+        match self.kind {
+            Kind::Call(_) if self.text.trim_ascii().is_empty() => self.text = "{}".into(),
+            Kind::Custom(_) => self.text = as_input(&self.text),
+            _ => {}
+        }
+    }
+}
+
+impl Who {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_text(out, "call_id", &self.call);
+        if let Some(namespace) = self.named.as_ref().and_then(|named| named.namespace.as_ref()) {
+            put_text(out, "namespace", namespace);
+        }
+        put_text(out, "name", self.named.as_ref().map_or(&self.name, |named| &named.name));
+    }
+}
+
+pub(super) struct Words {
+    /// `response.….added`, where its part is told of.
+    pub part: &'static str,
+    /// `response.….delta`
+    pub text: &'static str,
+    /// The member that numbers the part; empty where there is none.
+    pub index: &'static str,
+    /// The member of the whole text.
+    pub whole: &'static str,
+}
+
+impl Words {
+    fn new(part: &'static str, text: &'static str, index: &'static str, whole: &'static str) -> Self {
+        Self { part, text, index, whole }
+    }
+}

@@ -1,0 +1,199 @@
+//! OpenAI responses: a conversation as a list of items, a reply as typed events.
+//!
+//! The protocol is made for a server that keeps conversations. Tidegate keeps none: what refers to a kept one goes to a backend
+//! that speaks this dialect, and is refused by name elsewhere. Tools have two forms that no other dialect knows, free text and
+//! names inside namespaces; `tools` says how they become functions and are told as what they were.
+
+mod glance;
+mod item;
+mod read_call;
+mod read_reply;
+mod shell;
+mod tools;
+mod write_call;
+mod write_reply;
+
+use super::chat::Chat;
+use crate::canon::call::Content;
+use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
+use crate::wire::check::count;
+use crate::wire::frame::Frame;
+use crate::wire::json::Json;
+use crate::wire::object::Object;
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// Whose words a call's opaque parts are, see [`Call::family`].
+const WORDS: &str = "responses";
+
+/// The dialect, both ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Responses;
+
+impl Codec for Responses {
+    fn check(&self, request: &Object) -> Result<(), Fault> {
+        read_call::check(request)
+    }
+
+    fn read_call(&self, request: &Object) -> Result<Call, Fault> {
+        read_call::read_call(request)
+    }
+
+    fn confined(&self, call: &Call) -> Result<(), Fault> {
+        confined(call)
+    }
+
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
+        write_reply::answer(answer, head)
+    }
+
+    fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply> {
+        Box::new(write_reply::Writer::new(&head))
+    }
+
+    fn fault_status(&self, fault: &Fault) -> u16 {
+        Chat.fault_status(fault)
+    }
+
+    fn write_fault(&self, fault: &Fault, request_id: &str) -> Bytes {
+        Chat.write_fault(fault, request_id)
+    }
+
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes {
+        write_reply::failed_frame(fault, request_id)
+    }
+
+    fn write_call(&self, call: &Call, to: &Target) -> Result<Written, Fault> {
+        write_call::write_call(call, to)
+    }
+
+    fn read_answer(&self, body: &Bytes) -> Result<Vec<Event>, Fault> {
+        read_reply::answer(body)
+    }
+
+    fn reader(&self) -> Box<dyn ReadReply> {
+        Box::new(read_reply::Reader::default())
+    }
+
+    fn read_fault(&self, body: &[u8]) -> Option<String> {
+        Chat.read_fault(body)
+    }
+
+    fn glance(&self, frame: &Frame) -> Glance {
+        glance::glance(frame)
+    }
+
+    fn glance_answer(&self, answer: &Object) -> Glance {
+        glance::glance_answer(answer)
+    }
+
+    fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {
+        glance::model_span(data)
+    }
+
+    /// This protocol always reports usage.
+    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+        None
+    }
+}
+
+/// What another dialect would have to leave out although the answer depends on it.
+fn confined(call: &Call) -> Result<(), Fault> {
+    let kept = ["previous_response_id", "conversation", "prompt"];
+    for (name, json) in &call.extra {
+        let message = match name.as_str() {
+            name if kept.contains(&name) => format!(
+                "`{name}` refers to something that is kept elsewhere, and Tidegate keeps nothing: send the whole conversation in `input`."
+            ),
+            "background" if json == "true" => {
+                "`background` is not supported for this model: the answer is given to this request or not at all."
+                    .into()
+            }
+            _ => continue,
+        };
+        return Err(Fault::unsupported(name, message));
+    }
+    for part in call.turns.iter().flat_map(|turn| &turn.content) {
+        let inner = if let Content::ToolResult { content, .. } = part { content.as_slice() } else { &[] };
+        for part in std::iter::once(part).chain(inner) {
+            if let Content::Other { kind, .. } = part {
+                let message = format!("`{kind}` in `input` is not supported for this model.");
+                return Err(Fault::unsupported("input", message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Usage as this protocol counts: cache and reasoning inside the totals.
+fn usage(json: Json<'_>) -> Usage {
+    let details = |name: &str, key: &str| count(json.get(name).and_then(|details| details.get(key)));
+    Usage {
+        input: count(json.get("input_tokens")),
+        output: count(json.get("output_tokens")),
+        cache_read: details("input_tokens_details", "cached_tokens"),
+        cache_write: details("input_tokens_details", "cache_write_tokens"),
+        reasoning: details("output_tokens_details", "reasoning_tokens"),
+    }
+}
+
+/// Why a response ended, from its status and what it is made of.
+fn stop_reason(status: &str, why: Option<&str>, calls: bool) -> StopReason {
+    match status {
+        "incomplete" if why == Some("content_filter") => StopReason::Refusal,
+        "incomplete" => StopReason::MaxTokens,
+        _ if calls => StopReason::ToolUse,
+        _ => StopReason::EndTurn,
+    }
+}
+
+/// The type word of an item that calls a tool of the client's.
+fn is_call(kind: &str) -> bool {
+    matches!(kind, "function_call" | "custom_tool_call")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::FaultKind;
+
+    #[test]
+    fn faults_are_openais_before_and_an_event_within() {
+        let fault = Fault::new(FaultKind::BackendBusy, "full");
+        assert_eq!(Responses.fault_status(&Fault { status: Some(529), ..fault.clone() }), 503);
+        assert_eq!(
+            Responses.write_fault(&fault, "r"),
+            br#"{"error":{"message":"full","type":"rate_limit_exceeded","param":null,"code":null}}"#.as_slice()
+        );
+        let frame = Responses.write_fault_frame(&fault, "0-1");
+        let text = std::str::from_utf8(&frame).unwrap();
+        assert!(
+            text.starts_with("event: response.failed\ndata: {\"type\":\"response.failed\"") && text.ends_with("}\n\n"),
+            "{text}"
+        );
+        assert!(text.contains(r#""id":"resp_01""#), "{text}");
+        assert!(text.contains(r#""error":{"code":"rate_limit_exceeded","message":"full"}"#), "{text}");
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_is_refused_by_name() {
+        for (body, param) in [
+            (r#"{"model":"m","previous_response_id":"resp_1","input":"x"}"#, Some("previous_response_id")),
+            (r#"{"model":"m","conversation":"c","input":"x"}"#, Some("conversation")),
+            (r#"{"model":"m","prompt":{"id":"p"}}"#, Some("prompt")),
+            (r#"{"model":"m","background":true,"input":"x"}"#, Some("background")),
+            (r#"{"model":"m","background":false,"store":true,"previous_response_id":null,"input":"x"}"#, None),
+            (r#"{"model":"m","input":[{"type":"item_reference","id":"i"}]}"#, Some("input")),
+            (
+                r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"f"}]}]}"#,
+                Some("input"),
+            ),
+        ] {
+            let call = Responses.read_call(&Object::read(Bytes::from_static(body.as_bytes())).unwrap()).unwrap();
+            let refused = Responses.confined(&call).err();
+            assert_eq!(refused.as_ref().and_then(|fault| fault.param.as_deref()), param, "{body}");
+            assert!(refused.is_none_or(|fault| fault.status() == 400), "{body}");
+        }
+    }
+}

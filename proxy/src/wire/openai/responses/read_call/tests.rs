@@ -1,0 +1,132 @@
+//! Responses requests as calls.
+
+use super::*;
+use bytes::Bytes;
+
+fn read(text: &str) -> Result<Call, Fault> {
+    read_call(&Object::read(Bytes::copy_from_slice(text.as_bytes())).unwrap())
+}
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let cases: &[(&str, &[&str])] = &[
+        ("{}", &["body.model missing", "body.input missing"]),
+        (r#"{"model":"","input":[]}"#, &["body.model string_too_short", "body.input too_short"]),
+        (
+            r#"{"model":"m","input":3,"instructions":[],"store":1,"max_output_tokens":0,"reasoning":{"effort":"much"},"tools":{},"stream":"x"}"#,
+            &[
+                "body.input list_type",
+                "body.instructions string_type",
+                "body.store bool_type",
+                "body.tools list_type",
+                "body.stream bool_type",
+                "body.max_output_tokens greater_than_equal",
+                "body.reasoning.effort literal_error",
+            ],
+        ),
+        (
+            r#"{"model":"m","input":["x",{"a":1},{"role":"tool","content":"x"},{"role":"user"},{"type":"message","content":"x"},{"role":"user","content":[{"type":"input_text"},{"text":"x"},{"type":"input_image","image_url":"data:x"}]},{"type":"function_call","call_id":"c"},{"type":"function_call_output","call_id":"c"}]}"#,
+            &[
+                "body.input.0 dict_type",
+                "body.input.1 union_tag_not_found",
+                "body.input.2.role literal_error",
+                "body.input.3.content missing",
+                "body.input.4.role missing",
+                "body.input.5.content.0.text missing",
+                "body.input.5.content.1 union_tag_not_found",
+                "body.input.5.content.2.image_url value_error",
+                "body.input.6.name missing",
+                "body.input.6.arguments missing",
+                "body.input.7.output missing",
+            ],
+        ),
+        (
+            r#"{"model":"m","input":"x","tools":[1,{"type":"function"},{"type":"namespace","name":"n","tools":[{"type":"custom"}]}],"tool_choice":"maybe","text":{"format":{"type":"json_schema","name":"s"}}}"#,
+            &[
+                "body.tools.0 dict_type",
+                "body.tools.1.name missing",
+                "body.tools.2.tools.0.name missing",
+                "body.tool_choice literal_error",
+                "body.text.format.schema missing",
+            ],
+        ),
+    ];
+    for (text, expect) in cases {
+        let fault = read(text).unwrap_err();
+        let found: Vec<_> =
+            fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
+        assert_eq!(found, *expect, "{text}");
+    }
+}
+
+#[test]
+fn items_in_a_row_are_one_turn() {
+    let call = read(
+        r#"{"model":"m","instructions":"s","input":[{"role":"user","content":"x"},
+        {"type":"reasoning","id":"r","summary":[{"type":"summary_text","text":"a"},{"type":"summary_text","text":"b"}]},
+        {"type":"reasoning","id":"r","summary":[],"encrypted_content":"zz"},
+        {"type":"message","role":"assistant","content":[{"type":"output_text","text":"t","annotations":[]}]},
+        {"type":"function_call","call_id":"1","name":"f","arguments":"{}"},
+        {"type":"custom_tool_call","call_id":"2","name":"p","namespace":"n","input":"a\nb"},
+        {"type":"function_call_output","call_id":"1","output":"one"},
+        {"type":"custom_tool_call_output","call_id":"2","output":[{"type":"input_text","text":"two"}]},
+        {"type":"message","role":"developer","content":"d"}]}"#,
+    )
+    .unwrap();
+    let result = |id: &str, text: &str| Content::ToolResult {
+        id: id.into(),
+        content: vec![Content::Text(text.into())],
+        is_error: false,
+    };
+    let call_of = |id: &str, name: &str, arguments: &str| Content::ToolCall {
+        id: id.into(),
+        name: name.into(),
+        arguments: arguments.into(),
+    };
+    assert_eq!(
+        call.turns,
+        [
+            Turn::text(Role::System, "s"),
+            Turn::text(Role::User, "x"),
+            Turn {
+                role: Role::Assistant,
+                content: vec![
+                    Content::Thinking { text: "a\n\nb".into(), signature: None },
+                    Content::RedactedThinking {
+                        data: r#"{"type":"reasoning","id":"r","summary":[],"encrypted_content":"zz"}"#.into()
+                    },
+                    Content::Text("t".into()),
+                    call_of("1", "f", "{}"),
+                    call_of("2", "n__p", r#"{"input":"a\nb"}"#),
+                ]
+            },
+            Turn { role: Role::User, content: vec![result("1", "one"), result("2", "two")] },
+            Turn::text(Role::Developer, "d"),
+        ]
+    );
+}
+
+#[test]
+fn tools_become_functions_and_what_has_no_form_is_kept_by_name() {
+    let call = read(
+        r#"{"model":"m","input":"x","store":true,"background":false,"include":["a"],"text":{"verbosity":"low"},"reasoning":{"summary":"auto"},"api_base":"u",
+        "tool_choice":{"type":"custom","name":"p"},"tools":[{"type":"custom","name":"p","description":"D","format":{"type":"grammar","syntax":"lark","definition":"start: x"}},
+        {"type":"namespace","name":"n","tools":[{"type":"function","name":"f","parameters":{}}]},{"type":"web_search"}]}"#,
+    )
+    .unwrap();
+    let names: Vec<_> = call.extra.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["include", "text.verbosity", "reasoning.summary"]);
+    assert_eq!(call.tool_choice, Some(ToolChoice::Named("p".into())));
+    let [
+        Tool::Function { name, description, parameters, .. },
+        Tool::Function { name: flat, .. },
+        Tool::Hosted { kind, .. },
+    ] = call.tools.as_slice()
+    else {
+        panic!("{:?}", call.tools)
+    };
+    assert_eq!((name.as_str(), flat.as_str(), kind.as_str()), ("p", "n__f", "web_search"));
+    assert_eq!(description.as_deref(), Some("D\n\n`input` must follow this lark grammar:\nstart: x"));
+    assert!(parameters.as_deref().unwrap().contains("\"input\""));
+    assert!(call.tools_as_sent.is_some());
+}

@@ -1,0 +1,159 @@
+//! Tools of two forms that only this dialect has, as functions and back.
+//!
+//! A *custom* tool takes free text: as a function it has one string, `input`. A *namespace* holds tools whose names are unique
+//! only in it: as functions they bear both names. What a model says to such a function is told to the client as a call of what
+//! it had offered.
+
+use crate::canon::call::Tool;
+use crate::wire::check::{Fields, put_text};
+use crate::wire::json::{Json, validate, write_str};
+use std::borrow::Cow;
+
+/// The arguments of a custom tool as a function.
+const INPUT: &str =
+    r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}"#;
+
+/// The longest name that all servers take.
+const LONGEST: usize = 64;
+
+/// What a flat name stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Named {
+    /// The function's name elsewhere.
+    pub flat: String,
+    /// The tool's own name.
+    pub name: String,
+    /// Where it is that.
+    pub namespace: Option<String>,
+    /// It takes free text.
+    pub custom: bool,
+    /// The tool as the client wrote it.
+    pub json: String,
+}
+
+/// The tools of a request that are called otherwise elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<Named>);
+
+impl Names {
+    /// Reads a list of tools.
+    pub fn read(tools: Json<'_>) -> Self {
+        let mut names = Vec::new();
+        for json in tools.items() {
+            let tool = Fields::of(json);
+            let namespace = tool.text("name").unwrap_or_default();
+            match tool.text("type").as_deref() {
+                Some("custom") => names.extend(named(None, json)),
+                Some("namespace") => {
+                    let inner = tool.get("tools").into_iter().flat_map(Json::items);
+                    names.extend(inner.filter_map(|json| named(Some(&namespace), json)));
+                }
+                _ => {}
+            }
+        }
+        Self(names)
+    }
+
+    /// The same of a text that may be none.
+    pub fn of(tools: Option<&str>) -> Self {
+        tools.and_then(|text| validate(text.as_bytes()).ok()).map(Self::read).unwrap_or_default()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What this name stands for, if it is not just a function's.
+    pub fn find(&self, flat: &str) -> Option<&Named> {
+        self.0.iter().find(|named| named.flat == flat)
+    }
+}
+
+fn named(namespace: Option<&str>, json: Json<'_>) -> Option<Named> {
+    let tool = Fields::of(json);
+    let name = tool.text("name")?.into_owned();
+    Some(Named {
+        flat: flat(namespace, &name).into_owned(),
+        namespace: namespace.map(str::to_owned),
+        custom: tool.text("type").as_deref() == Some("custom"),
+        json: json.raw().to_owned(),
+        name,
+    })
+}
+
+/// The name of a tool where there are no namespaces. One that grows too long ends in a number made of all of it.
+pub(super) fn flat<'n>(namespace: Option<&str>, name: &'n str) -> Cow<'n, str> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) else { return name.into() };
+    let whole = format!("{}__{name}", namespace.trim_end_matches('_'));
+    if whole.len() <= LONGEST {
+        return whole.into();
+    }
+    let mut hash = DefaultHasher::new();
+    whole.hash(&mut hash);
+    let head: String = whole.chars().filter(char::is_ascii).take(LONGEST - 17).collect();
+    format!("{head}_{:016x}", hash.finish()).into()
+}
+
+/// A custom tool as a function. The model is told of a grammar; nothing holds it to one.
+pub(super) fn as_function(flat: String, tool: &Fields<'_>) -> Tool {
+    let mut description = tool.text("description").unwrap_or_default().into_owned();
+    if let Some(format) = tool.get("format").map(Fields::of)
+        && let Some(definition) = format.text("definition")
+    {
+        let syntax = format.text("syntax").unwrap_or_default();
+        description.push_str(&format!("\n\n`input` must follow this {syntax} grammar:\n{definition}"));
+    }
+    let description = Some(description.trim_start().to_owned()).filter(|text| !text.is_empty());
+    Tool::Function { name: flat, description, parameters: Some(INPUT.into()), strict: None }
+}
+
+/// A free text as a function's arguments.
+pub(super) fn as_arguments(input: &str) -> String {
+    let mut out = b"{".to_vec();
+    put_text(&mut out, "input", input);
+    out.push(b'}');
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// A function's arguments as the free text they stand for; what a model wrote otherwise is taken for the text itself.
+pub(super) fn as_input(arguments: &str) -> String {
+    let input = validate(arguments.trim().as_bytes()).ok().and_then(|json| json.get("input")).and_then(Json::as_str);
+    input.map_or_else(|| arguments.to_owned(), Cow::into_owned)
+}
+
+/// A piece of a free text as it stands inside a JSON string.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = Vec::new();
+    write_str(&mut out, text);
+    String::from_utf8(out[1..out.len() - 1].to_vec()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_flat_and_short_and_lead_back() {
+        assert_eq!(flat(None, "f"), "f");
+        assert_eq!(flat(Some("mcp__x"), "f"), "mcp__x__f");
+        assert_eq!(flat(Some("mcp__x__"), "f"), "mcp__x__f");
+        let long = flat(Some(&"n".repeat(60)), "function").into_owned();
+        assert!(long.len() == LONGEST && long != flat(Some(&"n".repeat(60)), "functiom"), "{long}");
+        let tools = r#"[{"type":"function","name":"a"},{"type":"custom","name":"patch"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"a"},{"type":"custom","name":"b"}]}]"#;
+        let names = Names::of(Some(tools));
+        assert_eq!(names.find("a"), None);
+        assert!(names.find("patch").is_some_and(|named| named.custom && named.namespace.is_none()));
+        assert!(names.find("n__a").is_some_and(|named| !named.custom && named.name == "a"));
+        assert!(names.find("n__b").is_some_and(|named| named.custom && named.namespace.as_deref() == Some("n")));
+    }
+
+    #[test]
+    fn free_text_survives_being_arguments() {
+        for text in ["", "*** Begin\n+\"é\"\\ \u{2028}", "{\"input\":1}"] {
+            assert_eq!(as_input(&as_arguments(text)), text);
+            assert_eq!(as_input(&format!("{{\"input\":\"{}\"}}", escaped(text))), text);
+        }
+        assert_eq!(as_input("no JSON"), "no JSON");
+    }
+}

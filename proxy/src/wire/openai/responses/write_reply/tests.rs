@@ -1,0 +1,148 @@
+//! Events as response events.
+
+use super::*;
+use crate::canon::Part;
+use serde_json::json;
+
+const REQUEST: &str = r#"{"model":"m","input":"x","store":true,"instructions":"I","temperature":0.5,"metadata":{"a":"b"},"tools":[{"type":"custom","name":"patch"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}]}"#;
+
+fn head() -> ReplyHead {
+    let request = Bytes::from_static(REQUEST.as_bytes());
+    ReplyHead { id: "1".into(), model: "m".into(), created: 7, input_estimate: 9, request, ..ReplyHead::default() }
+}
+
+fn write(events: &[Event]) -> Vec<serde_json::Value> {
+    let mut writer = Writer::new(&head());
+    let mut out = BytesMut::new();
+    events.iter().for_each(|event| writer.write(event, &mut out));
+    let text = String::from_utf8(out.to_vec()).unwrap();
+    text.split_terminator("\n\n")
+        .enumerate()
+        .map(|(at, frame)| {
+            let (name, data) = frame.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let value: serde_json::Value = serde_json::from_str(data).unwrap();
+            assert_eq!((&value["type"], &value["sequence_number"]), (&json!(name), &json!(at)));
+            value
+        })
+        .collect()
+}
+
+fn said(part: Part, delta: Delta) -> Vec<Event> {
+    vec![Event::Open(part), Event::Delta(delta), Event::Close]
+}
+
+#[test]
+fn items_begin_go_on_and_end() {
+    let tool = |name: &str| Part::ToolCall { id: "i".into(), name: name.into() };
+    let mut events = vec![Event::Start { id: None, model: None }];
+    events.extend(said(Part::Thinking, Delta::Thinking("hm".into())));
+    events.extend(said(Part::Text, Delta::Text("a".into())));
+    events.extend(said(tool("n__f"), Delta::Arguments("{\"x\":1}".into())));
+    events.extend(said(tool("patch"), Delta::Arguments("{\"input\":\"a\\n\\\"b\"}".into())));
+    events.extend([Event::Open(tool("bare")), Event::Close]);
+    events.extend(said(Part::RedactedThinking { data: "z".into() }, Delta::Signature("s".into())));
+    events.push(Event::Usage(Usage { output: Some(5), reasoning: Some(2), ..Usage::default() }));
+    events.push(Event::Stop(StopReason::ToolUse));
+    let frames = write(&events);
+    let names: Vec<_> = frames
+        .iter()
+        .map(|frame| {
+            let at = frame.get("output_index").map(ToString::to_string).unwrap_or_default();
+            format!("{at}{}", frame["type"].as_str().unwrap().trim_start_matches("response"))
+        })
+        .collect();
+    let item = |at: usize, words: &[&str]| -> Vec<String> { words.iter().map(|word| format!("{at}.{word}")).collect() };
+    let arguments =
+        ["output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"];
+    let expect: Vec<String> = [
+        vec![".created".into(), ".in_progress".into()],
+        item(
+            0,
+            &[
+                "output_item.added",
+                "reasoning_summary_part.added",
+                "reasoning_summary_text.delta",
+                "reasoning_summary_text.done",
+                "reasoning_summary_part.done",
+                "output_item.done",
+            ],
+        ),
+        item(
+            1,
+            &[
+                "output_item.added",
+                "content_part.added",
+                "output_text.delta",
+                "output_text.done",
+                "content_part.done",
+                "output_item.done",
+            ],
+        ),
+        item(2, &arguments),
+        item(
+            3,
+            &["output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"],
+        ),
+        item(4, &arguments),
+        vec![".completed".into()],
+    ]
+    .concat();
+    assert_eq!(names, expect);
+    let last = &frames.last().unwrap()["response"];
+    assert_eq!(
+        last["output"],
+        json!([
+            {"id":"rs_1_0","type":"reasoning","summary":[{"type":"summary_text","text":"hm"}]},
+            {"id":"msg_1_1","type":"message","status":"completed","role":"assistant","content":[{"type":"output_text","text":"a","annotations":[],"logprobs":[]}]},
+            {"id":"fc_1_2","type":"function_call","status":"completed","call_id":"i","namespace":"n","name":"f","arguments":"{\"x\":1}"},
+            {"id":"ctc_1_3","type":"custom_tool_call","status":"completed","call_id":"i","name":"patch","input":"a\n\"b"},
+            {"id":"fc_1_4","type":"function_call","status":"completed","call_id":"i","name":"bare","arguments":"{}"},
+        ])
+    );
+    assert_eq!(
+        last["usage"],
+        json!({"input_tokens":9,"input_tokens_details":{"cached_tokens":0},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":2},"total_tokens":14})
+    );
+    for (name, value) in [
+        ("id", json!("resp_1")),
+        ("model", json!("m")),
+        ("status", json!("completed")),
+        ("store", json!(false)),
+        ("instructions", json!("I")),
+        ("temperature", json!(0.5)),
+        ("top_p", json!(null)),
+        ("tool_choice", json!("auto")),
+        ("metadata", json!({"a":"b"})),
+        ("error", json!(null)),
+        ("created_at", json!(7)),
+    ] {
+        assert_eq!(last[name], value, "{name}");
+    }
+    let first = &frames[0]["response"];
+    assert_eq!(
+        (&first["status"], &first["output"], &first["usage"]),
+        (&json!("in_progress"), &json!([]), &json!(null))
+    );
+}
+
+#[test]
+fn ends() {
+    for (stop, name, why) in [
+        (StopReason::EndTurn, "completed", json!(null)),
+        (StopReason::PauseTurn, "completed", json!(null)),
+        (StopReason::MaxTokens, "incomplete", json!({"reason":"max_output_tokens"})),
+        (StopReason::ContextWindow, "incomplete", json!({"reason":"max_output_tokens"})),
+        (StopReason::Refusal, "incomplete", json!({"reason":"content_filter"})),
+    ] {
+        let frames = write(&[Event::Start { id: None, model: None }, Event::Stop(stop)]);
+        let last = frames.last().unwrap();
+        assert_eq!(last["type"], format!("response.{name}"));
+        assert_eq!((&last["response"]["status"], &last["response"]["incomplete_details"]), (&json!(name), &why));
+    }
+    let frames = write(&[Event::Start { id: None, model: None }, Event::Fault(Fault::cut())]);
+    let last = &frames.last().unwrap()["response"];
+    assert_eq!(
+        (&last["status"], &last["error"]["code"], &last["model"]),
+        (&json!("failed"), &json!("server_error"), &json!("m"))
+    );
+}
