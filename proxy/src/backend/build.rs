@@ -71,10 +71,8 @@ impl Backend {
         let dialects = settings.dialects.as_ref().map_or_else(
             || traits.dialects.to_vec(),
             |families| {
-                Dialect::ALL
-                    .into_iter()
-                    .filter(|dialect| families.iter().any(|family| *family == family_of(*dialect)))
-                    .collect()
+                let of = |family| Dialect::ALL.into_iter().filter(move |dialect| family_of(*dialect) == family);
+                families.iter().flat_map(|family| of(*family)).collect()
             },
         );
         if !errors.is_empty() {
@@ -97,5 +95,6 @@ fn family_of(dialect: Dialect) -> Family {
     match dialect {
         Dialect::Chat => Family::Openai,
         Dialect::Messages => Family::Anthropic,
+        Dialect::OllamaChat | Dialect::OllamaGenerate => Family::Ollama,
     }
 }

@@ -26,7 +26,7 @@ pub struct Settings {
     pub urls: Vec<String>,
     /// The gateway's key there.
     pub key: Option<Secret>,
-    /// What it speaks, where the kind's preset is not right.
+    /// What it speaks, where the kind's preset is not right; best first for calls that must be translated.
     pub dialects: Option<Vec<Family>>,
     /// HTTP/2 with prior knowledge (`http://`) or by ALPN (`https://`).
     #[serde(default)]
@@ -55,6 +55,7 @@ pub struct Settings {
 pub enum Family {
     Openai,
     Anthropic,
+    Ollama,
 }
 
 /// Time limits towards a backend. There is no limit on the whole reply: long generations are not failures.

@@ -69,9 +69,10 @@ const VLLM: Traits = Traits {
     ..PLAIN
 };
 const LLAMACPP: Traits = Traits { provider: "llamacpp", continuous_usage: false, ..VLLM };
+// Its own API first: only there can thinking be switched off, and what else its options say be said.
 const OLLAMA: Traits = Traits {
     provider: "ollama",
-    dialects: &[Dialect::Chat],
+    dialects: &[Dialect::OllamaChat, Dialect::OllamaGenerate, Dialect::Chat],
     health: Some("/api/version"),
     system_first: true,
     ..PLAIN
@@ -88,7 +89,7 @@ const ANTHROPIC: Traits = Traits {
 };
 const TIDEGATE: Traits = Traits {
     provider: "tidegate",
-    dialects: &[Dialect::Chat, Dialect::Messages],
+    dialects: &[Dialect::Chat, Dialect::Messages, Dialect::OllamaChat, Dialect::OllamaGenerate],
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),

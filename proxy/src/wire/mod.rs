@@ -10,6 +10,7 @@ pub mod edit;
 pub mod frame;
 pub mod json;
 pub mod object;
+pub mod ollama;
 pub mod openai;
 pub mod reply;
 pub mod request;
@@ -17,7 +18,7 @@ pub mod watch;
 
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::{Bytes, BytesMut};
-use frame::Frame;
+use frame::{Frame, Framing};
 use object::Object;
 use std::ops::Range;
 
@@ -28,17 +29,23 @@ pub enum Dialect {
     Chat,
     /// Anthropic messages.
     Messages,
+    /// Ollama's `/api/chat`.
+    OllamaChat,
+    /// Ollama's `/api/generate`.
+    OllamaGenerate,
 }
 
 impl Dialect {
     /// All of them, for loops over pairs.
-    pub const ALL: [Dialect; 2] = [Dialect::Chat, Dialect::Messages];
+    pub const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Messages, Dialect::OllamaChat, Dialect::OllamaGenerate];
 
     /// Both ends of the protocol.
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Self::Chat => &openai::chat::Chat,
             Self::Messages => &anthropic::Messages,
+            Self::OllamaChat => &ollama::Ollama(ollama::Form::Chat),
+            Self::OllamaGenerate => &ollama::Ollama(ollama::Form::Generate),
         }
     }
 
@@ -47,6 +54,7 @@ impl Dialect {
         match self {
             Self::Chat => "openai",
             Self::Messages => "anthropic",
+            Self::OllamaChat | Self::OllamaGenerate => "ollama",
         }
     }
 
@@ -55,6 +63,8 @@ impl Dialect {
         match self {
             Self::Chat => "/v1/chat/completions",
             Self::Messages => "/v1/messages",
+            Self::OllamaChat => "/api/chat",
+            Self::OllamaGenerate => "/api/generate",
         }
     }
 
@@ -63,7 +73,22 @@ impl Dialect {
         match self {
             Self::Chat => "chat/completions",
             Self::Messages => "messages",
+            Self::OllamaChat => "api/chat",
+            Self::OllamaGenerate => "api/generate",
         }
+    }
+
+    /// How its streams are cut.
+    pub fn framing(self) -> Framing {
+        match self {
+            Self::Chat | Self::Messages => Framing::Events,
+            Self::OllamaChat | Self::OllamaGenerate => Framing::Lines,
+        }
+    }
+
+    /// A request that does not say whether it wants a stream gets one.
+    pub fn streams_by_default(self) -> bool {
+        matches!(self, Self::OllamaChat | Self::OllamaGenerate)
     }
 }
 
@@ -175,6 +200,8 @@ pub struct ReplyHead {
     pub input_estimate: u64,
     /// Add DeepFellow's misspelt usage key beside the right one.
     pub deepfellow: bool,
+    /// The request generates nothing: it only loads a model or puts it out (Ollama's `load`, `unload`).
+    pub loads: Option<&'static str>,
 }
 
 /// What a dialect must know of a backend to write a call for it. Facts of the backend's kind, as data.

@@ -7,14 +7,14 @@ use super::frame::{Frame, Frames};
 use super::object::Object;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
-use crate::canon::{Answer, Event, Fault, FaultKind};
+use crate::canon::{Answer, Event, Fault, FaultKind, StopReason};
 use bytes::{Bytes, BytesMut};
 
 /// One stream on its way from a backend to a client.
 pub struct Pipe {
     frames: Frames,
     way: Way,
-    stopped: bool,
+    stop: Option<StopReason>,
     over: bool,
     /// Somebody looks at the reply on its way.
     watch: Option<Box<Watch>>,
@@ -42,14 +42,14 @@ impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
     pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
         let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage };
-        Self { frames: Frames::default(), way, stopped: false, over: false, watch: None }
+        Self { frames: Frames::of(dialect.framing()), way, stop: None, over: false, watch: None }
     }
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
         let way =
             Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
-        Self { frames: Frames::default(), way, stopped: false, over: false, watch: None }
+        Self { frames: Frames::of(backend.framing()), way, stop: None, over: false, watch: None }
     }
 
     /// Has the events of the reply kept beside its bytes; [`Pipe::watch`] then gives them. `head` is the head of what is
@@ -94,7 +94,7 @@ impl Pipe {
                 passed.bytes = out.freeze();
             }
             // A chat stream has said all it must with its finish reason; messages end with a frame of their own.
-            Way::Alike { dialect: Dialect::Chat, .. } if self.stopped => passed.end = true,
+            Way::Alike { dialect: Dialect::Chat, .. } if self.stop.is_some() => passed.end = true,
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         self.tell_end(&passed);
@@ -131,14 +131,20 @@ impl Pipe {
     fn pass(&mut self, frame: &Frame, see: &mut dyn FnMut(&Glance), run: &mut Run, passed: &mut Passed) {
         match &mut self.way {
             Way::Alike { dialect, rename, hide_usage } => {
-                let glance = dialect.codec().glance(frame);
+                let mut glance = dialect.codec().glance(frame);
+                if glance.stop == Some(StopReason::EndTurn) && self.stop == Some(StopReason::ToolUse) {
+                    // Ollama's last line does not say that there were calls before it.
+                    glance.stop.clone_from(&self.stop);
+                }
                 see(&glance);
                 if let Some(watch) = &mut self.watch {
                     watch.read(frame);
                 }
-                self.stopped |= glance.stop.is_some();
+                if glance.stop.is_some() {
+                    self.stop.clone_from(&glance.stop);
+                }
                 passed.end = glance.end;
-                let unfinished = (glance.end && !self.stopped).then(Fault::cut);
+                let unfinished = (glance.end && self.stop.is_none()).then(Fault::cut);
                 if let Some(fault) = glance.fault.or(unfinished) {
                     passed.end = false;
                     passed.fault = Some(fault);
@@ -225,7 +231,7 @@ pub fn rename_answer(answer: &Object, model: &str) -> Bytes {
 /// # Errors
 /// A line of it is too long. A stream that stops short ends in a fault among the events.
 pub fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
-    let (mut frames, mut reader, mut events) = (Frames::default(), dialect.codec().reader(), Vec::new());
+    let (mut frames, mut reader, mut events) = (Frames::of(dialect.framing()), dialect.codec().reader(), Vec::new());
     frames.feed(text);
     frames.finish();
     while let Some(frame) =
@@ -281,7 +287,7 @@ impl Rename {
             return None;
         }
         if self.prefix.is_empty() || !frame.raw.starts_with(&self.prefix) {
-            let data = frame.data()?;
+            let data = dialect.framing().data(frame)?;
             let span = dialect.codec().model_span(&Bytes::copy_from_slice(&data))?;
             self.idle = data[span.clone()] == self.name[..];
             // Data of several lines was joined: its offsets are not the frame's. No server writes a chunk that way.
