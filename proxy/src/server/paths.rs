@@ -97,8 +97,7 @@ fn ollama(path: &str, method: &Method) -> Path {
 }
 
 /// The path classes of records and metrics: a closed set.
-pub(super) const CLASSES: [&str; 6] =
-    ["chat/completions", "messages", "models", "unknown", "api/chat", "api/generate"];
+pub(super) const CLASSES: [&str; 6] = ["chat/completions", "messages", "models", "unknown", "api/chat", "api/generate"];
 
 /// Which of [`CLASSES`] a path is in.
 pub(super) fn class(path: &Path) -> usize {

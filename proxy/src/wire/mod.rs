@@ -165,6 +165,11 @@ pub trait Codec: Send + Sync {
         false
     }
 
+    /// The times that a whole reply, or the last frame of a stream, tells. Glances have them by themselves.
+    fn times(&self, _last: &[u8]) -> Option<Times> {
+        None
+    }
+
     /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.
     /// `continuous`: the backend can report on every chunk (vLLM's `continuous_usage_stats`).
     fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)>;
@@ -253,4 +258,17 @@ pub struct Glance {
     pub usage_only: bool,
     /// Usage stands on a frame that also carries something else (continuous usage).
     pub usage_beside: bool,
+    /// How long the backend says it took.
+    pub times: Option<Times>,
+}
+
+/// Seconds a backend says it took, where it says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Times {
+    /// For having the model in memory.
+    pub load: Option<f64>,
+    /// For reading the prompt.
+    pub prompt_eval: Option<f64>,
+    /// For generating.
+    pub eval: Option<f64>,
 }

@@ -3,7 +3,7 @@
 //! Both ways of going through share one loop. Where the two sides speak alike, a frame is glanced at for the books and leaves
 //! as the bytes it came in, neighbours of one read in one piece. Where they do not, it is read into events and written anew.
 
-use super::frame::{Frame, Frames};
+use super::frame::{Frame, Frames, Framing};
 use super::object::Object;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
@@ -24,7 +24,7 @@ enum Way {
     /// Same dialect on both sides.
     Alike { dialect: Dialect, rename: Rename, hide_usage: bool },
     /// Through the canon.
-    Across { reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
+    Across { backend: Dialect, reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
 }
 
 /// What came of a read.
@@ -47,8 +47,8 @@ impl Pipe {
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
-        let way =
-            Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
+        let (reader, writer) = (backend.codec().reader(), client.codec().writer(head));
+        let way = Way::Across { backend, reader, writer, events: Vec::new() };
         Self { frames: Frames::of(backend.framing()), way, stop: None, over: false, watch: None }
     }
 
@@ -84,7 +84,7 @@ impl Pipe {
         }
         self.over = true;
         match &mut self.way {
-            Way::Across { reader, writer, events } => {
+            Way::Across { reader, writer, events, .. } => {
                 reader.end(events);
                 let mut out = BytesMut::from(&passed.bytes[..]);
                 match &mut self.watch {
@@ -153,12 +153,21 @@ impl Pipe {
                 if glance.usage_only && *hide_usage {
                     return;
                 }
+                if dialect.framing() == Framing::Lines && !glance.end && !frame.raw.ends_with(b"\n") {
+                    // A piece of a line, which the line that says so would be appended to.
+                    return;
+                }
                 let bare = (glance.usage_beside && *hide_usage).then(|| without_usage(frame)).flatten();
                 let named = rename.apply(*dialect, bare.as_ref().unwrap_or(frame));
                 run.add(named.or(bare.map(|frame| frame.raw)).unwrap_or_else(|| frame.raw.clone()));
             }
-            Way::Across { reader, writer, events } => {
+            Way::Across { backend, reader, writer, events } => {
                 reader.read(frame, events);
+                if matches!(events.last(), Some(Event::Stop(_)))
+                    && let Some(times) = backend.codec().times(&frame.raw)
+                {
+                    see(&Glance { times: Some(times), ..Glance::default() });
+                }
                 if let Some(watch) = &mut self.watch {
                     return see_events(events, see, passed, watch);
                 }

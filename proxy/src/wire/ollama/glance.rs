@@ -3,7 +3,7 @@
 //! A quote inside a JSON string is escaped, so the bytes `"done"` followed by a colon are a key wherever they stand. Arguments
 //! of a call may hold such keys, too; a hit is therefore verified by a real look.
 
-use super::{stop_reason, usage};
+use super::{stop_reason, times, usage};
 use crate::canon::{StopReason, Usage};
 use crate::wire::Glance;
 use crate::wire::check::{Fields, backend_fault};
@@ -60,6 +60,7 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, raw: &[u8]) -> Glance {
         stop: Some(stop_reason(&word, called(raw))),
         usage: Some(counts).filter(|counts| *counts != Usage::default()),
         end: true,
+        times: times(get),
         ..Glance::default()
     }
 }
@@ -103,6 +104,7 @@ fn called(text: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::canon::FaultKind;
+    use crate::wire::Times;
 
     fn of(line: &str) -> Glance {
         glance(&Frame { raw: Bytes::from(format!("{line}\n")) })
@@ -113,10 +115,14 @@ mod tests {
         let token = Glance { token: true, ..Glance::default() };
         let counts = Usage { input: Some(7), output: Some(2), ..Usage::default() };
         let end = Glance { stop: Some(StopReason::EndTurn), end: true, ..Glance::default() };
+        let took = Times { eval: Some(1.5), ..Times::default() };
         let cases: Vec<(&str, Glance)> = vec![
             (r#"{"model":"m","message":{"role":"assistant","content":"x"},"done":false}"#, token.clone()),
             (r#"{"model":"m","message":{"role":"assistant","content":""},"done":false}"#, Glance::default()),
-            (r#"{"model":"m","message":{"role":"assistant","content":"","thinking" : "h"},"done":false}"#, token.clone()),
+            (
+                r#"{"model":"m","message":{"role":"assistant","content":"","thinking" : "h"},"done":false}"#,
+                token.clone(),
+            ),
             (r#"{"model":"m","response":"x","done":false}"#, token.clone()),
             (r#"{"model":"m","response":"\"done\":true","done" : false}"#, token.clone()),
             (
@@ -125,8 +131,8 @@ mod tests {
             ),
             (r#"{"model":"m","message":{"content":""},"done":true}"#, end.clone()),
             (
-                r#"{"model":"m","message":{"content":""},"done_reason":"length","done": true,"prompt_eval_count":7,"eval_count":2}"#,
-                Glance { stop: Some(StopReason::MaxTokens), usage: Some(counts), ..end.clone() },
+                r#"{"model":"m","message":{"content":""},"done_reason":"length","done": true,"prompt_eval_count":7,"eval_count":2,"eval_duration":1500000000}"#,
+                Glance { stop: Some(StopReason::MaxTokens), usage: Some(counts), times: Some(took), ..end.clone() },
             ),
             (
                 r#"{"model":"m","message":{"content":"","tool_calls":[{"function":{"name":"f","arguments":{}}}]},"done":true}"#,

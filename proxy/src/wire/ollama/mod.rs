@@ -15,7 +15,7 @@ use super::check::{count, message, put_text};
 use super::frame::Frame;
 use super::json::{self, Json};
 use super::object::Object;
-use super::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use super::{Codec, Glance, ReadReply, ReplyHead, Target, Times, WriteReply, Written};
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::Bytes;
 use std::ops::Range;
@@ -99,6 +99,11 @@ impl Codec for Ollama {
         glance::model_span(data)
     }
 
+    fn times(&self, last: &[u8]) -> Option<Times> {
+        let last = json::validate(last).ok()?;
+        times(|name| last.get(name))
+    }
+
     /// This protocol always reports usage.
     fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>)> {
         None
@@ -126,6 +131,14 @@ pub(super) fn load_word(form: Form, request: &Object) -> Option<&'static str> {
 /// Counts of a last line.
 fn usage<'a>(get: impl Fn(&str) -> Option<Json<'a>>) -> Usage {
     Usage { input: count(get("prompt_eval_count")), output: count(get("eval_count")), ..Usage::default() }
+}
+
+/// Durations of a last line: nanoseconds there.
+fn times<'a>(get: impl Fn(&str) -> Option<Json<'a>>) -> Option<Times> {
+    let seconds = |name| count(get(name)).map(|nanos| nanos as f64 / 1e9);
+    let (load, prompt_eval, eval) =
+        (seconds("load_duration"), seconds("prompt_eval_duration"), seconds("eval_duration"));
+    Some(Times { load, prompt_eval, eval }).filter(|times| *times != Times::default())
 }
 
 /// `done_reason` in the canon's words. `length` wins over everything; a plain stop after calls means the calls.

@@ -102,7 +102,12 @@ fn think(check: &mut Check, request: &Object) -> Option<Thinking> {
         return Some(if on { Thinking::Adaptive } else { Thinking::Off });
     }
     if json.kind() != Kind::String {
-        check.wrong(&BODY.key("think"), "bool_type", "Input should be a boolean or one of 'low', 'medium', 'high'", Some(json));
+        check.wrong(
+            &BODY.key("think"),
+            "bool_type",
+            "Input should be a boolean or one of 'low', 'medium', 'high'",
+            Some(json),
+        );
         return None;
     }
     check.word(&BODY, request, "think", &["low", "medium", "high", "max"]).map(|word| match word {
@@ -120,9 +125,7 @@ fn format(check: &mut Check, request: &Object) -> Option<Format> {
             let name = "response".to_owned();
             Some(Format::Schema { json: format!(r#"{{"name":"{name}","schema":{}}}"#, json.raw()), name })
         }
-        Kind::String => {
-            (check.word(&BODY, request, "format", &["json", ""]) == Some("json")).then_some(Format::Json)
-        }
+        Kind::String => (check.word(&BODY, request, "format", &["json", ""]) == Some("json")).then_some(Format::Json),
         _ => {
             check.wrong(&BODY.key("format"), "literal_error", "Input should be 'json' or a JSON schema", Some(json));
             None
@@ -170,7 +173,9 @@ impl Turns<'_> {
             self.check.wrong(&at.key("role"), "missing", "Field required", Some(json));
             return;
         }
-        let Some(role) = self.check.word(at, &message, "role", &["system", "user", "assistant", "tool"]) else { return };
+        let Some(role) = self.check.word(at, &message, "role", &["system", "user", "assistant", "tool"]) else {
+            return;
+        };
         let known = ["role", "content", "images", "thinking", "tool_calls", "tool_name", "name", "tool_call_id"];
         for (name, json) in message.beyond(&known) {
             lose(&mut self.call.extra, format!("messages.{name}"), json);

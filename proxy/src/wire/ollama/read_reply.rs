@@ -161,10 +161,8 @@ impl ReadReply for Reader {
             Ok(json) if json.kind() == Kind::Object => self.line(json, out),
             // The last line of a cut connection may be a piece of one.
             _ if !frame.raw.ends_with(b"\n") => self.fail(Fault::cut(), out),
-            _ => self.fail(
-                Fault::new(FaultKind::BackendError, "The backend sent a line that is not a JSON object."),
-                out,
-            ),
+            _ => self
+                .fail(Fault::new(FaultKind::BackendError, "The backend sent a line that is not a JSON object."), out),
         }
     }
 

@@ -255,7 +255,10 @@ impl<'c> Writer<'c> {
         let any = spoken.peek().is_some();
         for (at, turn) in spoken.enumerate() {
             if turn.role != Role::User || at > 0 {
-                return Err(Fault::unsupported("messages", "A conversation of several turns cannot be sent as one prompt."));
+                return Err(Fault::unsupported(
+                    "messages",
+                    "A conversation of several turns cannot be sent as one prompt.",
+                ));
             }
             for part in &turn.content {
                 if let Some(other) = said.take(part)? {
@@ -386,5 +389,8 @@ fn refuse(content: &Content, place: &str) -> Fault {
         Content::ToolResult { .. } => "tool_result",
         Content::Other { kind, .. } => kind,
     };
-    Fault::unsupported("messages", format!("A content part of type `{kind}` cannot be sent to this model inside {place}."))
+    Fault::unsupported(
+        "messages",
+        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
+    )
 }

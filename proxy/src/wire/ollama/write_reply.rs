@@ -11,6 +11,7 @@ use crate::wire::check::{arguments_object, key, put_raw, put_some, put_text};
 use crate::wire::json::write_str;
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Writes one stream.
@@ -81,7 +82,7 @@ impl WriteReply for Writer {
             Event::Close => {
                 if let Some((id, name)) = self.call.take() {
                     let mut call = Vec::new();
-                    put_call(&mut call, &id, &name, arguments(&self.arguments));
+                    put_call(&mut call, &id, &name, &arguments(&self.arguments));
                     self.line(out, "", |out| {
                         out.extend_from_slice(b",\"tool_calls\":[");
                         out.extend_from_slice(&call);
@@ -97,9 +98,11 @@ impl WriteReply for Writer {
     }
 }
 
-/// A call cut short by the token limit has no object to show.
-fn arguments(text: &str) -> &str {
-    arguments_object(text).unwrap_or("{}")
+/// A call cut short by the token limit has no object to show. Ends of lines between its members, all there can be, would be
+/// ends of lines here.
+fn arguments(text: &str) -> Cow<'_, str> {
+    let object = arguments_object(text).unwrap_or("{}");
+    if object.contains(['\n', '\r']) { object.replace(['\n', '\r'], " ").into() } else { object.into() }
 }
 
 /// `{"model":…,"created_at":…`
@@ -134,7 +137,7 @@ pub(super) fn answer(form: Form, answer: &Answer, head: &ReplyHead) -> Bytes {
         match &piece.part {
             Part::Text | Part::Refusal => text.push_str(&piece.text),
             Part::Thinking => thought.push_str(&piece.text),
-            Part::ToolCall { id, name } => put_call(&mut calls, id, name, arguments(&piece.text)),
+            Part::ToolCall { id, name } => put_call(&mut calls, id, name, &arguments(&piece.text)),
             Part::RedactedThinking { .. } | Part::Other { .. } => {}
         }
     }
@@ -188,7 +191,7 @@ mod tests {
             Event::Close,
             Event::Open(Part::ToolCall { id: "i".into(), name: "f".into() }),
             Event::Delta(Delta::Arguments("{\"n\":".into())),
-            Event::Delta(Delta::Arguments("12345678901234567890}".into())),
+            Event::Delta(Delta::Arguments("\n12345678901234567890}".into())),
             Event::Close,
             Event::Open(Part::ToolCall { id: "j".into(), name: "g".into() }),
             Event::Close,
@@ -206,7 +209,7 @@ mod tests {
             format!(
                 "~{said}\",\"thinking\":\"h\"}},\"done\":false}}\n\
                  ~{said}a\\\"\"}},\"done\":false}}\n\
-                 ~{said}\",\"tool_calls\":[{{\"id\":\"i\",\"function\":{{\"name\":\"f\",\"arguments\":{{\"n\":12345678901234567890}}}}}}]}},\"done\":false}}\n\
+                 ~{said}\",\"tool_calls\":[{{\"id\":\"i\",\"function\":{{\"name\":\"f\",\"arguments\":{{\"n\": 12345678901234567890}}}}}}]}},\"done\":false}}\n\
                  ~{said}\",\"tool_calls\":[{{\"id\":\"j\",\"function\":{{\"name\":\"g\",\"arguments\":{{}}}}}}]}},\"done\":false}}\n\
                  ~{said}\"}},{end}"
             )
