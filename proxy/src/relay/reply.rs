@@ -104,7 +104,7 @@ pub(super) async fn whole_answer(sent: Sent, tab: &mut Tab) -> Result<Answer, Fa
         let events = match reply {
             Reply::Http(response, mut body) => {
                 let text = collect(&mut body).await?;
-                read_whole(outgoing.dialect, text, is_stream(&response))?
+                read_whole(outgoing.dialect, text, is_stream(&response, outgoing.dialect))?
             }
             Reply::Events(mut events) => {
                 let mut all = Vec::new();

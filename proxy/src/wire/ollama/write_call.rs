@@ -394,3 +394,6 @@ fn refuse(content: &Content, place: &str) -> Fault {
         format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
     )
 }
+
+#[cfg(test)]
+mod tests;
