@@ -44,7 +44,7 @@ pub struct Call {
     pub stream_usage: bool,
     /// The end user as the client names them (`user`, `metadata.user_id`).
     pub user: Option<String>,
-    /// The family whose words `extra`, `Content::Other` and `Tool::Hosted` are (`openai`, `anthropic`): they may go back to it.
+    /// The family whose words `extra`, `Content::Other` and `Tool::Hosted` are (`openai`, `anthropic`, `ollama`): they may go back to it.
     pub family: &'static str,
     /// Fields of the client's dialect without a canonical form: name and raw JSON. Dropped, and said so, when translating.
     pub extra: Vec<(String, String)>,
