@@ -13,7 +13,7 @@ mod way;
 
 pub use body::Body;
 pub use head::{fault_response, plain_response};
-pub use models::{list_models, show_model};
+pub use models::{list_models, list_running, show_model, tell_of_model};
 pub use party::ending;
 
 use crate::backend::Backends;
@@ -91,7 +91,7 @@ pub async fn relay(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
 async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::Begun, Fault> {
     let headers = &asked.head.headers;
     let caller = admit(now, headers, tab)?;
-    let body = intake::read(headers, asked.body, now.limits).await?;
+    let body = intake::read(headers, asked.body, asked.dialect, now.limits).await?;
     let arrived = Instant::now();
     let request = Request::read(asked.dialect, body)?;
     tab.asked(&request.model, request.stream, request.user());

@@ -4,7 +4,6 @@ use super::config::Settings;
 use super::endpoint::Endpoint;
 use super::{Backend, Kept, Kind, trust};
 use crate::canon::header::X_API_KEY;
-use crate::wire::Dialect;
 use ::http::{HeaderValue, header};
 use std::sync::Arc;
 
@@ -70,12 +69,7 @@ impl Backend {
         });
         let dialects = settings.dialects.as_ref().map_or_else(
             || traits.dialects.to_vec(),
-            |spoken| {
-                Dialect::ALL
-                    .into_iter()
-                    .filter(|dialect| spoken.iter().any(|word| word.dialect() == *dialect))
-                    .collect()
-            },
+            |spoken| spoken.iter().flat_map(|word| word.dialects()).copied().collect(),
         );
         if !errors.is_empty() {
             return Err(errors.into_iter().map(|(key, error)| (format!("backends.{name}{key}"), error)).collect());

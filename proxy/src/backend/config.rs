@@ -27,7 +27,7 @@ pub struct Settings {
     pub urls: Vec<String>,
     /// The gateway's key there.
     pub key: Option<Secret>,
-    /// What it speaks, where the kind's preset is not right.
+    /// What it speaks, where the kind's preset is not right; best first for calls that must be translated.
     pub dialects: Option<Vec<Speaks>>,
     /// HTTP/2 with prior knowledge (`http://`) or by ALPN (`https://`).
     #[serde(default)]
@@ -65,16 +65,19 @@ pub enum Speaks {
     Responses,
     /// OpenAI's completions, the legacy protocol.
     Completions,
+    /// Ollama's own: chat and generate.
+    Ollama,
 }
 
 impl Speaks {
-    /// The dialect of this name.
-    pub fn dialect(self) -> Dialect {
+    /// The dialects of this name.
+    pub fn dialects(self) -> &'static [Dialect] {
         match self {
-            Self::Chat | Self::Openai => Dialect::Chat,
-            Self::Messages | Self::Anthropic => Dialect::Messages,
-            Self::Responses => Dialect::Responses,
-            Self::Completions => Dialect::Completions,
+            Self::Chat | Self::Openai => &[Dialect::Chat],
+            Self::Messages | Self::Anthropic => &[Dialect::Messages],
+            Self::Responses => &[Dialect::Responses],
+            Self::Completions => &[Dialect::Completions],
+            Self::Ollama => &[Dialect::OllamaChat, Dialect::OllamaGenerate],
         }
     }
 }

@@ -163,12 +163,12 @@ mod here {
         let (min_p, repetition) = (extra(&["min_p"]), extra(&["repetition_penalty", "repeat_penalty"]));
         let known = ["min_p", "repetition_penalty", "repeat_penalty"];
         dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(&name.as_str())));
-        // The chat template reads messages as OpenAI writes them: that dialect says them.
-        let plain = Call { tools: Vec::new(), tool_choice: None, thinking: None, extra: Vec::new(), ..call.clone() };
+        // The chat template reads messages as OpenAI writes them: that dialect says them, and refuses what cannot be dropped.
+        let plain = Call { tools: Vec::new(), tool_choice: None, thinking: None, ..call.clone() };
         let written = Dialect::Chat.codec().write_call(&plain, target)?;
         let mut body: serde_json::Value = serde_json::from_slice(&written.body)
             .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
-        dropped.extend(written.dropped);
+        dropped.extend(written.dropped.into_iter().filter(|name| !call.extra.iter().any(|(extra, _)| extra == name)));
         let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
         let count = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
         Ok(Job {

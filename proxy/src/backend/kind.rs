@@ -74,9 +74,10 @@ const LLAMACPP: Traits = Traits {
     continuous_usage: false,
     ..VLLM
 };
+// Its own API first: only there can thinking be switched off, and what else its options say be said.
 const OLLAMA: Traits = Traits {
     provider: "ollama",
-    dialects: &[Dialect::Chat, Dialect::Completions],
+    dialects: &[Dialect::OllamaChat, Dialect::OllamaGenerate, Dialect::Chat, Dialect::Completions],
     health: Some("/api/version"),
     system_first: true,
     ..PLAIN
@@ -99,7 +100,7 @@ const ANTHROPIC: Traits = Traits {
 };
 const TIDEGATE: Traits = Traits {
     provider: "tidegate",
-    dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions],
+    dialects: &Dialect::ALL,
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),

@@ -22,10 +22,10 @@ pub use kept::Kept;
 pub use kind::{Kind, Traits};
 
 use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
-use crate::canon::{Event, Fault, FaultKind, Route, Secret};
+use crate::canon::{Event, Fault, FaultKind, Route, Secret, StopReason, Usage};
 use crate::trust;
-use crate::wire::Dialect;
 use crate::wire::request::{Outgoing, Request};
+use crate::wire::{Dialect, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use endpoint::Address;
 use http_body_util::Full;
@@ -220,6 +220,7 @@ impl Backends {
             }));
             let began = Instant::now();
             let answer = match (&backend.local, candidate.endpoint) {
+                _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target).inspect(|_| note(Step::Handed)),
                 (None, Some(endpoint)) => match request.write(&backend.dialects, &target) {
                     Ok(outgoing) => {
@@ -256,6 +257,21 @@ impl Backends {
         fault.exhausted = candidates.len() > 1;
         Err(fault)
     }
+}
+
+/// What a backend would answer that is always ready: no text, no tokens.
+fn nothing_to_do() -> (Outgoing, Reply) {
+    let events = [
+        Event::Start { id: None, model: None },
+        Event::Usage(Usage { input: Some(0), output: Some(0), ..Usage::default() }),
+        Event::Stop(StopReason::EndTurn),
+    ];
+    let (sender, receiver) = tokio::sync::mpsc::channel(events.len());
+    for event in events {
+        // There is room for all of them.
+        let _ = sender.try_send(event);
+    }
+    (Outgoing { dialect: Dialect::Chat, written: Written::default(), hide_usage: false }, Reply::Events(receiver))
 }
 
 /// Drops what this thread keeps for backends that no configuration names any more.

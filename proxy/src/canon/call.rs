@@ -47,8 +47,8 @@ pub struct Call {
     pub stream_usage: bool,
     /// The end user as the client names them (`user`, `metadata.user_id`).
     pub user: Option<String>,
-    /// Whose words `extra`, `Content::Other` and `Tool::Hosted` are (`openai`: chat, `anthropic`, `responses`, `completions`):
-    /// they may go back to it.
+    /// Whose words `extra`, `Content::Other` and `Tool::Hosted` are (`openai`: chat, `anthropic`, `responses`, `completions`,
+    /// `ollama`): they may go back to it.
     pub family: &'static str,
     /// Fields of the client's dialect without a canonical form: name and raw JSON. Dropped, and said so, when translating.
     pub extra: Vec<(String, String)>,

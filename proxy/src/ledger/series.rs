@@ -5,6 +5,7 @@
 
 use super::journal::Journal;
 use crate::canon::{Outcome, Record};
+use crate::wire::Times;
 use foldhash::HashMap;
 use prometheus::core::Collector;
 use prometheus::{
@@ -50,6 +51,8 @@ pub(super) struct Series {
     duration: HistogramVec,
     first_token: HistogramVec,
     per_token: HistogramVec,
+    /// Load, prompt evaluation, evaluation.
+    backend_times: [HistogramVec; 3],
 }
 
 /// Where a record is counted, in words from closed sets.
@@ -164,6 +167,14 @@ impl Series {
                 &PER_TOKEN,
                 &gen_ai("error_type"),
             )?,
+            backend_times: {
+                let times = |name: &str, help: &str| histogram(name, help, &FIRST_TOKEN, &["backend", "model"]);
+                [
+                    times("tidegate_backend_load_seconds", "Having the model in memory, as the backend tells.")?,
+                    times("tidegate_backend_prompt_eval_seconds", "Reading the prompt, as the backend tells.")?,
+                    times("tidegate_backend_eval_seconds", "Generating, as the backend tells.")?,
+                ]
+            },
         })
     }
 
@@ -209,6 +220,15 @@ impl Series {
         }
     }
 
+    /// Keeps what a backend says it took for a record.
+    pub(super) fn took(&self, record: &Record, labels: &Labels, times: &Times) {
+        for (family, time) in self.backend_times.iter().zip([times.load, times.prompt_eval, times.eval]) {
+            if let Some(time) = time {
+                family.with_label_values(&[&*record.backend, &*labels.route]).observe(time);
+            }
+        }
+    }
+
     /// Brings the journal's own figures up to date.
     pub(super) fn follow(&self, journal: &Journal) {
         self.pending.set(journal.pending() as i64);
@@ -248,7 +268,11 @@ impl Series {
     fn resolve(&self, record: &Record, labels: &Labels) -> Handles {
         let (organization, project, endpoint, route, backend) =
             (&*record.organization, &*record.project, &*record.endpoint, &*labels.route, &*record.backend);
-        let operation = if endpoint.starts_with("chat") || endpoint == "messages" { "chat" } else { endpoint };
+        let operation = match endpoint {
+            "chat/completions" | "messages" | "api/chat" => "chat",
+            "api/generate" => "text_completion",
+            other => other,
+        };
         let gen_ai = |last: &'static str| [operation, labels.provider, route, route, route, last];
         Handles {
             _labels: [

@@ -6,7 +6,7 @@
 use super::Ledger;
 use super::series::Labels;
 use crate::canon::{Caller, Fault, Outcome, Record, Route, Usage, UsageSource};
-use crate::wire::Glance;
+use crate::wire::{Glance, Times};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,6 +37,8 @@ pub struct Tab {
     started: Instant,
     /// What the gateway itself took so far.
     busy: Duration,
+    /// What the backend says it took.
+    times: Option<Times>,
     closed: bool,
     at_close: Option<Rc<dyn AtClose>>,
 }
@@ -71,6 +73,7 @@ impl Ledger {
             input_estimate: None,
             started: Instant::now(),
             busy: Duration::ZERO,
+            times: None,
             closed: false,
             at_close: None,
         }
@@ -207,6 +210,9 @@ impl Tab {
                 self.reported_at = self.pieces;
             }
         }
+        if glance.times.is_some() {
+            self.times = glance.times;
+        }
         if let Some(stop) = &glance.stop {
             self.record.stop_reason = Some(word(stop.as_str()));
         }
@@ -272,6 +278,9 @@ impl Tab {
             self.record.tags = somebody.tags();
         }
         self.ledger.series.count(&self.record, &self.labels);
+        if let Some(times) = &self.times {
+            self.ledger.series.took(&self.record, &self.labels, times);
+        }
         tracing::info!(
             request_id = self.record.request_id,
             organization = &*self.record.organization,

@@ -2,6 +2,7 @@
 
 use super::Limits;
 use crate::canon::{Fault, FaultKind};
+use crate::wire::Dialect;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, header};
@@ -14,8 +15,16 @@ use std::io::Read;
 ///
 /// # Errors
 /// 415 for a type or encoding we do not read, 413 as soon as it is known to be too large, 408 for a client that stops sending.
-pub(super) async fn read(headers: &HeaderMap, mut body: Incoming, limits: Limits) -> Result<Bytes, Fault> {
-    check_type(headers)?;
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: Incoming,
+    dialect: Dialect,
+    limits: Limits,
+) -> Result<Bytes, Fault> {
+    // Ollama takes JSON of any type, and its documentation's own examples (curl -d) say it is a form.
+    if !matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate) {
+        check_type(headers)?;
+    }
     let declared = body.size_hint().lower();
     if declared > limits.body as u64 {
         return Err(too_large(limits));

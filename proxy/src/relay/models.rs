@@ -1,9 +1,12 @@
-//! `GET /v1/models`: what a caller may use, in the shape it expects.
+//! `GET /v1/models`, `GET /api/tags` and their like: what a caller may use, in the shape it expects.
 
-use super::{Body, Rooms, admit, head, open_tab, plain_response, refuse};
+use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse};
 use crate::canon::Fault;
 use crate::gate::Admitted;
-use crate::wire::{Dialect, anthropic, openai};
+use crate::ledger::Tab;
+use crate::wire::json::Json;
+use crate::wire::object::Object;
+use crate::wire::{Dialect, anthropic, ollama, openai};
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
@@ -16,18 +19,45 @@ pub fn list_models(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: 
         Ok(match dialect {
             Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write_list(&names),
             Dialect::Messages => anthropic::models::write_list(&names),
+            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&names),
         })
     })
 }
 
 /// One model, by a name that may hold slashes and colons.
 pub fn show_model(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>, id: &str) -> Response<Body> {
-    answer(now, asked, dialect, endpoint, |caller| {
-        now.routes.pick(id).ok().filter(|_| caller.may_use(id)).ok_or_else(|| Fault::model_not_found(id))?;
-        Ok(match dialect {
-            Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(id),
-            Dialect::Messages => anthropic::models::write(id),
-        })
+    answer(now, asked, dialect, endpoint, |caller| one(now, caller, dialect, id))
+}
+
+/// `POST /api/show`: one model, named in a body.
+pub async fn tell_of_model(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
+    let Asked { head, body, dialect, endpoint } = asked;
+    let mut tab = open_tab(&now, &head.headers, dialect, &endpoint);
+    let told = async {
+        let caller = admit(&now, &head.headers, &mut tab)?;
+        let body = intake::read(&head.headers, body, dialect, now.limits).await?;
+        let object = Object::read(body).map_err(|_| Fault::invalid("The request body must be a JSON object."))?;
+        // Older clients say `name`.
+        let name = ["model", "name"].iter().find_map(|key| object.get(key).and_then(Json::as_str));
+        let name = name.filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| Fault::invalid("model is required").with_param("model"))?;
+        one(&now, &caller, dialect, &name)
+    };
+    let told = told.await;
+    finish(told, dialect, tab)
+}
+
+/// `GET /api/ps`.
+pub fn list_running(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>) -> Response<Body> {
+    answer(now, asked, dialect, endpoint, |_| Ok(ollama::models::write_running()))
+}
+
+fn one(now: &Rooms, caller: &Admitted, dialect: Dialect, id: &str) -> Result<Bytes, Fault> {
+    now.routes.pick(id).ok().filter(|_| caller.may_use(id)).ok_or_else(|| Fault::model_not_found(id))?;
+    Ok(match dialect {
+        Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(id),
+        Dialect::Messages => anthropic::models::write(id),
+        Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write(),
     })
 }
 
@@ -40,6 +70,10 @@ fn answer(
 ) -> Response<Body> {
     let mut tab = open_tab(now, &asked.headers, dialect, endpoint);
     let written = admit(now, &asked.headers, &mut tab).and_then(|caller| write(&caller));
+    finish(written, dialect, tab)
+}
+
+fn finish(written: Result<Bytes, Fault>, dialect: Dialect, mut tab: Tab) -> Response<Body> {
     match written {
         Ok(bytes) => {
             let mut response = plain_response(200, "application/json", bytes);

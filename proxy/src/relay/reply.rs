@@ -47,10 +47,10 @@ pub(super) async fn begin(
     let watching = party.filter(|party| party.watches());
     let Sent { outgoing, reply, backend, .. } = sent;
     let verbatim = outgoing.dialect == request.dialect && !request.stream && watching.is_none();
-    let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response));
+    let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response, outgoing.dialect));
     let head = if verbatim { ReplyHead::default() } else { reply_head(now, &request, tab) };
     let way = match reply {
-        Reply::Http(response, body) if request.stream && is_stream(&response) => {
+        Reply::Http(response, body) if request.stream && is_stream(&response, outgoing.dialect) => {
             let mut pipe = if outgoing.dialect == request.dialect {
                 Pipe::alike(request.dialect, &request.asked, outgoing.hide_usage)
             } else {
@@ -62,7 +62,7 @@ pub(super) async fn begin(
             Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), backend)
         }
         Reply::Http(response, mut body) => {
-            let began = is_stream(&response);
+            let began = is_stream(&response, outgoing.dialect);
             let text = collect(&mut body).await?;
             let arrived = Instant::now();
             let whole = whole(&request, &outgoing, head, text, began, watching, tab).await;
@@ -104,7 +104,7 @@ pub(super) async fn whole_answer(sent: Sent, tab: &mut Tab) -> Result<Answer, Fa
         let events = match reply {
             Reply::Http(response, mut body) => {
                 let text = collect(&mut body).await?;
-                read_whole(outgoing.dialect, text, is_stream(&response))?
+                read_whole(outgoing.dialect, text, is_stream(&response, outgoing.dialect))?
             }
             Reply::Events(mut events) => {
                 let mut all = Vec::new();
@@ -154,7 +154,7 @@ impl Begun {
         head::name_list(headers, "x-tidegate-adjusted", &self.outgoing.written.adjusted);
         tab.answered(200);
         if self.stream {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.dialect.framing().content_type()));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             // nginx in front of us would hold the stream back otherwise.
             headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -189,6 +189,9 @@ async fn whole(
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
     if outgoing.dialect != request.dialect || streamed || request.stream {
+        if let Some(times) = backend.times(&text) {
+            tab.see(&Glance { times: Some(times), ..Glance::default() });
+        }
         let events = read_whole(outgoing.dialect, text, streamed)?;
         book(&events, tab)?;
         return write(request, head, seen(watching, events).await?);
@@ -282,8 +285,9 @@ async fn collect(body: &mut http::Body) -> Result<Bytes, Fault> {
     Ok(if joined.is_empty() { whole } else { joined.freeze() })
 }
 
-fn is_stream(response: &Response<()>) -> bool {
-    response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+fn is_stream(response: &Response<()>, dialect: Dialect) -> bool {
+    let stream = dialect.framing().content_type().as_bytes();
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(stream))
 }
 
 /// What a reply of ours says at its head.
@@ -296,5 +300,6 @@ fn reply_head(now: &Rooms, request: &Request, tab: &Tab) -> ReplyHead {
         input_estimate: tab.input_estimate(),
         deepfellow: now.deepfellow,
         request: request.body().clone(),
+        loads: request.loads(),
     }
 }

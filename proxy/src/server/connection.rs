@@ -7,12 +7,13 @@ use super::paths::{Path, endpoint, read};
 use super::timer::OneTimer;
 use crate::canon::{Fault, FaultKind};
 use crate::relay::{
-    Asked, Body, Limits, Rooms, fault_response, list_models, open_tab, plain_response, refuse, relay, show_model,
+    Asked, Body, Limits, Rooms, fault_response, list_models, list_running, open_tab, plain_response, refuse, relay,
+    show_model, tell_of_model,
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,6 +32,8 @@ use tower::ServiceBuilder;
 const BUFFER: usize = 64 << 10;
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The version of Ollama's API that is spoken: its clients ask before they use what older ones lack.
+const OLLAMA_VERSION: &str = concat!("{\"version\":\"0.12.11\",\"tidegate\":\"", env!("CARGO_PKG_VERSION"), "\"}");
 /// For error events and buffers on their way when the gateway stops.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -193,13 +196,15 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
         Path::Generate(dialect) => relay(now, Asked { head, body, dialect, endpoint }).await,
         Path::Models(dialect) => list_models(&now, &head, dialect, &endpoint),
         Path::Model(dialect, id) => show_model(&now, &head, dialect, &endpoint, &id),
-        Path::Root => plain_response(
-            200,
-            "application/json",
-            Bytes::from_static(
-                concat!("{\"name\":\"tidegate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").as_bytes(),
-            ),
-        ),
+        Path::Tell(dialect) => tell_of_model(now, Asked { head, body, dialect, endpoint }).await,
+        Path::Running(dialect) => list_running(&now, &head, dialect, &endpoint),
+        Path::Root => root(&head.headers),
+        Path::Version => plain_response(200, "application/json", Bytes::from_static(OLLAMA_VERSION.as_bytes())),
+        Path::Withheld(dialect) => {
+            let message = "The models of this gateway are its operator's: its API cannot pull, push, create, copy or delete them.";
+            let fault = Fault::new(FaultKind::Forbidden, message);
+            refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint))
+        }
         Path::Method(dialect, allowed) => {
             let fault = Fault::new(FaultKind::Method, format!("This path takes {allowed}, not {}.", head.method));
             let mut response = refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint));
@@ -210,7 +215,7 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
             let fault = Fault::new(
                 FaultKind::PathNotFound,
                 format!(
-                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, responses, completions, models.",
+                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, responses, completions, models; and Ollama's below /api: chat, generate, tags, show, ps, version.",
                     head.method,
                     head.uri.path()
                 ),
@@ -218,6 +223,16 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
             refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint))
         }
     }
+}
+
+/// What stands at `/`. Some of Ollama's clients compare it with the sentence Ollama answers; who asks for JSON gets ours.
+fn root(headers: &HeaderMap) -> Response<Body> {
+    let accept = headers.get(header::ACCEPT).map_or(b"".as_slice(), |value| value.as_bytes());
+    if memchr::memmem::find(accept, b"application/json").is_none() {
+        return plain_response(200, "text/plain; charset=utf-8", Bytes::from_static(b"Ollama is running"));
+    }
+    let name = concat!("{\"name\":\"tidegate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n");
+    plain_response(200, "application/json", Bytes::from_static(name.as_bytes()))
 }
 
 impl Limits {

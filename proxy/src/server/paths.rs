@@ -14,8 +14,16 @@ pub(super) enum Path {
     Models(Dialect),
     /// Show one model.
     Model(Dialect, String),
+    /// Tell of the model that the body names.
+    Tell(Dialect),
+    /// The models that are in memory.
+    Running(Dialect),
     /// The root, which clients probe.
     Root,
+    /// Ollama's version, which its clients probe.
+    Version,
+    /// Ollama's verbs that change models, which nobody may use here.
+    Withheld(Dialect),
     /// A known path with another method; the methods it takes.
     Method(Dialect, &'static str),
     /// Nothing of ours.
@@ -29,9 +37,13 @@ impl Path {
             Self::Generate(dialect)
             | Self::Models(dialect)
             | Self::Model(dialect, _)
+            | Self::Tell(dialect)
+            | Self::Running(dialect)
+            | Self::Withheld(dialect)
             | Self::Method(dialect, _)
             | Self::Unknown(dialect) => *dialect,
             Self::Root => Dialect::Chat,
+            Self::Version => Dialect::OllamaChat,
         }
     }
 }
@@ -54,6 +66,7 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
         "/v1/models" if reading => Path::Models(shared()),
         "/v1/models" => Path::Method(shared(), "GET, HEAD"),
         "/" if reading => Path::Root,
+        _ if path.starts_with("/api/") => ollama(path, request.method()),
         _ => match path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
             Some(id) if reading => {
                 Path::Model(shared(), percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
@@ -67,8 +80,29 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     }
 }
 
+/// Ollama's paths.
+fn ollama(path: &str, method: &Method) -> Path {
+    use Dialect::{OllamaChat, OllamaGenerate};
+    let found = match path {
+        "/api/chat" => (Path::Generate(OllamaChat), "POST"),
+        "/api/generate" => (Path::Generate(OllamaGenerate), "POST"),
+        "/api/tags" => (Path::Models(OllamaChat), "GET, HEAD"),
+        "/api/ps" => (Path::Running(OllamaChat), "GET, HEAD"),
+        "/api/version" => (Path::Version, "GET, HEAD"),
+        "/api/show" => (Path::Tell(OllamaChat), "POST"),
+        "/api/pull" | "/api/push" | "/api/create" | "/api/copy" | "/api/delete" => return Path::Withheld(OllamaChat),
+        _ if path.starts_with("/api/blobs/") => return Path::Withheld(OllamaChat),
+        _ => return Path::Unknown(OllamaChat),
+    };
+    match found {
+        (found, allowed) if allowed.split(", ").any(|allowed| allowed == method.as_str()) => found,
+        (_, allowed) => Path::Method(OllamaChat, allowed),
+    }
+}
+
 /// The path classes of records and metrics: a closed set.
-pub(super) const CLASSES: [&str; 6] = ["chat/completions", "messages", "models", "unknown", "responses", "completions"];
+pub(super) const CLASSES: [&str; 8] =
+    ["chat/completions", "messages", "models", "unknown", "responses", "completions", "api/chat", "api/generate"];
 
 /// Which of [`CLASSES`] a path is in.
 pub(super) fn class(path: &Path) -> usize {
@@ -77,14 +111,16 @@ pub(super) fn class(path: &Path) -> usize {
         Path::Generate(Dialect::Messages) => 1,
         Path::Generate(Dialect::Responses) => 4,
         Path::Generate(Dialect::Completions) => 5,
-        Path::Models(_) | Path::Model(..) => 2,
-        Path::Root | Path::Method(..) | Path::Unknown(_) => 3,
+        Path::Generate(Dialect::OllamaChat) => 6,
+        Path::Generate(Dialect::OllamaGenerate) => 7,
+        Path::Models(_) | Path::Model(..) | Path::Tell(_) | Path::Running(_) => 2,
+        Path::Root | Path::Version | Path::Withheld(_) | Path::Method(..) | Path::Unknown(_) => 3,
     }
 }
 
 /// The name of its class.
 pub(super) fn endpoint(path: &Path) -> Arc<str> {
-    thread_local! { static NAMES: [Arc<str>; 6] = CLASSES.map(Into::into); }
+    thread_local! { static NAMES: [Arc<str>; CLASSES.len()] = CLASSES.map(Into::into); }
     NAMES.with(|names| names[class(path)].clone())
 }
 
@@ -94,7 +130,7 @@ mod tests {
 
     #[test]
     fn paths() {
-        use Dialect::{Chat, Completions, Messages, Responses};
+        use Dialect::{Chat, Completions, Messages, OllamaChat, OllamaGenerate, Responses};
         let cases = [
             ("POST /v1/messages?beta=true", Path::Generate(Messages)),
             ("POST /v1/chat/completions", Path::Generate(Chat)),
@@ -112,6 +148,18 @@ mod tests {
             ("POST /v1/messages/batches", Path::Unknown(Messages)),
             ("POST /v1//messages", Path::Unknown(Chat)),
             ("GET /admin", Path::Unknown(Chat)),
+            ("POST /api/chat", Path::Generate(OllamaChat)),
+            ("POST /api/generate", Path::Generate(OllamaGenerate)),
+            ("GET /api/chat", Path::Method(OllamaChat, "POST")),
+            ("GET /api/tags", Path::Models(OllamaChat)),
+            ("HEAD /api/ps", Path::Running(OllamaChat)),
+            ("GET /api/version", Path::Version),
+            ("POST /api/version", Path::Method(OllamaChat, "GET, HEAD")),
+            ("POST /api/show", Path::Tell(OllamaChat)),
+            ("POST /api/pull", Path::Withheld(OllamaChat)),
+            ("DELETE /api/delete", Path::Withheld(OllamaChat)),
+            ("HEAD /api/blobs/sha256:0", Path::Withheld(OllamaChat)),
+            ("POST /api/nothing", Path::Unknown(OllamaChat)),
         ];
         for (text, expect) in cases {
             let (method, uri) = text.split_once(' ').unwrap();

@@ -276,7 +276,7 @@ impl Check {
         text
     }
 
-    /// `model`, which all dialects demand.
+    /// `model`, which every dialect demands.
     pub fn model(&mut self, request: &super::object::Object) -> Option<String> {
         let model = self.need_text(&BODY, request, "model");
         if model.as_deref() == Some("") {
@@ -378,14 +378,24 @@ pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'
     }
 }
 
-/// Sends a client's extra fields back to its own family, and names those that cannot go.
+/// Sampling words without a canonical form that open servers and Ollama share.
+const SHARED: [&str; 6] = ["min_p", "repeat_penalty", "repetition_penalty", "typical_p", "mirostat", "tfs_z"];
+
+/// Whether open servers and Ollama share this word.
+pub(super) fn is_shared(name: &str) -> bool {
+    SHARED.contains(&name)
+}
+
+/// Sends a client's extra fields back to its own family, those that other families know there, and names those that cannot go.
 pub(super) fn extras<'c>(call: &'c Call, family: &str, dropped: &mut Vec<String>) -> Vec<(&'c str, &'c str)> {
     let mut kept = Vec::new();
     for (name, json) in &call.extra {
         if NEVER.contains(&name.as_str()) {
             continue;
         }
-        if call.family == family && !name.contains('.') {
+        let open = |family| matches!(family, "openai" | "ollama");
+        let shared = open(call.family) && open(family) && is_shared(name);
+        if shared || call.family == family && !name.contains('.') {
             kept.push((name.as_str(), json.as_str()));
         } else {
             drop_named(dropped, name);
@@ -401,8 +411,18 @@ pub(super) fn drop_named(dropped: &mut Vec<String>, name: &str) {
     }
 }
 
-/// A conversation that the vendor keeps cannot be continued elsewhere: without the history the answer would be wrong.
+/// What no other dialect can say and no answer can do without. A conversation that the vendor keeps cannot be continued
+/// elsewhere, without the history the answer would be wrong; and a prompt that is to be taken as it stands, filled in the middle
+/// or put into another template means something else without that.
 pub(super) fn refuse_thread(call: &Call) -> Result<(), Fault> {
+    const OLLAMA: [&str; 4] = ["raw", "suffix", "template", "context"];
+    let own = call.extra.iter().find(|(name, _)| call.family == "ollama" && OLLAMA.contains(&name.as_str()));
+    if let Some((name, _)) = own {
+        return Err(Fault::unsupported(
+            name.as_str(),
+            format!("`{name}` is only supported for models on a backend that speaks Ollama's own API."),
+        ));
+    }
     if !call.extra.iter().any(|(name, _)| name == "thread") {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Server-sent events cut out of a byte stream, under any chunking.
+//! Server-sent events, or lines of JSON, cut out of a byte stream, under any chunking.
 //!
 //! The decoder follows the WHATWG event-stream rules as far as model servers use them: LF, CR or CRLF, comments, a BOM,
 //! several `data:` lines. U+2028 inside text is text. A frame keeps its own bytes, so that an untouched one can leave as it
@@ -10,7 +10,35 @@ use std::borrow::Cow;
 /// The longest line a backend may send: 8 MiB, enough for a page of image data, too little to be a weapon.
 pub const LINE_LIMIT: usize = 8 << 20;
 
-/// One event of a stream, blank line included.
+/// How a dialect's streams are cut into frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// Server-sent events.
+    #[default]
+    Events,
+    /// JSON texts, one a line.
+    Lines,
+}
+
+impl Framing {
+    /// The media type of such streams.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Events => "text/event-stream",
+            Self::Lines => "application/x-ndjson",
+        }
+    }
+
+    /// What a frame carries; `None` for comments and blank lines.
+    pub fn data(self, frame: &Frame) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Events => frame.data(),
+            Self::Lines => Some(frame.raw.trim_ascii()).filter(|line| !line.is_empty()).map(Cow::Borrowed),
+        }
+    }
+}
+
+/// One event of a stream, blank line included; or one line, with its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// The bytes as they came. All frames of a stream together are the stream.
@@ -108,6 +136,7 @@ fn line_end(text: &[u8], last: bool) -> Option<usize> {
 /// Cuts frames out of reads. Feed it, then take frames until there is none.
 #[derive(Debug, Default)]
 pub struct Frames {
+    framing: Framing,
     /// Unfinished text of earlier reads; empty while frames do not straddle reads.
     held: BytesMut,
     /// The current read, cut from the front.
@@ -126,6 +155,11 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// For streams of this kind; server-sent events by default.
+    pub fn of(framing: Framing) -> Self {
+        Self { framing, ..Self::default() }
+    }
+
     /// Takes the next read. Call [`Frames::next`] until it is empty before feeding again.
     pub fn feed(&mut self, read: Bytes) {
         if self.held.is_empty() && self.read.is_empty() {
@@ -157,7 +191,11 @@ impl Frames {
             let text: &[u8] = if self.held.is_empty() { &self.read } else { &self.held };
             let from = self.seen + self.scanned;
             let new = &text[from..];
-            let Some(length) = line_end(new, self.last) else {
+            let end = match self.framing {
+                Framing::Events => line_end(new, self.last),
+                Framing::Lines => memchr::memchr(b'\n', new).map(|at| at + 1),
+            };
+            let Some(length) = end else {
                 // A CR at the end has to be looked at again: what follows decides.
                 self.scanned += new.len() - usize::from(new.ends_with(b"\r"));
                 #[cfg(test)]
@@ -180,7 +218,7 @@ impl Frames {
             let blank = matches!(line, b"\n" | b"\r" | b"\r\n");
             self.seen = from + length;
             self.scanned = 0;
-            if blank && self.filled {
+            if self.framing == Framing::Lines || blank && self.filled {
                 let end = self.seen;
                 return Ok(Some(self.cut(end)));
             }
@@ -211,7 +249,11 @@ mod tests {
     use super::*;
 
     fn split(text: &[u8], size: usize) -> Vec<Frame> {
-        let mut frames = Frames::default();
+        split_as(Framing::Events, text, size)
+    }
+
+    fn split_as(framing: Framing, text: &[u8], size: usize) -> Vec<Frame> {
+        let mut frames = Frames::of(framing);
         let mut out = Vec::new();
         for read in text.chunks(size) {
             frames.feed(Bytes::copy_from_slice(read));
@@ -243,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_the_same_under_any_chunking() {
+        let text = "{\"a\":\"é\u{2028}\"}\r\n\n{\"b\":1}\n {\"c\":\r 2}";
+        let whole = split_as(Framing::Lines, text.as_bytes(), text.len());
+        let data: Vec<_> = whole.iter().map(|frame| Framing::Lines.data(frame).map(Cow::into_owned)).collect();
+        let expect = ["{\"a\":\"é\u{2028}\"}", "", "{\"b\":1}", "{\"c\":\r 2}"];
+        let expect = expect.map(|line| Some(line.as_bytes().to_vec()).filter(|line| !line.is_empty()));
+        assert_eq!(data, expect);
+        for size in 1..text.len() {
+            assert_eq!(split_as(Framing::Lines, text.as_bytes(), size), whole, "reads of {size}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_ends_without_a_blank_line_gives_up_its_rest() {
         assert_eq!(split(b"data: 1\n\ndata: 2", 3).last().unwrap().data().unwrap().as_ref(), b"2");
     }
@@ -255,9 +310,11 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_refused() {
-        let mut frames = Frames::default();
-        frames.feed(vec![b'x'; LINE_LIMIT + 1].into());
-        assert_eq!(frames.next(), Err(TooLong));
+        for framing in [Framing::Events, Framing::Lines] {
+            let mut frames = Frames::of(framing);
+            frames.feed(vec![b'x'; LINE_LIMIT + 1].into());
+            assert_eq!(frames.next(), Err(TooLong));
+        }
     }
 
     #[test]
@@ -280,6 +337,9 @@ mod tests {
             proptest::prop_assert_eq!(&frames, &split(text.as_bytes(), text.len().max(1)));
             let raw: Vec<u8> = frames.iter().flat_map(|frame| frame.raw.to_vec()).collect();
             proptest::prop_assert_eq!(raw, text.as_bytes());
+            let lines = split_as(Framing::Lines, text.as_bytes(), size);
+            let expect: Vec<_> = text.as_bytes().split_inclusive(|byte| *byte == b'\n').collect();
+            proptest::prop_assert_eq!(lines.iter().map(|frame| &frame.raw[..]).collect::<Vec<_>>(), expect);
         }
     }
 }

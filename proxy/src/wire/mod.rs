@@ -10,6 +10,7 @@ pub mod edit;
 pub mod frame;
 pub mod json;
 pub mod object;
+pub mod ollama;
 pub mod openai;
 pub mod reply;
 pub mod request;
@@ -17,7 +18,7 @@ pub mod watch;
 
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::{Bytes, BytesMut};
-use frame::Frame;
+use frame::{Frame, Framing};
 use object::Object;
 use std::ops::Range;
 
@@ -32,11 +33,22 @@ pub enum Dialect {
     Responses,
     /// OpenAI completions, the legacy protocol.
     Completions,
+    /// Ollama's `/api/chat`.
+    OllamaChat,
+    /// Ollama's `/api/generate`.
+    OllamaGenerate,
 }
 
 impl Dialect {
     /// All of them, for loops over pairs.
-    pub const ALL: [Dialect; 4] = [Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions];
+    pub const ALL: [Dialect; 6] = [
+        Dialect::Chat,
+        Dialect::Messages,
+        Dialect::Responses,
+        Dialect::Completions,
+        Dialect::OllamaChat,
+        Dialect::OllamaGenerate,
+    ];
 
     /// Both ends of the protocol.
     pub fn codec(self) -> &'static dyn Codec {
@@ -45,6 +57,8 @@ impl Dialect {
             Self::Messages => &anthropic::Messages,
             Self::Responses => &openai::responses::Responses,
             Self::Completions => &openai::completions::Completions,
+            Self::OllamaChat => &ollama::Ollama(ollama::Form::Chat),
+            Self::OllamaGenerate => &ollama::Ollama(ollama::Form::Generate),
         }
     }
 
@@ -53,6 +67,7 @@ impl Dialect {
         match self {
             Self::Chat | Self::Responses | Self::Completions => "openai",
             Self::Messages => "anthropic",
+            Self::OllamaChat | Self::OllamaGenerate => "ollama",
         }
     }
 
@@ -63,6 +78,7 @@ impl Dialect {
             Self::Messages => "anthropic",
             Self::Responses => "responses",
             Self::Completions => "completions",
+            Self::OllamaChat | Self::OllamaGenerate => "ollama",
         }
     }
 
@@ -73,6 +89,8 @@ impl Dialect {
             Self::Messages => "/v1/messages",
             Self::Responses => "/v1/responses",
             Self::Completions => "/v1/completions",
+            Self::OllamaChat => "/api/chat",
+            Self::OllamaGenerate => "/api/generate",
         }
     }
 
@@ -83,7 +101,22 @@ impl Dialect {
             Self::Messages => "messages",
             Self::Responses => "responses",
             Self::Completions => "completions",
+            Self::OllamaChat => "api/chat",
+            Self::OllamaGenerate => "api/generate",
         }
+    }
+
+    /// How its streams are cut.
+    pub fn framing(self) -> Framing {
+        match self {
+            Self::Chat | Self::Messages | Self::Responses | Self::Completions => Framing::Events,
+            Self::OllamaChat | Self::OllamaGenerate => Framing::Lines,
+        }
+    }
+
+    /// A request that does not say whether it wants a stream gets one.
+    pub fn streams_by_default(self) -> bool {
+        matches!(self, Self::OllamaChat | Self::OllamaGenerate)
     }
 }
 
@@ -176,6 +209,11 @@ pub trait Codec: Send + Sync {
         false
     }
 
+    /// The times that a whole reply, or the last frame of a stream, tells. Glances have them by themselves.
+    fn times(&self, _last: &[u8]) -> Option<Times> {
+        None
+    }
+
     /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.
     /// `continuous`: the backend can report on every chunk (vLLM's `continuous_usage_stats`).
     fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)>;
@@ -213,6 +251,8 @@ pub struct ReplyHead {
     pub deepfellow: bool,
     /// The client's request: responses repeat it, and call tools as it did.
     pub request: Bytes,
+    /// The request generates nothing: it only loads a model or puts it out (Ollama's `load`, `unload`).
+    pub loads: Option<&'static str>,
 }
 
 /// What a dialect must know of a backend to write a call for it. Facts of the backend's kind, as data.
@@ -264,4 +304,17 @@ pub struct Glance {
     pub usage_only: bool,
     /// Usage stands on a frame that also carries something else (continuous usage).
     pub usage_beside: bool,
+    /// How long the backend says it took.
+    pub times: Option<Times>,
+}
+
+/// Seconds a backend says it took, where it says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Times {
+    /// For having the model in memory.
+    pub load: Option<f64>,
+    /// For reading the prompt.
+    pub prompt_eval: Option<f64>,
+    /// For generating.
+    pub eval: Option<f64>,
 }

@@ -3,18 +3,18 @@
 //! Both ways of going through share one loop. Where the two sides speak alike, a frame is glanced at for the books and leaves
 //! as the bytes it came in, neighbours of one read in one piece. Where they do not, it is read into events and written anew.
 
-use super::frame::{Frame, Frames};
+use super::frame::{Frame, Frames, Framing};
 use super::object::Object;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
-use crate::canon::{Answer, Event, Fault, FaultKind};
+use crate::canon::{Answer, Event, Fault, FaultKind, StopReason};
 use bytes::{Bytes, BytesMut};
 
 /// One stream on its way from a backend to a client.
 pub struct Pipe {
     frames: Frames,
     way: Way,
-    stopped: bool,
+    stop: Option<StopReason>,
     over: bool,
     /// Somebody looks at the reply on its way.
     watch: Option<Box<Watch>>,
@@ -24,7 +24,7 @@ enum Way {
     /// Same dialect on both sides.
     Alike { dialect: Dialect, rename: Rename, hide_usage: bool },
     /// Through the canon.
-    Across { reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
+    Across { backend: Dialect, reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
 }
 
 /// What came of a read.
@@ -42,14 +42,14 @@ impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
     pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
         let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage };
-        Self { frames: Frames::default(), way, stopped: false, over: false, watch: None }
+        Self { frames: Frames::of(dialect.framing()), way, stop: None, over: false, watch: None }
     }
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
-        let way =
-            Way::Across { reader: backend.codec().reader(), writer: client.codec().writer(head), events: Vec::new() };
-        Self { frames: Frames::default(), way, stopped: false, over: false, watch: None }
+        let (reader, writer) = (backend.codec().reader(), client.codec().writer(head));
+        let way = Way::Across { backend, reader, writer, events: Vec::new() };
+        Self { frames: Frames::of(backend.framing()), way, stop: None, over: false, watch: None }
     }
 
     /// Has the events of the reply kept beside its bytes; [`Pipe::watch`] then gives them. `head` is the head of what is
@@ -84,7 +84,7 @@ impl Pipe {
         }
         self.over = true;
         match &mut self.way {
-            Way::Across { reader, writer, events } => {
+            Way::Across { reader, writer, events, .. } => {
                 reader.end(events);
                 let mut out = BytesMut::from(&passed.bytes[..]);
                 match &mut self.watch {
@@ -94,7 +94,9 @@ impl Pipe {
                 passed.bytes = out.freeze();
             }
             // A chat stream has said all it must with its finish reason; others end with a frame of their own.
-            Way::Alike { dialect: Dialect::Chat | Dialect::Completions, .. } if self.stopped => passed.end = true,
+            Way::Alike { dialect: Dialect::Chat | Dialect::Completions, .. } if self.stop.is_some() => {
+                passed.end = true
+            }
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         self.tell_end(&passed);
@@ -131,14 +133,20 @@ impl Pipe {
     fn pass(&mut self, frame: &Frame, see: &mut dyn FnMut(&Glance), run: &mut Run, passed: &mut Passed) {
         match &mut self.way {
             Way::Alike { dialect, rename, hide_usage } => {
-                let glance = dialect.codec().glance(frame);
+                let mut glance = dialect.codec().glance(frame);
+                if glance.stop == Some(StopReason::EndTurn) && self.stop == Some(StopReason::ToolUse) {
+                    // Ollama's last line does not say that there were calls before it.
+                    glance.stop.clone_from(&self.stop);
+                }
                 see(&glance);
                 if let Some(watch) = &mut self.watch {
                     watch.read(frame);
                 }
-                self.stopped |= glance.stop.is_some();
+                if glance.stop.is_some() {
+                    self.stop.clone_from(&glance.stop);
+                }
                 passed.end = glance.end;
-                let unfinished = (glance.end && !self.stopped).then(Fault::cut);
+                let unfinished = (glance.end && self.stop.is_none()).then(Fault::cut);
                 if let Some(fault) = glance.fault.or(unfinished) {
                     passed.end = false;
                     passed.fault = Some(fault);
@@ -147,12 +155,21 @@ impl Pipe {
                 if glance.usage_only && *hide_usage {
                     return;
                 }
+                if dialect.framing() == Framing::Lines && !glance.end && !frame.raw.ends_with(b"\n") {
+                    // A piece of a line, which the line that says so would be appended to.
+                    return;
+                }
                 let bare = (glance.usage_beside && *hide_usage).then(|| without_usage(frame)).flatten();
                 let named = rename.apply(*dialect, bare.as_ref().unwrap_or(frame));
                 run.add(named.or(bare.map(|frame| frame.raw)).unwrap_or_else(|| frame.raw.clone()));
             }
-            Way::Across { reader, writer, events } => {
+            Way::Across { backend, reader, writer, events } => {
                 reader.read(frame, events);
+                if matches!(events.last(), Some(Event::Stop(_)))
+                    && let Some(times) = backend.codec().times(&frame.raw)
+                {
+                    see(&Glance { times: Some(times), ..Glance::default() });
+                }
                 if let Some(watch) = &mut self.watch {
                     return see_events(events, see, passed, watch);
                 }
@@ -225,7 +242,7 @@ pub fn rename_answer(answer: &Object, model: &str) -> Bytes {
 /// # Errors
 /// A line of it is too long. A stream that stops short ends in a fault among the events.
 pub fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
-    let (mut frames, mut reader, mut events) = (Frames::default(), dialect.codec().reader(), Vec::new());
+    let (mut frames, mut reader, mut events) = (Frames::of(dialect.framing()), dialect.codec().reader(), Vec::new());
     frames.feed(text);
     frames.finish();
     while let Some(frame) =
@@ -281,7 +298,7 @@ impl Rename {
             return None;
         }
         if self.prefix.is_empty() || !frame.raw.starts_with(&self.prefix) {
-            let data = frame.data()?;
+            let data = dialect.framing().data(frame)?;
             let span = dialect.codec().model_span(&Bytes::copy_from_slice(&data))?;
             self.idle = data[span.clone()] == self.name[..];
             // Data of several lines was joined: its offsets are not the frame's. No server writes a chunk that way.

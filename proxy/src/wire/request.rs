@@ -4,7 +4,7 @@
 //! towards another dialect, or when nothing else will do, written anew from the call.
 
 use super::object::{Object, Refusal};
-use super::{Dialect, Target, Written, json};
+use super::{Dialect, Target, Written, json, ollama};
 use crate::canon::fault::Detail;
 use crate::canon::{Call, Fault};
 use bytes::Bytes;
@@ -53,7 +53,7 @@ impl Request {
         let object = Object::read(body.clone()).map_err(|refusal| refused(&refusal, &body))?;
         dialect.codec().check(&object)?;
         let model = object.get("model").and_then(json::Json::as_str).unwrap_or_default().into_owned();
-        let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(false);
+        let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(dialect.streams_by_default());
         Ok(Self { dialect, asked: model.clone(), model, stream, object, call: OnceCell::new(), composed: false })
     }
 
@@ -133,7 +133,7 @@ impl Request {
                 .and_then(|options| options.get("include_usage"))
                 .and_then(json::Json::as_bool)
                 .unwrap_or(false),
-            Dialect::Messages | Dialect::Responses => true,
+            Dialect::Messages | Dialect::Responses | Dialect::OllamaChat | Dialect::OllamaGenerate => true,
         }
     }
 
@@ -142,8 +142,19 @@ impl Request {
         let user = match self.dialect {
             Dialect::Chat | Dialect::Responses | Dialect::Completions => self.object.get("user"),
             Dialect::Messages => self.object.get("metadata").and_then(|metadata| metadata.get("user_id")),
+            Dialect::OllamaChat | Dialect::OllamaGenerate => None,
         };
         user.and_then(json::Json::as_str).map(|user| user.chars().take(256).collect())
+    }
+
+    /// Why the request generates nothing, if it only has a model loaded or put out of memory: the word its answer gives. A
+    /// backend that speaks the client's dialect does it; before every other there is nothing to do.
+    pub fn loads(&self) -> Option<&'static str> {
+        match self.dialect {
+            Dialect::Chat | Dialect::Messages | Dialect::Responses | Dialect::Completions => None,
+            Dialect::OllamaChat => ollama::load_word(ollama::Form::Chat, &self.object),
+            Dialect::OllamaGenerate => ollama::load_word(ollama::Form::Generate, &self.object),
+        }
     }
 
     /// Writes the request for a backend that speaks `dialects`, in the client's own where it can.
@@ -195,8 +206,12 @@ impl Request {
             .filter_map(|key| self.object.get(key))
             .map(|value| value.len())
             .sum();
-        let carries_images = || memchr::memmem::find(self.object.source(), b"base64").is_some();
-        match (raw > 4096 && carries_images()).then(|| self.call()) {
+        let carries = |word: &[u8]| memchr::memmem::find(self.object.source(), word).is_some();
+        let carries_images = match self.dialect {
+            Dialect::OllamaChat | Dialect::OllamaGenerate => carries(b"\"images\""),
+            _ => raw > 4096 && carries(b"base64"),
+        };
+        match carries_images.then(|| self.call()) {
             Some(Ok(call)) => call.turns.iter().flat_map(|turn| &turn.content).map(weigh).sum::<u64>().div_ceil(4),
             _ => (raw as u64).div_ceil(4),
         }

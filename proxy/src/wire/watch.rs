@@ -1,12 +1,12 @@
 //! A stream that somebody looks at on its way: events beside the bytes, and the step from bytes to events when they differ.
 //!
 //! As long as nothing is changed the bytes go out as they came. What has gone out so is kept in mind, shortly: the parts, and
-//! of each the first piece of a kind. When something is changed after all, the client's writer is told of that without being
+//! of each the first piece of a kind (of arguments, all). When something is changed after all, the client's writer is told of that without being
 //! listened to, and goes on from there.
 
 use super::frame::Frame;
 use super::{Dialect, ReadReply, ReplyHead, WriteReply};
-use crate::canon::{Event, Fault};
+use crate::canon::{Delta, Event, Fault};
 use bytes::BytesMut;
 
 /// See the module.
@@ -77,6 +77,10 @@ impl Watch {
         for event in events {
             match (self.history.last_mut(), event) {
                 (Some(Event::Usage(last)), Event::Usage(usage)) => last.update(usage),
+                // Arguments are kept whole: some clients are shown them in one piece.
+                (Some(Event::Delta(Delta::Arguments(last))), Event::Delta(Delta::Arguments(more))) if !repeats => {
+                    last.push_str(more);
+                }
                 (Some(Event::Delta(last)), Event::Delta(delta))
                     if !repeats && std::mem::discriminant(last) == std::mem::discriminant(delta) => {}
                 _ => {
@@ -110,7 +114,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::canon::{Delta, Part, StopReason, Usage};
+    use crate::canon::{Part, StopReason, Usage};
 
     /// Bytes up to here, events from here on: together they are what events alone would have been.
     #[test]

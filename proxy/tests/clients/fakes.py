@@ -22,10 +22,10 @@ class Whole:
 
 
 class Stream:
-    """Server-sent events. `then` says what follows the last: the proper end, a cut connection, or silence."""
+    """Server-sent events, or frames of another type. `then` says what follows the last: the proper end, a cut connection, or silence."""
 
-    def __init__(self, frames, then="end"):
-        self.frames, self.then = frames, then
+    def __init__(self, frames, then="end", kind="text/event-stream"):
+        self.frames, self.then, self.kind = frames, then, kind
 
 
 class Fake:
@@ -95,7 +95,7 @@ class Fake:
 
     def stream(self, handler, reply):
         handler.send_response(200)
-        handler.send_header("content-type", "text/event-stream")
+        handler.send_header("content-type", reply.kind)
         handler.send_header("transfer-encoding", "chunked")
         handler.end_headers()
         try:
@@ -156,6 +156,15 @@ class AnthropicOnly(Fake):
     def error(self, status, message):
         kinds = {400: "invalid_request_error", 404: "not_found_error", 429: "rate_limit_error", 529: "overloaded_error"}
         return {"type": "error", "error": {"type": kinds.get(status, "api_error"), "message": message}, "request_id": "req_fake"}
+
+
+class OllamaOnly(Fake):
+    """Knows POST /api/chat and nothing of the others."""
+
+    path = "/api/chat"
+
+    def error(self, status, message):
+        return {"error": message}
 
 
 # Chat completions ------------------------------------------------------------------------------------------------
@@ -280,3 +289,28 @@ def message_stream(*content, stop="end_turn", stop_sequence=None, given=21, outp
         frames.append(event("message_delta", delta={"stop_reason": stop, "stop_sequence": stop_sequence}, usage={"output_tokens": output}))
         frames.append(event("message_stop"))
     return Stream(frames, then)
+
+
+# Ollama ----------------------------------------------------------------------------------------------------------
+
+
+def ollama_line(done=False, **message):
+    line = {"model": MODEL, "created_at": "2025-11-20T08:52:19.385406455Z", "message": {"role": "assistant", "content": "", **message}, "done": done}
+    if done:
+        line.update(done_reason="stop", total_duration=4883583458, load_duration=1334875, prompt_eval_count=26, prompt_eval_duration=342546000, eval_count=9, eval_duration=4535599000)
+    return line
+
+
+def ollama_reply(*messages, then="end"):
+    """Whole or streamed, as asked; a stream unless it was refused. `messages`: what each line says."""
+
+    def reply(body):
+        if body.get("stream") is False:
+            merged = {"content": "".join(item.get("content", "") for item in messages)}
+            thought = "".join(item.get("thinking", "") for item in messages)
+            calls = [made for item in messages for made in item.get("tool_calls", [])]
+            return Whole(ollama_line(True, **merged, **({"thinking": thought} if thought else {}), **({"tool_calls": calls} if calls else {})))
+        lines = [ollama_line(**item) for item in messages] + ([ollama_line(True)] if then == "end" else [])
+        return Stream([json.dumps(line) + "\n" for line in lines], then, "application/x-ndjson")
+
+    return reply

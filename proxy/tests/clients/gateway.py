@@ -20,6 +20,7 @@ import unittest
 from pathlib import Path
 
 import anthropic
+import ollama
 import openai
 
 BINARY = os.environ.get("TIDEGATE_TEST_BINARY", "")
@@ -138,6 +139,9 @@ class Gateway:
 
     def openai(self, secret=WEB, **options):
         return self.kept(openai.OpenAI(base_url=self.url + "/v1", api_key=secret, max_retries=0, timeout=60, **options))
+
+    def ollama(self, secret=WEB):
+        return self.kept(ollama.Client(host=self.url, headers={"Authorization": "Bearer " + secret}, timeout=60))
 
     def kept(self, client):
         """Closed with the gateway."""

@@ -20,7 +20,7 @@ VENV = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tideg
 # Where plugins/build.sh puts what it builds.
 PLUGINS = Path(os.environ.get("TIDEGATE_CACHE") or Path.home() / ".cache" / "tidegate") / "plugins"
 # What would lead the clients elsewhere than to the gateway under test, or configure the gateway behind the test's back.
-FOREIGN = ("ANTHROPIC_", "OPENAI_", "TIDEGATE_")
+FOREIGN = ("ANTHROPIC_", "OLLAMA_", "OPENAI_", "TIDEGATE_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 

@@ -169,6 +169,19 @@ pub fn stream(text: &str, size: usize) -> Vec<Act> {
     acts
 }
 
+/// The head of a stream of lines.
+pub fn lines_head() -> Act {
+    Act::Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n".to_vec())
+}
+
+/// A whole stream of lines, its bytes cut into pieces of this size.
+pub fn lines(text: &str, size: usize) -> Vec<Act> {
+    let mut acts = vec![lines_head()];
+    acts.extend(text.as_bytes().chunks(size).map(|piece| Act::Chunk(piece.to_vec())));
+    acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
+    acts
+}
+
 /// A chat answer of three tokens, whole.
 pub const CHAT: &str = r#"{"id":"chatcmpl-b","object":"chat.completion","created":1,"model":"served","choices":[{"index":0,"message":{"role":"assistant","content":"Hi there"},"finish_reason":"stop"}],"usage":{"prompt_tokens":11,"completion_tokens":3,"total_tokens":14},"vendor_extra":{"kept":true}}"#;
 

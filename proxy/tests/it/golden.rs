@@ -1,4 +1,4 @@
-//! Recorded streams and bodies of real servers, and what they mean: `golden/<dialect>/NAME.{sse,json}` beside `NAME.events`,
+//! Recorded streams and bodies of real servers, and what they mean: `golden/<dialect>/NAME.{sse,ndjson,json}` beside `NAME.events`,
 //! one event a line. `TIDEGATE_BLESS=1 cargo test golden` rewrites the expectations; read the diff before you keep it.
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ pub struct Recording {
 
 impl Recording {
     pub fn is_stream(&self) -> bool {
-        self.path.extension().is_some_and(|extension| extension == "sse")
+        self.path.extension().is_some_and(|extension| extension == "sse" || extension == "ndjson")
     }
 
     /// What it means, read whole.
@@ -39,13 +39,16 @@ pub fn recordings(calls: bool) -> Vec<Recording> {
             Dialect::Messages => "messages",
             Dialect::Responses => "responses",
             Dialect::Completions => "completions",
+            Dialect::OllamaChat => "ollama_chat",
+            Dialect::OllamaGenerate => "ollama_generate",
         };
         let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
         if calls {
             folder.push("calls");
         }
         let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "sse" || extension == "json"));
+        let kinds = ["sse", "ndjson", "json"];
+        paths.retain(|path| path.extension().is_some_and(|extension| kinds.iter().any(|kind| extension == *kind)));
         paths.sort();
         assert!(!paths.is_empty(), "{}", folder.display());
         found.extend(paths.into_iter().map(|path| Recording {
@@ -59,7 +62,7 @@ pub fn recordings(calls: bool) -> Vec<Recording> {
 
 /// Reads a stream that arrives in these pieces.
 pub fn read_stream(dialect: Dialect, reads: impl IntoIterator<Item = Bytes>) -> Vec<Event> {
-    let mut frames = Frames::default();
+    let mut frames = Frames::of(dialect.framing());
     let mut reader = dialect.codec().reader();
     let mut events = Vec::new();
     let mut drain = |frames: &mut Frames| {
@@ -102,7 +105,7 @@ fn glances_agree_with_readings() {
         let events = recording.events();
         let mut glances = Vec::new();
         if recording.is_stream() {
-            let mut frames = Frames::default();
+            let mut frames = Frames::of(recording.dialect.framing());
             frames.feed(recording.bytes.clone());
             frames.finish();
             while let Some(frame) = frames.next().unwrap() {

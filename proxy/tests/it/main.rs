@@ -9,6 +9,7 @@ mod golden;
 mod guest;
 mod http2;
 mod https;
+mod ollama;
 mod pairs;
 mod plugin_load;
 mod plugin_outside;

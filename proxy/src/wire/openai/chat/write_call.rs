@@ -353,6 +353,10 @@ impl Writer<'_> {
                 kwargs = merge(json, edit.as_slice()).or(kwargs);
             } else {
                 put_raw(&mut self.out, name, json);
+                if name == "repeat_penalty" && !own {
+                    // Ollama's and llama.cpp's word; vLLM knows the other, and each ignores what it does not know.
+                    put_raw(&mut self.out, "repetition_penalty", json);
+                }
             }
         }
         if let Some(kwargs) = kwargs {
