@@ -137,12 +137,18 @@ finish() {
     printf '%s %s\n' "$(wc -c <"$out/$1.wasm" | tr -d ' ')" "$out/$1.wasm"
 }
 
+# Whether it is a name of ours: `.` and `../mine` are folders, also where something stands there as seen from here.
+is_own() {
+    case $1 in */* | . | ..) return 1 ;; esac
+    [ -f "$here/$1/Cargo.toml" ]
+}
+
 # One a line from here on: a folder's name may hold blanks.
 IFS='
 '
 own=
 for name in ${names:-$(printf %s "$all" | tr ' ' '\n')}; do
-    if [ -f "$here/$name/Cargo.toml" ]; then own="$own
+    if is_own "$name"; then own="$own
 $name"
     elif [ ! -f "$name/Cargo.toml" ]; then die "$name is neither a plugin here nor a crate's folder"
     fi
@@ -157,7 +163,7 @@ if [ -n "$own" ]; then
 fi
 
 for name in $names; do
-    [ ! -f "$here/$name/Cargo.toml" ] || continue
+    ! is_own "$name" || continue
     package=$(sed -n '/^\[package\]/,/^\[/s/^name *= *"\([^"]*\)".*/\1/p' "$name/Cargo.toml" | head -1)
     [ -n "$package" ] || die "$name/Cargo.toml names no package"
     (cd "$name" && build) || die "the build of $package failed"

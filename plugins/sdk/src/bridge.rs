@@ -78,7 +78,11 @@ pub(crate) fn follows<P: Plugin>(plugin: &P, verdict: &Verdict, reply_ignored: b
 /// # Errors
 /// What is wrong with it, in serde's words or the plugin's.
 pub(crate) fn read<P: Plugin>() -> Result<P, String> {
-    serde_json::from_str(&host::config::get()).map_err(|error| error.to_string())
+    serde_json::from_str(&host::config::get()).map_err(|error| {
+        let problem = error.to_string();
+        // The place is one in the gateway's rendering of it, which nobody sees.
+        problem.rsplit_once(" at line ").map_or(problem.clone(), |(what, _)| what.into())
+    })
 }
 
 /// What the host is told at load.

@@ -65,6 +65,7 @@ impl<P: Plugin> Trial<P> {
         let chat = chat.into();
         World::with(|world| {
             world.model = chat.body()["model"].as_str().unwrap_or_default().into();
+            world.user = chat.body()["user"].as_str().map(Into::into);
             world.route = None;
             world.tags.clear();
         });

@@ -27,11 +27,11 @@ pub struct World {
     pub caller: Identity,
     /// The API the client speaks.
     pub endpoint: String,
-    /// The model the client asked for.
+    /// The model the client asked for: each call of a trial puts its own here.
     pub model: String,
     /// The client asked for a stream.
     pub streamed: bool,
-    /// The end user.
+    /// The end user: each call of a trial puts its own `user` here.
     pub user: Option<String>,
     /// Headers, by lowercase name.
     pub headers: HashMap<String, String>,

@@ -2,7 +2,7 @@
 
 use super::From;
 use super::run::about;
-use crate::canon::{Delta, Event, Outcome, Part, Record, StopReason};
+use crate::canon::{Delta, Event, Fault, Outcome, Part, Record, StopReason};
 use crate::plugin::{Guests, Plugins};
 use crate::wire::Dialect;
 use crate::wire::request::Request;
@@ -64,7 +64,7 @@ impl Bench {
 
 fn call(bytes: usize) -> Result<Request, String> {
     let body = format!(
-        r#"{{"model":"m","stream":true,"messages":[{{"role":"user","content":"{}"}}]}}"#,
+        r#"{{"model":"m","stream":true,"user":"somebody","messages":[{{"role":"user","content":"{}"}}]}}"#,
         "word ".repeat(bytes / 5)
     );
     Request::read(Dialect::Chat, Bytes::from(body)).map_err(|fault| fault.message)
@@ -76,6 +76,16 @@ fn invite(plugins: &Plugins, request: &Request) -> Result<Guests, String> {
         .ok_or_else(|| "it subscribes to nothing with these settings".to_owned())
 }
 
+/// Nothing can be measured behind a refusal.
+fn refused(fault: Fault) -> String {
+    format!(
+        "the call to measure with (a chat completion of `acme/web`, with a `user`) was refused: {} {}; \
+         give settings with which it goes on",
+        fault.status(),
+        fault.message
+    )
+}
+
 async fn measure(plugins: &Plugins, bytes: usize, count: u32) -> Result<Costs, String> {
     let request = call(bytes)?;
     let text = Event::Delta(Delta::Text("word ".repeat(205)));
@@ -85,7 +95,7 @@ async fn measure(plugins: &Plugins, bytes: usize, count: u32) -> Result<Costs, S
         let mut guests = invite(plugins, &request)?;
         let request = request.clone();
         let began = Instant::now();
-        guests.on_call(request).await.map_err(|fault| fault.message)?;
+        guests.on_call(request).await.map_err(refused)?;
         calls.push(began.elapsed());
         guests.on_events(vec![Event::Start { id: None, model: None }, Event::Open(Part::Text)]).await;
         let batch = vec![text.clone()];
@@ -112,7 +122,7 @@ async fn weigh(plugins: &Plugins) -> Result<Option<f64>, String> {
     let mut alive = Vec::new();
     for _ in 0..WEIGHED {
         let mut guests = invite(plugins, &request)?;
-        guests.on_call(request.clone()).await.map_err(|fault| fault.message)?;
+        guests.on_call(request.clone()).await.map_err(refused)?;
         guests.on_events(vec![Event::Start { id: None, model: None }, Event::Open(Part::Text)]).await;
         alive.push(guests);
     }

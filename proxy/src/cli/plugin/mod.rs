@@ -86,7 +86,11 @@ impl From {
         let host = Host::new(folders(), &prometheus::Registry::new())?;
         let (name, settings) = config.iter().next().ok_or("there is no plugin")?;
         let name: &Arc<str> = name;
-        let (plugin, facts) = runtime.block_on(host.load(name, settings))?;
+        let loaded = runtime.block_on(host.load(name, settings));
+        let (plugin, facts) = loaded.map_err(|problem| match &*self.settings {
+            "{}" if problem.starts_with("config") => format!("{problem}; --settings gives it one"),
+            _ => problem,
+        })?;
         Ok((Plugins::of(plugin), facts))
     }
 }

@@ -1,5 +1,6 @@
 //! `tidegate plugin run`: a call, and a reply, shown to a plugin without a gateway.
 
+use super::super::log;
 use super::From;
 use crate::canon::{Caller, Event, Record};
 use crate::plugin::{About, Guests, Seen};
@@ -58,7 +59,11 @@ impl Run {
             super::super::print("It subscribes to nothing: it is never called.\n");
             return Ok(());
         };
-        runtime.block_on(show(guests, request, reply, dialect))
+        // What the plugin logs, and why it failed. Not before: that it was loaded is no news here.
+        log::start(false);
+        let shown = runtime.block_on(show(guests, request, reply, dialect));
+        log::flush();
+        shown
     }
 }
 
