@@ -3,15 +3,13 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with a value spliced; only
 //! towards another dialect, or when nothing else will do, written anew from the call.
 
+use super::check::NEVER;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Written, json};
 use crate::canon::fault::Detail;
 use crate::canon::{Call, Fault};
 use bytes::Bytes;
 use std::cell::OnceCell;
-
-/// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
-const FORBIDDEN: [&str; 4] = ["api_base", "api_key", "base_url", "extra_headers"];
 
 /// A generating request.
 #[derive(Debug, Clone)]
@@ -185,7 +183,7 @@ impl Request {
     }
 
     fn forbidden(&self) -> impl Iterator<Item = &'static str> {
-        FORBIDDEN.into_iter().filter(|key| self.object.value(key).is_some())
+        NEVER.iter().copied().filter(|key| self.object.value(key).is_some())
     }
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
