@@ -171,9 +171,14 @@ pub trait Codec: Send + Sync {
         None
     }
 
-    /// The request holds something of our own making that a backend of this protocol must not see: it is written anew.
+    /// The request may hold something of our own making that a backend of this protocol must not see: it is taken out.
     fn must_rewrite(&self, _request: &Object) -> bool {
         false
+    }
+
+    /// The call as if what is of our own making in it were a vendor's: what then is written differently must be taken out.
+    fn as_a_vendors(&self, call: &Call) -> Call {
+        call.clone()
     }
 
     /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.

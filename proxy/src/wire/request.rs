@@ -1,7 +1,7 @@
 //! A request at three depths: the bytes as received, the top-level keys, the canonical call.
 //!
-//! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with a value spliced; only
-//! towards another dialect, or when nothing else will do, written anew from the call.
+//! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
+//! towards another dialect written anew from the call.
 
 use super::check::NEVER;
 use super::object::{Object, Refusal};
@@ -150,8 +150,15 @@ impl Request {
     /// The feature that cannot be said there, by name.
     pub fn write(&self, dialects: &[Dialect], to: &Target) -> Result<Outgoing, Fault> {
         let alike = dialects.contains(&self.dialect);
-        if alike && !self.composed && !self.dialect.codec().must_rewrite(&self.object) {
-            return Ok(self.splice(to));
+        if alike && !self.composed {
+            if !self.dialect.codec().must_rewrite(&self.object) {
+                return Ok(self.splice(to));
+            }
+            let (clean, cost) = super::edit::without_marks(self)?;
+            let mut out = clean.splice(to);
+            out.written.dropped.extend(cost.dropped);
+            out.written.adjusted.extend(cost.adjusted);
+            return Ok(out);
         }
         let dialect = if alike { Some(self.dialect) } else { dialects.first().copied() };
         let dialect = dialect.ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;

@@ -10,6 +10,7 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
+use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
 use crate::wire::check::{comma, count, key, message, put_raw, put_text};
 use crate::wire::frame::Frame;
@@ -92,6 +93,18 @@ impl Codec for Messages {
 
     fn must_rewrite(&self, request: &Object) -> bool {
         memchr::memmem::find(request.source(), MARKER.as_bytes()).is_some()
+    }
+
+    fn as_a_vendors(&self, call: &Call) -> Call {
+        let mut call = call.clone();
+        for part in call.turns.iter_mut().flat_map(|turn| &mut turn.content) {
+            if let Content::Thinking { signature: Some(signature), .. } = part
+                && signature == MARKER
+            {
+                "signed".clone_into(signature);
+            }
+        }
+        call
     }
 
     fn glance_answer(&self, answer: &Object) -> Glance {
