@@ -7,7 +7,7 @@
 use super::check::comma;
 use super::json::{Json, validate, write_str};
 use super::request::Request;
-use super::{Target, Written, json};
+use super::{Dialect, Target, Written, json};
 use crate::canon::{Call, Fault};
 
 /// See [`Request::with_call`].
@@ -65,8 +65,26 @@ fn replace(request: &Request, before: &[u8], after: &[u8]) -> Result<Request, Fa
     if members.is_empty() {
         return Ok(request.clone());
     }
+    renew_legacy(request, after, &mut members);
     let members: Vec<_> = members.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
     request.with_members(&members)
+}
+
+/// OpenAI's first words for tools are read but never written: where the new ones go in, the old ones go, or both would stand
+/// there and say different things.
+fn renew_legacy(request: &Request, after: Json<'_>, members: &mut Vec<(String, Option<Vec<u8>>)>) {
+    let edited = members.iter().any(|(key, _)| key == "tools" || key == "tool_choice");
+    let legacy = ["functions", "function_call"].into_iter().filter(|key| request.member(key).is_some());
+    let legacy: Vec<_> = legacy.collect();
+    if !edited || legacy.is_empty() || request.dialect != Dialect::Chat {
+        return;
+    }
+    for key in ["tools", "tool_choice"] {
+        if !members.iter().any(|(known, _)| known == key) {
+            members.extend(after.get(key).map(|value| (key.to_owned(), Some(value.raw().as_bytes().to_vec()))));
+        }
+    }
+    members.extend(legacy.into_iter().map(|key| (key.to_owned(), None)));
 }
 
 /// A list in which only some elements changed: those are replaced in the body's own list. Appended and removed ones at the end
@@ -155,7 +173,6 @@ pub fn quoted(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::canon::call::{Content, Role, Turn};
-    use crate::wire::Dialect;
     use bytes::Bytes;
 
     fn edited(dialect: Dialect, body: &str, edit: impl FnOnce(&mut Call)) -> String {
@@ -262,6 +279,24 @@ mod tests {
             edited(Dialect::Messages, body, |call| call.turns[0].content[1] = Content::Text("c".into())),
             expect
         );
+    }
+
+    #[test]
+    fn tools_are_not_said_in_old_and_new_words_at_once() {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"a"}],"functions":[{"name":"f"},{"name":"g"}],"function_call":{"name":"f"}}"#;
+        assert_eq!(
+            edited(Dialect::Chat, body, |call| drop(call.tools.pop())),
+            r#"{"model":"m","messages":[{"role":"user","content":"a"}],"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"f"}}}"#
+        );
+        assert_eq!(
+            edited(Dialect::Chat, body, |call| {
+                call.tools.clear();
+                call.tool_choice = None;
+            }),
+            r#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#
+        );
+        let untouched = body.replace(r#""a""#, r#""b""#);
+        assert_eq!(edited(Dialect::Chat, body, |call| call.turns[0] = Turn::text(Role::User, "b")), untouched);
     }
 
     #[test]
