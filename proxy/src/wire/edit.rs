@@ -65,9 +65,26 @@ fn replace(request: &Request, before: &[u8], after: &[u8]) -> Result<Request, Fa
     if members.is_empty() {
         return Ok(request.clone());
     }
+    join_system(request, after, &mut members);
     renew_legacy(request, after, &mut members);
     let members: Vec<_> = members.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
     request.with_members(&members)
+}
+
+/// A system turn among the messages is written where the others are. Where messages are written anew as a whole it is not
+/// among them any more, so that place must be, too.
+fn join_system(request: &Request, after: Json<'_>, members: &mut Vec<(String, Option<Vec<u8>>)>) {
+    let is_system =
+        |message: &Json<'_>| message.get("role").and_then(Json::as_str).is_some_and(|role| role == "system");
+    let has_system = |list: Option<Json<'_>>| list.is_some_and(|list| list.items().any(|message| is_system(&message)));
+    let edited = |key: &str| members.iter().any(|(known, _)| known == key);
+    if edited("messages")
+        && !edited("system")
+        && has_system(request.member("messages"))
+        && !has_system(after.get("messages"))
+    {
+        members.extend(after.get("system").map(|value| ("system".to_owned(), Some(value.raw().as_bytes().to_vec()))));
+    }
 }
 
 /// OpenAI's first words for tools are read but never written: where the new ones go in, the old ones go, or both would stand
@@ -269,6 +286,15 @@ mod tests {
         // The mark as a word that somebody quotes is none.
         let quoted = format!(r#"{{"model":"m","max_tokens":9,"messages":[ {{"role":"user","content":"{mark}"}}]}}"#);
         assert_eq!(write(&quoted), (quoted.clone(), vec![], vec![]));
+    }
+
+    #[test]
+    fn a_system_turn_among_the_messages_is_not_lost() {
+        let body = r#"{"model":"m","max_tokens":9,"system":"s","messages":[{"role":"system","content":"t"},{"role":"user","content":"a"}]}"#;
+        assert_eq!(
+            edited(Dialect::Messages, body, |call| call.turns[2] = Turn::text(Role::User, "b")),
+            r#"{"model":"m","max_tokens":9,"system":[{"type":"text","text":"s"},{"type":"text","text":"t"}],"messages":[{"role":"user","content":[{"type":"text","text":"b"}]}]}"#
+        );
     }
 
     #[test]
