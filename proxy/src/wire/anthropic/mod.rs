@@ -253,7 +253,8 @@ fn put_usage(out: &mut Vec<u8>, usage: &Usage, head: &ReplyHead) {
     out.push(b'}');
 }
 
-/// A `stop_reason` in the canon's words. Calls present mean tool use, whatever an imitation says.
+/// A `stop_reason` in the canon's words. Calls present mean tool use, whatever an imitation says; llama.cpp says `end_turn`
+/// beside the stop sequence it met.
 fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason {
     match word {
         "max_tokens" => StopReason::MaxTokens,
@@ -263,6 +264,7 @@ fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason 
         "tool_use" => StopReason::ToolUse,
         "stop_sequence" => StopReason::StopSequence(sequence),
         _ if calls => StopReason::ToolUse,
+        _ if sequence.as_deref().is_some_and(|text| !text.is_empty()) => StopReason::StopSequence(sequence),
         _ => StopReason::EndTurn,
     }
 }
