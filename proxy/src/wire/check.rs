@@ -368,7 +368,7 @@ fn either(words: &[&str]) -> String {
     }
 }
 
-/// Top-level fields that could send a request, or a key, somewhere the operator did not choose.
+/// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
 pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];
 
 /// Remembers a nested field without a canonical form, once per name: `messages.name`.

@@ -204,7 +204,7 @@ pub trait Codec: Send + Sync {
         None
     }
 
-    /// The request holds something of our own making that a backend of this protocol must not see: it is written anew.
+    /// The request may hold something of our own making that a backend of this protocol must not see: it is taken out.
     fn must_rewrite(&self, _request: &Object) -> bool {
         false
     }
@@ -212,6 +212,11 @@ pub trait Codec: Send + Sync {
     /// The times that a whole reply, or the last frame of a stream, tells. Glances have them by themselves.
     fn times(&self, _last: &[u8]) -> Option<Times> {
         None
+    }
+
+    /// The call as if what is of our own making in it were a vendor's: what then is written differently must be taken out.
+    fn as_a_vendors(&self, call: &Call) -> Call {
+        call.clone()
     }
 
     /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.

@@ -1,17 +1,15 @@
 //! A request at three depths: the bytes as received, the top-level keys, the canonical call.
 //!
-//! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with a value spliced; only
-//! towards another dialect, or when nothing else will do, written anew from the call.
+//! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
+//! towards another dialect written anew from the call.
 
+use super::check::NEVER;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Written, json, ollama};
 use crate::canon::fault::Detail;
 use crate::canon::{Call, Fault};
 use bytes::Bytes;
 use std::cell::OnceCell;
-
-/// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
-const FORBIDDEN: [&str; 4] = ["api_base", "api_key", "base_url", "extra_headers"];
 
 /// A generating request.
 #[derive(Debug, Clone)]
@@ -163,8 +161,15 @@ impl Request {
     /// The feature that cannot be said there, by name.
     pub fn write(&self, dialects: &[Dialect], to: &Target) -> Result<Outgoing, Fault> {
         let alike = dialects.contains(&self.dialect);
-        if alike && !self.composed && !self.dialect.codec().must_rewrite(&self.object) {
-            return Ok(self.splice(to));
+        if alike && !self.composed {
+            if !self.dialect.codec().must_rewrite(&self.object) {
+                return Ok(self.splice(to));
+            }
+            let (clean, cost) = super::edit::without_marks(self)?;
+            let mut out = clean.splice(to);
+            out.written.dropped.extend(cost.dropped);
+            out.written.adjusted.extend(cost.adjusted);
+            return Ok(out);
         }
         let dialect = if alike { Some(self.dialect) } else { dialects.first().copied() };
         let dialect = dialect.ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
@@ -196,7 +201,7 @@ impl Request {
     }
 
     fn forbidden(&self) -> impl Iterator<Item = &'static str> {
-        FORBIDDEN.into_iter().filter(|key| self.object.value(key).is_some())
+        NEVER.iter().copied().filter(|key| self.object.value(key).is_some())
     }
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.

@@ -94,8 +94,10 @@ impl Content {
             };
             let blob = path.contains("/blobs/");
             let (kind, missing) = if blob { ("application/octet-stream", self.missing) } else { (MANIFEST, 0) };
-            let head =
-                format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", bytes.len() + missing);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                bytes.len() + missing
+            );
             vec![Act::Send([head.as_bytes(), bytes].concat()), Act::Close]
         })
     }

@@ -10,6 +10,7 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
+use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
 use crate::wire::check::{comma, count, key, message, put_raw, put_text};
 use crate::wire::frame::Frame;
@@ -92,6 +93,18 @@ impl Codec for Messages {
 
     fn must_rewrite(&self, request: &Object) -> bool {
         memchr::memmem::find(request.source(), MARKER.as_bytes()).is_some()
+    }
+
+    fn as_a_vendors(&self, call: &Call) -> Call {
+        let mut call = call.clone();
+        for part in call.turns.iter_mut().flat_map(|turn| &mut turn.content) {
+            if let Content::Thinking { signature: Some(signature), .. } = part
+                && signature == MARKER
+            {
+                "signed".clone_into(signature);
+            }
+        }
+        call
     }
 
     fn glance_answer(&self, answer: &Object) -> Glance {
@@ -240,7 +253,8 @@ fn put_usage(out: &mut Vec<u8>, usage: &Usage, head: &ReplyHead) {
     out.push(b'}');
 }
 
-/// A `stop_reason` in the canon's words. Calls present mean tool use, whatever an imitation says.
+/// A `stop_reason` in the canon's words. Calls present mean tool use, whatever an imitation says; llama.cpp says `end_turn`
+/// beside the stop sequence it met.
 fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason {
     match word {
         "max_tokens" => StopReason::MaxTokens,
@@ -250,6 +264,7 @@ fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason 
         "tool_use" => StopReason::ToolUse,
         "stop_sequence" => StopReason::StopSequence(sequence),
         _ if calls => StopReason::ToolUse,
+        _ if sequence.as_deref().is_some_and(|text| !text.is_empty()) => StopReason::StopSequence(sequence),
         _ => StopReason::EndTurn,
     }
 }

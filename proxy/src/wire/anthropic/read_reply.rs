@@ -1,7 +1,7 @@
 //! Message events, and whole messages, as events.
 //!
 //! Repaired: a delta whose block was never started, a block started inside another, a doubled `message_start`, a whole input
-//! on the start of a call, a missing stop reason. Not repaired: a delta for another block than the open one (whose text would
+//! on the start of a call, a missing stop reason, `end_turn` beside a stop sequence. Not repaired: a delta for another block than the open one (whose text would
 //! it be?) and a stream without `message_stop`.
 
 use super::{Counts, stop_reason};
