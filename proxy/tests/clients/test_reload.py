@@ -85,11 +85,11 @@ class Reload(Case):
         self.assertEqual(len(self.log("local model loaded")), loaded, "the model was loaded again")
 
     def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(self):
-        self.put(self.first + 'api = { deepfellow_compat = "yes" }\nlimits = {}\n')
+        self.put(self.first + 'api = { deepfellow_compat = "yes" }\nlimit = {}\n')
         self.eventually(lambda: self.metric("tidegate_config_reload_success") == 0, 10, "the bad file was not read")
         (line,) = self.log("not reloaded")[-1:]
         lines = len(self.first.splitlines())
-        for part in ("{}:{}: api.deepfellow_compat: ".format(self.gateway.config, lines + 1), "{}:{}: limits: ".format(self.gateway.config, lines + 2)):
+        for part in ("{}:{}: api.deepfellow_compat: ".format(self.gateway.config, lines + 1), "{}:{}: limit: ".format(self.gateway.config, lines + 2)):
             self.assertIn(part, line)
         self.assertEqual(self.names(), ["small"])
         read = self.metric("tidegate_config_reload_timestamp_seconds")
