@@ -1,15 +1,13 @@
-//! The small tools that the dialects share: fields read with every error collected, objects written by hand, and what a
-//! backend says about its own failure made fit for a stranger.
+//! Reading what a client sent, with every error collected.
 //!
 //! Reading follows pydantic's words (`missing`, `string_type`, …) because DeepFellow's clients parse them; it does not follow
 //! its leniency: `"8"` is no integer, since a verbatim path would carry the string to a backend that may think so too.
 //! Null is "absent" for every field that is not required.
 
-use super::json::{Json, Kind, validate, write_str};
+use super::json::{Json, Kind, write_str};
+use crate::canon::Fault;
 use crate::canon::fault::Detail;
 use crate::canon::usage::ABSURD;
-use crate::canon::{Call, Fault, FaultKind};
-use bytes::BufMut;
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
@@ -348,7 +346,7 @@ pub(super) fn present<'m>(from: &'m impl Members, key: &str) -> Option<Json<'m>>
 }
 
 /// A value fit for an error message: itself, or the beginning of its text as a string.
-fn shorten(json: Json<'_>) -> String {
+pub(super) fn shorten(json: Json<'_>) -> String {
     let raw = json.raw();
     if raw.len() <= 160 {
         return raw.to_owned();
@@ -368,79 +366,6 @@ fn either(words: &[&str]) -> String {
     }
 }
 
-/// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
-pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];
-
-/// Remembers a nested field without a canonical form, once per name: `messages.name`.
-pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'_>) {
-    if !extra.iter().any(|(known, _)| *known == name) {
-        extra.push((name, shorten(json)));
-    }
-}
-
-/// Sampling words without a canonical form that open servers and Ollama share.
-const SHARED: [&str; 6] = ["min_p", "repeat_penalty", "repetition_penalty", "typical_p", "mirostat", "tfs_z"];
-
-/// Whether open servers and Ollama share this word.
-pub(super) fn is_shared(name: &str) -> bool {
-    SHARED.contains(&name)
-}
-
-/// Sends a client's extra fields back to its own family, those that other families know there, and names those that cannot go.
-pub(super) fn extras<'c>(call: &'c Call, family: &str, dropped: &mut Vec<String>) -> Vec<(&'c str, &'c str)> {
-    let mut kept = Vec::new();
-    for (name, json) in &call.extra {
-        if NEVER.contains(&name.as_str()) {
-            continue;
-        }
-        let open = |family| matches!(family, "openai" | "ollama");
-        let shared = open(call.family) && open(family) && is_shared(name);
-        if shared || call.family == family && !name.contains('.') {
-            kept.push((name.as_str(), json.as_str()));
-        } else {
-            drop_named(dropped, name);
-        }
-    }
-    kept
-}
-
-/// Names a dropped field once.
-pub(super) fn drop_named(dropped: &mut Vec<String>, name: &str) {
-    if !dropped.iter().any(|known| known == name) {
-        dropped.push(name.to_owned());
-    }
-}
-
-/// What no other dialect can say and no answer can do without. A conversation that the vendor keeps cannot be continued
-/// elsewhere, without the history the answer would be wrong; and a prompt that is to be taken as it stands, filled in the middle
-/// or put into another template means something else without that.
-pub(super) fn refuse_thread(call: &Call) -> Result<(), Fault> {
-    const OLLAMA: [&str; 4] = ["raw", "suffix", "template", "context"];
-    let own = call.extra.iter().find(|(name, _)| call.family == "ollama" && OLLAMA.contains(&name.as_str()));
-    if let Some((name, _)) = own {
-        return Err(Fault::unsupported(
-            name.as_str(),
-            format!("`{name}` is only supported for models on a backend that speaks Ollama's own API."),
-        ));
-    }
-    if !call.extra.iter().any(|(name, _)| name == "thread") {
-        return Ok(());
-    }
-    Err(Fault::invalid("`thread` is not supported for this model: send the full message history.")
-        .with_status(400)
-        .with_param("thread")
-        .with_code("thread_unsupported_request"))
-}
-
-/// A tool call's arguments as an object; nothing at all is `{}`.
-pub(super) fn arguments_object(arguments: &str) -> Option<&str> {
-    let text = arguments.trim();
-    if text.is_empty() {
-        return Some("{}");
-    }
-    validate(text.as_bytes()).ok().filter(|json| json.kind() == Kind::Object).map(|_| text)
-}
-
 /// Where a text found in `data` stands there. `data` need not have been validated: a broken one gives nothing.
 pub(super) fn text_span(data: &[u8], found: Json<'_>) -> Option<std::ops::Range<usize>> {
     let text = Some(found).filter(|json| json.kind() == Kind::String)?.raw();
@@ -451,160 +376,4 @@ pub(super) fn text_span(data: &[u8], found: Json<'_>) -> Option<std::ops::Range<
 /// A token count; negative, fractional and absurd ones are missing.
 pub(super) fn count(json: Option<Json<'_>>) -> Option<u64> {
     json.and_then(Json::as_u64).filter(|count| *count <= ABSURD)
-}
-
-/// Begins an object's member.
-pub(super) fn key(out: &mut Vec<u8>, name: &str) {
-    comma(out);
-    write_str(out, name);
-    out.push(b':');
-}
-
-/// Separates from the value before, if there is one.
-pub(super) fn comma(out: &mut Vec<u8>) {
-    if !matches!(out.last(), None | Some(b'{' | b'[' | b',')) {
-        out.push(b',');
-    }
-}
-
-/// A text member.
-pub(super) fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
-    key(out, name);
-    write_str(out, text);
-}
-
-/// A member whose value is JSON text.
-pub(super) fn put_raw(out: &mut Vec<u8>, name: &str, json: impl std::fmt::Display) {
-    key(out, name);
-    put_display(out, json);
-}
-
-/// A member whose value is JSON text, where there is one.
-pub(super) fn put_some(out: &mut Vec<u8>, name: &str, json: Option<impl std::fmt::Display>) {
-    if let Some(json) = json {
-        put_raw(out, name, json);
-    }
-}
-
-/// A number or JSON text.
-pub(super) fn put_display(out: &mut impl BufMut, value: impl std::fmt::Display) {
-    use std::io::Write;
-    // Writing to memory cannot fail.
-    let _ = write!(BufMut::writer(out), "{value}");
-}
-
-/// A number of the caller's: `1` rather than `1.0`, as they wrote it.
-pub(super) fn number(value: f64) -> String {
-    value.to_string()
-}
-
-/// Merges members into an object's text.
-pub(super) fn merge(json: &str, edits: &[(&str, &[u8])]) -> Option<Vec<u8>> {
-    let object = super::object::Object::read(bytes::Bytes::copy_from_slice(json.as_bytes())).ok()?;
-    let edits: Vec<_> = edits.iter().map(|(key, value)| (*key, Some(*value))).collect();
-    Some(object.splice(&edits).to_vec())
-}
-
-/// A backend's error as a fault. Its own words are kept where they are words.
-pub(super) fn backend_fault(error: Json<'_>) -> Fault {
-    let status = ["code", "status", "status_code", "http_code"]
-        .iter()
-        .find_map(|key| error.get(key).and_then(Json::as_u64))
-        .filter(|code| (400..600).contains(code));
-    let kind = error.get("type").and_then(Json::as_str).unwrap_or_default();
-    let code = error.get("code").and_then(Json::as_str).unwrap_or_default();
-    let message = message(error).unwrap_or_else(|| "The backend reported an error without a message.".into());
-    let said = |words: &[&str]| words.iter().any(|word| kind == *word || code == *word);
-    if status == Some(529) || said(&["overloaded_error", "overloaded"]) {
-        return Fault::new(FaultKind::BackendBusy, message).with_status(529);
-    }
-    if status == Some(429)
-        || said(&["rate_limit_error", "rate_limit_exceeded", "insufficient_quota", "too_many_requests"])
-    {
-        return Fault::new(FaultKind::BackendBusy, message);
-    }
-    if status == Some(504) || said(&["timeout_error", "timeout"]) {
-        return Fault::new(FaultKind::BackendTimeout, message);
-    }
-    match status {
-        Some(code @ (400 | 413 | 422)) => {
-            Fault::new(FaultKind::BackendInvalid, message).with_status(u16::try_from(code).unwrap_or(400))
-        }
-        None if said(&["invalid_request_error", "request_too_large"]) => Fault::new(FaultKind::BackendInvalid, message),
-        _ => Fault::new(FaultKind::BackendError, message),
-    }
-}
-
-/// The message of an error value, whatever its shape: a string, `{message}`, `{error: …}`, FastAPI's `{detail}`.
-pub(super) fn message(error: Json<'_>) -> Option<String> {
-    let text = match error.kind() {
-        Kind::String => error.as_str().map(Cow::into_owned),
-        Kind::Object => ["message", "error", "detail", "msg"].iter().find_map(|key| error.get(key).and_then(message)),
-        Kind::Array => error.items().next().and_then(message),
-        _ => None,
-    }?;
-    Some(clean(&text)).filter(|text| !text.is_empty())
-}
-
-/// A backend's sentence without its addresses, keys and pages.
-fn clean(text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
-    if lower.contains("<html") || lower.contains("<!doctype") {
-        return "The backend answered with an HTML page.".into();
-    }
-    let secret = |piece: &str| {
-        let bare = piece.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let host = bare.split('/').next().unwrap_or_default();
-        host.parse::<std::net::SocketAddr>().is_ok()
-            || host.parse::<std::net::IpAddr>().is_ok()
-            || ["sk-", "sk_", "dfproj_", "dforg_", "dfuser_", "hf_"].iter().any(|prefix| bare.starts_with(prefix))
-    };
-    let hide = |word: &str| word.contains("://") || word.split(['=', ',', ';', '(', ')', '"', '\'']).any(secret);
-    let mut out = String::with_capacity(text.len().min(1024));
-    for (at, word) in text.split_whitespace().enumerate() {
-        if at > 0 {
-            out.push(' ');
-        }
-        out.push_str(if hide(word) { "[hidden]" } else { word });
-        if out.len() > 1000 {
-            out = out.chars().take(1000).collect();
-            out.push('…');
-            break;
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_backends_words_are_kept_and_its_address_is_not() {
-        for (text, expect) in [
-            ("model not loaded", "model not loaded"),
-            ("cannot reach http://10.0.0.7:8000/v1 now", "cannot reach [hidden] now"),
-            ("upstream 10.0.0.7:8000, refused", "upstream [hidden] refused"),
-            ("Incorrect API key provided: sk-abc123.", "Incorrect API key provided: [hidden]"),
-            ("host\n10.0.0.7:8000/v1 gone", "host [hidden] gone"),
-            ("bad key=sk-abc (10.0.0.7)", "bad [hidden] [hidden]"),
-            ("<!DOCTYPE html><title>502", "The backend answered with an HTML page."),
-        ] {
-            assert_eq!(clean(text), expect, "{text}");
-        }
-    }
-
-    #[test]
-    fn arguments_are_an_object_or_nothing() {
-        for (text, expect) in [
-            ("", Some("{}")),
-            (" ", Some("{}")),
-            ("{\"n\":12345678901234567890}", Some("{\"n\":12345678901234567890}")),
-            ("[1]", None),
-            ("{", None),
-            ("\"x\"", None),
-        ] {
-            assert_eq!(arguments_object(text), expect, "{text}");
-        }
-    }
 }

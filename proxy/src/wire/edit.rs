@@ -4,8 +4,8 @@
 //! message) has no place in it. So both the call as it was and the call as it is are written, and what differs between the two
 //! is what was edited: those members of the body are replaced, and all else keeps its bytes. No dialect has to know of it.
 
-use super::check::comma;
 use super::json::{Json, validate, write_str};
+use super::put::comma;
 use super::request::Request;
 use super::{Dialect, Target, Written, json};
 use crate::canon::{Call, Fault};
@@ -153,7 +153,7 @@ fn merge_content(body: Json<'_>, before: Json<'_>, after: Json<'_>) -> Option<Ve
         return None;
     }
     let content = merge(body.get("content")?, before.get("content")?, after.get("content")?, "type")?;
-    super::check::merge(body.raw(), &[("content", &content)])
+    super::put::merge(body.raw(), &[("content", &content)])
 }
 
 fn parse(body: &[u8]) -> Result<Json<'_>, Fault> {

@@ -5,6 +5,8 @@
 //! here and its paths.
 
 pub mod anthropic;
+mod backend_fault;
+mod beyond;
 mod check;
 pub mod edit;
 pub mod frame;
@@ -12,6 +14,7 @@ pub mod json;
 pub mod object;
 pub mod ollama;
 pub mod openai;
+mod put;
 pub mod reply;
 pub mod request;
 pub mod watch;

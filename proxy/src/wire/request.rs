@@ -3,7 +3,7 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
 //! towards another dialect written anew from the call.
 
-use super::check::NEVER;
+use super::beyond::NEVER;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Written, json, ollama};
 use crate::canon::fault::Detail;

@@ -12,10 +12,12 @@ mod write_reply;
 
 use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
-use crate::wire::check::{comma, count, key, message, put_raw, put_text};
+use crate::wire::backend_fault::message;
+use crate::wire::check::count;
 use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json, write_str};
 use crate::wire::object::Object;
+use crate::wire::put::{comma, key, put_raw, put_text};
 use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;

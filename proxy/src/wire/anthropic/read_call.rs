@@ -2,9 +2,11 @@
 
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{At, BODY, Check, Fields, NEVER, lose, present, put_raw};
+use crate::wire::beyond::{NEVER, lose};
+use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
+use crate::wire::put::put_raw;
 
 /// `max_tokens` when the client says none, as DeepFellow has it.
 pub(super) const MAX_TOKENS: u64 = 8000;

@@ -7,9 +7,11 @@
 use super::{Counts, stop_reason};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
 use crate::wire::ReadReply;
-use crate::wire::check::{Fields, backend_fault, merge};
+use crate::wire::backend_fault::backend_fault;
+use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
+use crate::wire::put::merge;
 use bytes::Bytes;
 use std::borrow::Cow;
 

@@ -10,10 +10,9 @@ use super::MARKER;
 use super::read_call::MAX_TOKENS;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{
-    arguments_object, comma, drop_named, extras, key, merge, number, put_raw, put_some, put_text, refuse_thread,
-};
+use crate::wire::beyond::{arguments_object, drop_named, extras, refuse_thread};
 use crate::wire::json::{Json, validate, write_str};
+use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 use std::borrow::Cow;
 

@@ -6,8 +6,8 @@
 use super::{MARKER, put_fault, put_stop, put_usage};
 use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, StopReason, Usage};
-use crate::wire::check::{comma, key, put_display, put_raw, put_text};
 use crate::wire::json::write_str;
+use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
 
@@ -186,7 +186,7 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
         comma(&mut out);
         // A call cut short by the token limit has no object to show; the stream's reader sees the pieces, here it is `{}`.
         let text = match &piece.part {
-            Part::ToolCall { .. } => crate::wire::check::arguments_object(&piece.text).unwrap_or("{}"),
+            Part::ToolCall { .. } => crate::wire::beyond::arguments_object(&piece.text).unwrap_or("{}"),
             _ => &piece.text,
         };
         put_block(&mut out, &piece.part, text, Some(piece.signature.as_deref().unwrap_or(MARKER)), &piece.citations);

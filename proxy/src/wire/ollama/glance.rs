@@ -6,7 +6,8 @@
 use super::{stop_reason, times, usage};
 use crate::canon::{StopReason, Usage};
 use crate::wire::Glance;
-use crate::wire::check::{Fields, backend_fault};
+use crate::wire::backend_fault::backend_fault;
+use crate::wire::check::Fields;
 use crate::wire::frame::{Frame, Framing};
 use crate::wire::json::{Json, validate};
 use crate::wire::object::Object;

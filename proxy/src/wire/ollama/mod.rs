@@ -11,10 +11,12 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
-use super::check::{count, message, put_text};
+use super::backend_fault::message;
+use super::check::count;
 use super::frame::Frame;
 use super::json::{self, Json};
 use super::object::Object;
+use super::put::put_text;
 use super::{Codec, Glance, ReadReply, ReplyHead, Target, Times, WriteReply, Written};
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! Ollama's model objects. What is not known of a model is empty in its fields, which its clients require.
 
-use crate::wire::check::{comma, put_raw, put_text};
+use crate::wire::put::{comma, put_raw, put_text};
 use bytes::Bytes;
 use std::sync::Arc;
 

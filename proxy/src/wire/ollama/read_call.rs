@@ -7,7 +7,8 @@
 use super::Form;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{At, BODY, Check, Fields, NEVER, is_shared, lose, present};
+use crate::wire::beyond::{NEVER, is_shared, lose};
+use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
 use std::borrow::Cow;

@@ -6,7 +6,8 @@
 use super::{Form, stop_reason, usage};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, Usage};
 use crate::wire::ReadReply;
-use crate::wire::check::{Fields, backend_fault};
+use crate::wire::backend_fault::backend_fault;
+use crate::wire::check::Fields;
 use crate::wire::frame::{Frame, Framing};
 use crate::wire::json::{Json, Kind, validate};
 use bytes::Bytes;

@@ -7,10 +7,9 @@
 use super::Form;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{
-    NEVER, arguments_object, comma, drop_named, is_shared, key, number, put_raw, put_some, put_text, refuse_thread,
-};
+use crate::wire::beyond::{NEVER, arguments_object, drop_named, is_shared, refuse_thread};
 use crate::wire::json::{validate, write_str};
+use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 
 pub(super) fn write_call(form: Form, call: &Call, to: &Target) -> Result<Written, Fault> {

@@ -6,7 +6,8 @@
 use super::{stop_reason, timings, usage};
 use crate::canon::{StopReason, Usage};
 use crate::wire::Glance;
-use crate::wire::check::{Fields, backend_fault};
+use crate::wire::backend_fault::backend_fault;
+use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
 use crate::wire::object::Object;
@@ -174,7 +175,7 @@ pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static 
     if ask_more {
         edits.push(("continuous_usage_stats", b"true"));
     }
-    let value = crate::wire::check::merge(options.map_or("{}", Json::raw), &edits)?;
+    let value = crate::wire::put::merge(options.map_or("{}", Json::raw), &edits)?;
     Some(("stream_options", value))
 }
 

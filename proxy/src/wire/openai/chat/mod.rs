@@ -13,10 +13,12 @@ mod write_reply;
 pub(super) use write_call::effort_word;
 
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
-use crate::wire::check::{Fields, count, key, message, put_raw, put_text};
+use crate::wire::backend_fault::message;
+use crate::wire::check::{Fields, count};
 use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json};
 use crate::wire::object::Object;
+use crate::wire::put::{key, put_raw, put_text};
 use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;

@@ -2,7 +2,8 @@
 
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{At, BODY, Check, Fields, NEVER, lose, present};
+use crate::wire::beyond::{NEVER, lose};
+use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
 

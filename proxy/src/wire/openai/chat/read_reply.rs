@@ -11,7 +11,8 @@
 use super::{stop_reason, timings, usage};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
 use crate::wire::ReadReply;
-use crate::wire::check::{Fields, backend_fault};
+use crate::wire::backend_fault::backend_fault;
+use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
 use bytes::Bytes;

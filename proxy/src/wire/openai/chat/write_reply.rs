@@ -6,8 +6,8 @@
 use super::{finish_reason, put_fault, put_usage};
 use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, Usage};
-use crate::wire::check::{comma, key, put_display, put_raw, put_text};
 use crate::wire::json::write_str;
+use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
 

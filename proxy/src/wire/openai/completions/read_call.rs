@@ -3,7 +3,8 @@
 use super::WORDS;
 use crate::canon::call::{Content, Role, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{BODY, Check, NEVER, present};
+use crate::wire::beyond::NEVER;
+use crate::wire::check::{BODY, Check, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
 

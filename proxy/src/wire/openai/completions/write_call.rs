@@ -6,8 +6,9 @@
 use super::WORDS;
 use crate::canon::call::{Content, Role, Thinking};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{comma, drop_named, extras, key, number, put_raw, put_some, put_text, refuse_thread};
+use crate::wire::beyond::{drop_named, extras, refuse_thread};
 use crate::wire::json::write_str;
+use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {

@@ -3,9 +3,9 @@
 
 use crate::canon::event::{Delta, Event};
 use crate::canon::{Answer, Part, Usage};
-use crate::wire::check::{put_raw, put_text};
 use crate::wire::json::write_str;
 use crate::wire::openai::chat::{Chat, finish_reason, put_usage};
+use crate::wire::put::{put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
 

@@ -4,7 +4,8 @@
 use super::{is_call, stop_reason, usage};
 use crate::canon::{Fault, FaultKind, Usage};
 use crate::wire::Glance;
-use crate::wire::check::{Fields, backend_fault, text_span};
+use crate::wire::backend_fault::backend_fault;
+use crate::wire::check::{Fields, text_span};
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
 use crate::wire::object::Object;

@@ -3,7 +3,7 @@
 use super::shell::Shell;
 use super::tools::{Named, as_input};
 use crate::canon::Part;
-use crate::wire::check::{key, put_raw, put_text};
+use crate::wire::put::{key, put_raw, put_text};
 
 /// An item in the making.
 pub(super) struct Item {

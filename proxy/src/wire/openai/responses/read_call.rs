@@ -8,9 +8,11 @@ use super::WORDS;
 use super::tools::{Names, as_arguments, as_function, flat};
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{At, BODY, Check, Fields, NEVER, lose, present, put_raw};
+use crate::wire::beyond::{NEVER, lose};
+use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
+use crate::wire::put::put_raw;
 
 /// Fields with a canonical form, and those that mean nothing here. Everything else is `extra`.
 const KNOWN: &[&str] = &[

@@ -2,10 +2,10 @@
 
 use super::tools::Names;
 use crate::canon::{Fault, StopReason, Usage};
-use crate::wire::check::{key, put_raw, put_some, put_text};
 use crate::wire::json::Json;
 use crate::wire::object::Object;
 use crate::wire::openai::chat::Chat;
+use crate::wire::put::{key, put_raw, put_some, put_text};
 use crate::wire::{Codec, ReplyHead};
 
 /// What a response repeats of its request, and what it says where the request did not.

@@ -5,8 +5,9 @@
 //! it had offered.
 
 use crate::canon::call::Tool;
-use crate::wire::check::{Fields, put_text};
+use crate::wire::check::Fields;
 use crate::wire::json::{Json, validate, write_str};
+use crate::wire::put::put_text;
 use std::borrow::Cow;
 
 /// The arguments of a custom tool as a function.

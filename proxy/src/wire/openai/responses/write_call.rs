@@ -11,11 +11,10 @@ use super::WORDS;
 use super::tools::{Names, as_input};
 use crate::canon::call::{Content, Format, Image, Role, Thinking, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::check::{
-    arguments_object, comma, drop_named, extras, key, number, put_raw, put_some, put_text, refuse_thread,
-};
+use crate::wire::beyond::{arguments_object, drop_named, extras, refuse_thread};
 use crate::wire::json::write_str;
 use crate::wire::openai::chat::effort_word;
+use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {

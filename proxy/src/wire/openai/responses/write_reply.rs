@@ -9,7 +9,7 @@ use super::shell::{RUNNING, Shell, State, ending, put_error};
 use crate::canon::event::{Delta, Event};
 use crate::canon::fold::Piece;
 use crate::canon::{Answer, Fault, StopReason, Usage};
-use crate::wire::check::{comma, key, put_raw, put_text};
+use crate::wire::put::{comma, key, put_raw, put_text};
 use crate::wire::{ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
 

@@ -2,8 +2,9 @@
 
 use super::Writer;
 use crate::canon::call::{Tool, ToolChoice};
-use crate::wire::check::{comma, drop_named, key, merge, put_raw, put_some, put_text};
+use crate::wire::beyond::drop_named;
 use crate::wire::json::{Json, validate};
+use crate::wire::put::{comma, key, merge, put_raw, put_some, put_text};
 
 impl Writer<'_> {
     pub(super) fn tools(&mut self) {

@@ -1,0 +1,95 @@
+//! What a backend says about its own failure, made fit for a stranger.
+
+use super::json::{Json, Kind};
+use crate::canon::{Fault, FaultKind};
+use std::borrow::Cow;
+
+/// A backend's error as a fault. Its own words are kept where they are words.
+pub(super) fn backend_fault(error: Json<'_>) -> Fault {
+    let status = ["code", "status", "status_code", "http_code"]
+        .iter()
+        .find_map(|key| error.get(key).and_then(Json::as_u64))
+        .filter(|code| (400..600).contains(code));
+    let kind = error.get("type").and_then(Json::as_str).unwrap_or_default();
+    let code = error.get("code").and_then(Json::as_str).unwrap_or_default();
+    let message = message(error).unwrap_or_else(|| "The backend reported an error without a message.".into());
+    let said = |words: &[&str]| words.iter().any(|word| kind == *word || code == *word);
+    if status == Some(529) || said(&["overloaded_error", "overloaded"]) {
+        return Fault::new(FaultKind::BackendBusy, message).with_status(529);
+    }
+    if status == Some(429)
+        || said(&["rate_limit_error", "rate_limit_exceeded", "insufficient_quota", "too_many_requests"])
+    {
+        return Fault::new(FaultKind::BackendBusy, message);
+    }
+    if status == Some(504) || said(&["timeout_error", "timeout"]) {
+        return Fault::new(FaultKind::BackendTimeout, message);
+    }
+    match status {
+        Some(code @ (400 | 413 | 422)) => {
+            Fault::new(FaultKind::BackendInvalid, message).with_status(u16::try_from(code).unwrap_or(400))
+        }
+        None if said(&["invalid_request_error", "request_too_large"]) => Fault::new(FaultKind::BackendInvalid, message),
+        _ => Fault::new(FaultKind::BackendError, message),
+    }
+}
+
+/// The message of an error value, whatever its shape: a string, `{message}`, `{error: …}`, FastAPI's `{detail}`.
+pub(super) fn message(error: Json<'_>) -> Option<String> {
+    let text = match error.kind() {
+        Kind::String => error.as_str().map(Cow::into_owned),
+        Kind::Object => ["message", "error", "detail", "msg"].iter().find_map(|key| error.get(key).and_then(message)),
+        Kind::Array => error.items().next().and_then(message),
+        _ => None,
+    }?;
+    Some(clean(&text)).filter(|text| !text.is_empty())
+}
+
+/// A backend's sentence without its addresses, keys and pages.
+fn clean(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    if lower.contains("<html") || lower.contains("<!doctype") {
+        return "The backend answered with an HTML page.".into();
+    }
+    let secret = |piece: &str| {
+        let bare = piece.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let host = bare.split('/').next().unwrap_or_default();
+        host.parse::<std::net::SocketAddr>().is_ok()
+            || host.parse::<std::net::IpAddr>().is_ok()
+            || ["sk-", "sk_", "dfproj_", "dforg_", "dfuser_", "hf_"].iter().any(|prefix| bare.starts_with(prefix))
+    };
+    let hide = |word: &str| word.contains("://") || word.split(['=', ',', ';', '(', ')', '"', '\'']).any(secret);
+    let mut out = String::with_capacity(text.len().min(1024));
+    for (at, word) in text.split_whitespace().enumerate() {
+        if at > 0 {
+            out.push(' ');
+        }
+        out.push_str(if hide(word) { "[hidden]" } else { word });
+        if out.len() > 1000 {
+            out = out.chars().take(1000).collect();
+            out.push('…');
+            break;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backends_words_are_kept_and_its_address_is_not() {
+        for (text, expect) in [
+            ("model not loaded", "model not loaded"),
+            ("cannot reach http://10.0.0.7:8000/v1 now", "cannot reach [hidden] now"),
+            ("upstream 10.0.0.7:8000, refused", "upstream [hidden] refused"),
+            ("Incorrect API key provided: sk-abc123.", "Incorrect API key provided: [hidden]"),
+            ("host\n10.0.0.7:8000/v1 gone", "host [hidden] gone"),
+            ("bad key=sk-abc (10.0.0.7)", "bad [hidden] [hidden]"),
+            ("<!DOCTYPE html><title>502", "The backend answered with an HTML page."),
+        ] {
+            assert_eq!(clean(text), expect, "{text}");
+        }
+    }
+}

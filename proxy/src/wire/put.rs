@@ -1,0 +1,56 @@
+//! Objects written by hand, member by member.
+
+use super::json::write_str;
+use bytes::BufMut;
+
+/// Begins an object's member.
+pub(super) fn key(out: &mut Vec<u8>, name: &str) {
+    comma(out);
+    write_str(out, name);
+    out.push(b':');
+}
+
+/// Separates from the value before, if there is one.
+pub(super) fn comma(out: &mut Vec<u8>) {
+    if !matches!(out.last(), None | Some(b'{' | b'[' | b',')) {
+        out.push(b',');
+    }
+}
+
+/// A text member.
+pub(super) fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
+    key(out, name);
+    write_str(out, text);
+}
+
+/// A member whose value is JSON text.
+pub(super) fn put_raw(out: &mut Vec<u8>, name: &str, json: impl std::fmt::Display) {
+    key(out, name);
+    put_display(out, json);
+}
+
+/// A member whose value is JSON text, where there is one.
+pub(super) fn put_some(out: &mut Vec<u8>, name: &str, json: Option<impl std::fmt::Display>) {
+    if let Some(json) = json {
+        put_raw(out, name, json);
+    }
+}
+
+/// A number or JSON text.
+pub(super) fn put_display(out: &mut impl BufMut, value: impl std::fmt::Display) {
+    use std::io::Write;
+    // Writing to memory cannot fail.
+    let _ = write!(BufMut::writer(out), "{value}");
+}
+
+/// A number of the caller's: `1` rather than `1.0`, as they wrote it.
+pub(super) fn number(value: f64) -> String {
+    value.to_string()
+}
+
+/// Merges members into an object's text.
+pub(super) fn merge(json: &str, edits: &[(&str, &[u8])]) -> Option<Vec<u8>> {
+    let object = super::object::Object::read(bytes::Bytes::copy_from_slice(json.as_bytes())).ok()?;
+    let edits: Vec<_> = edits.iter().map(|(key, value)| (*key, Some(*value))).collect();
+    Some(object.splice(&edits).to_vec())
+}
