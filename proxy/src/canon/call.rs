@@ -3,6 +3,8 @@
 //! Made once, on first ask, from the request's bytes (`wire` reads it). Only the fields that at least two dialects can say are
 //! here; what a dialect says alone is kept by name in [`Call::extra`], so that dropping it is a decision and can be reported.
 
+use std::borrow::Cow;
+
 /// A generating call.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Call {
@@ -209,6 +211,23 @@ pub enum Format {
         /// The whole `json_schema` object of OpenAI's `response_format`, as JSON text.
         json: String,
     },
+}
+
+impl Role {
+    /// Instructions, in either word.
+    pub fn is_system(self) -> bool {
+        matches!(self, Self::System | Self::Developer)
+    }
+}
+
+impl Image {
+    /// Its address; bytes as a data URL (RFC 2397).
+    pub fn url(&self) -> Cow<'_, str> {
+        match self {
+            Self::Url(url) => url.into(),
+            Self::Data { media_type, data } => format!("data:{media_type};base64,{data}").into(),
+        }
+    }
 }
 
 impl Turn {

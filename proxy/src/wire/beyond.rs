@@ -2,6 +2,7 @@
 
 use super::check::shorten;
 use super::json::{Json, Kind, validate};
+use crate::canon::call::{Content, Turn};
 use crate::canon::{Call, Fault};
 
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
@@ -75,6 +76,76 @@ pub(super) fn arguments_object(arguments: &str) -> Option<&str> {
         return Some("{}");
     }
     validate(text.as_bytes()).ok().filter(|json| json.kind() == Kind::Object).map(|_| text)
+}
+
+/// The same for a target that takes nothing else.
+///
+/// # Errors
+/// They are none; `name` is the tool that was called.
+pub(super) fn earlier_arguments<'a>(name: &str, arguments: &'a str) -> Result<&'a str, Fault> {
+    arguments_object(arguments).ok_or_else(|| {
+        Fault::unsupported(
+            "messages.tool_calls",
+            format!("The arguments of the earlier call of `{name}` are not a JSON object."),
+        )
+    })
+}
+
+/// All texts of those of these turns that instruct; empty ones add nothing.
+///
+/// # Errors
+/// One holds something that is no text.
+pub(super) fn system_texts<'c>(turns: impl IntoIterator<Item = &'c Turn>) -> Result<Vec<&'c str>, Fault> {
+    let mut texts = Vec::new();
+    for part in turns.into_iter().filter(|turn| turn.role.is_system()).flat_map(|turn| &turn.content) {
+        match part {
+            Content::Text(text) if text.is_empty() => {}
+            Content::Text(text) => texts.push(text.as_str()),
+            other => return Err(refuse_part(other, "a system message")),
+        }
+    }
+    Ok(texts)
+}
+
+/// A tool's result where there is no word for failure: its text says so, unless it does by itself.
+pub(super) fn result_text(texts: &[&str], is_error: bool) -> String {
+    let text = texts.join("\n\n");
+    if is_error && !says_error(&text) { format!("Error: {text}") } else { text }
+}
+
+/// It begins with that word.
+pub(super) fn says_error(text: &str) -> bool {
+    text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"))
+}
+
+/// A part that has no place there, by its type word.
+pub(super) fn refuse_part(content: &Content, place: &str) -> Fault {
+    let kind = match content {
+        Content::Text(_) => "text",
+        Content::Image(_) => "image",
+        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
+        Content::Refusal(_) => "refusal",
+        Content::ToolCall { .. } => "tool_use",
+        Content::ToolResult { .. } => "tool_result",
+        Content::Other { kind, .. } => kind,
+    };
+    Fault::unsupported(
+        "messages",
+        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
+    )
+}
+
+/// Names the sampling that only chat and its like know, where it was asked for.
+pub(super) fn drop_chat_sampling(call: &Call, dropped: &mut Vec<String>) {
+    for (name, said) in [
+        ("presence_penalty", call.presence_penalty.is_some_and(|penalty| penalty != 0.0)),
+        ("frequency_penalty", call.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
+        ("seed", call.seed.is_some()),
+    ] {
+        if said {
+            drop_named(dropped, name);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,17 @@ pub(super) fn put_some(out: &mut Vec<u8>, name: &str, json: Option<impl std::fmt
     }
 }
 
+/// A member that is a list of texts.
+pub(super) fn put_texts<T: AsRef<str>>(out: &mut Vec<u8>, name: &str, texts: impl IntoIterator<Item = T>) {
+    key(out, name);
+    out.push(b'[');
+    for text in texts {
+        comma(out);
+        write_str(out, text.as_ref());
+    }
+    out.push(b']');
+}
+
 /// A number or JSON text.
 pub(super) fn put_display(out: &mut impl BufMut, value: impl std::fmt::Display) {
     use std::io::Write;

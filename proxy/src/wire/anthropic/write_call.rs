@@ -10,9 +10,11 @@ use super::MARKER;
 use super::read_call::MAX_TOKENS;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{arguments_object, drop_named, extras, refuse_thread};
-use crate::wire::json::{Json, validate, write_str};
-use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text};
+use crate::wire::beyond::{
+    arguments_object, drop_chat_sampling, drop_named, extras, refuse_part, refuse_thread, system_texts,
+};
+use crate::wire::json::{Json, validate};
+use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
 use std::borrow::Cow;
 
@@ -64,20 +66,7 @@ struct Merged {
 impl Writer<'_> {
     /// All system and developer texts, in order, at the top: this protocol has no other place for them.
     fn system(&mut self, to: &Target) -> Result<(), Fault> {
-        let mut texts = Vec::new();
-        for part in self
-            .call
-            .turns
-            .iter()
-            .filter(|turn| matches!(turn.role, Role::System | Role::Developer))
-            .flat_map(|turn| &turn.content)
-        {
-            match part {
-                Content::Text(text) if text.is_empty() => {}
-                Content::Text(text) => texts.push(text.as_str()),
-                other => return Err(refuse(other, "a system message")),
-            }
-        }
+        let texts = system_texts(&self.call.turns)?;
         match texts.as_slice() {
             [] => {}
             [text] => put_text(&mut self.out, "system", text),
@@ -262,24 +251,10 @@ impl Writer<'_> {
             Some(_) if thinks && !own => drop_named(&mut self.dropped, "top_k"),
             top_k => put_some(&mut self.out, "top_k", top_k),
         }
-        for (name, said) in [
-            ("presence_penalty", call.presence_penalty.is_some_and(|penalty| penalty != 0.0)),
-            ("frequency_penalty", call.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
-            ("seed", call.seed.is_some()),
-        ] {
-            if said {
-                drop_named(&mut self.dropped, name);
-            }
-        }
+        drop_chat_sampling(call, &mut self.dropped);
         let out = &mut self.out;
         if !call.stop.is_empty() {
-            key(out, "stop_sequences");
-            out.push(b'[');
-            for text in &call.stop {
-                comma(out);
-                write_str(out, text);
-            }
-            out.push(b']');
+            put_texts(out, "stop_sequences", &call.stop);
         }
         if let Some(user) = &call.user {
             key(out, "metadata");
@@ -406,7 +381,9 @@ fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<Strin
             comma(&mut turn.blocks);
             turn.blocks.extend_from_slice(json.as_bytes());
         }
-        other => return Err(refuse(other, if turn.assistant { "an assistant message" } else { "a user message" })),
+        other => {
+            return Err(refuse_part(other, if turn.assistant { "an assistant message" } else { "a user message" }));
+        }
     }
     Ok(())
 }
@@ -429,7 +406,7 @@ fn result(id: &str, content: &[Content], is_error: bool, call: &Call, out: &mut 
                         comma(out);
                         out.extend_from_slice(json.as_bytes());
                     }
-                    other => return Err(refuse(other, "a tool result")),
+                    other => return Err(refuse_part(other, "a tool result")),
                 }
             }
             out.push(b']');
@@ -470,22 +447,6 @@ fn plain_id(id: &str) -> Cow<'_, str> {
     } else {
         id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into()
     }
-}
-
-fn refuse(content: &Content, place: &str) -> Fault {
-    let kind = match content {
-        Content::Text(_) => "text",
-        Content::Image(_) => "image",
-        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
-        Content::Refusal(_) => "refusal",
-        Content::ToolCall { .. } => "tool_use",
-        Content::ToolResult { .. } => "tool_result",
-        Content::Other { kind, .. } => kind,
-    };
-    Fault::unsupported(
-        "messages",
-        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
-    )
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 //! behind. Ids are written though older versions do not know them, and the tool's name beside, which all know.
 
 use super::Form;
-use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
+use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{NEVER, arguments_object, drop_named, is_shared, refuse_thread};
-use crate::wire::json::{validate, write_str};
-use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
+use crate::wire::beyond::{
+    NEVER, drop_named, earlier_arguments, is_shared, refuse_part, refuse_thread, result_text, system_texts,
+};
+use crate::wire::json::validate;
+use crate::wire::put::{comma, key, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
 
 pub(super) fn write_call(form: Form, call: &Call, to: &Target) -> Result<Written, Fault> {
@@ -70,8 +72,7 @@ impl<'c> Said<'c> {
     fn put(&self, text: &str, out: &mut Vec<u8>) {
         put_text(out, text, &self.texts.join("\n\n"));
         if !self.images.is_empty() {
-            key(out, "images");
-            put_texts(out, self.images.iter().copied());
+            put_texts(out, "images", &self.images);
         }
     }
 }
@@ -89,7 +90,7 @@ impl<'c> Writer<'c> {
         for turn in &self.call.turns {
             match turn.role {
                 Role::System | Role::Developer => {
-                    let texts = system_texts(std::slice::from_ref(turn))?;
+                    let texts = system_texts([turn])?;
                     if !to.system_first && !texts.is_empty() {
                         self.message("system", |out| put_text(out, "content", &texts.join("\n\n")));
                     }
@@ -126,12 +127,10 @@ impl<'c> Writer<'c> {
                         rest.take(inner)?;
                         others += 1;
                     }
-                    other => return Err(refuse(other, "a tool result")),
+                    other => return Err(refuse_part(other, "a tool result")),
                 }
             }
-            let text = texts.join("\n\n");
-            let marked = *is_error && !text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"));
-            let text = if marked { format!("Error: {text}") } else { text };
+            let text = result_text(&texts, *is_error);
             let name = self.tool_name(id);
             self.message("tool", |out| {
                 put_text(out, "content", &text);
@@ -144,7 +143,7 @@ impl<'c> Writer<'c> {
         for part in content.iter().filter(|part| !matches!(part, Content::ToolResult { .. })) {
             others += 1;
             if let Some(other) = rest.take(part)? {
-                return Err(refuse(other, "a user message"));
+                return Err(refuse_part(other, "a user message"));
             }
         }
         if others > 0 || results == 0 {
@@ -169,15 +168,10 @@ impl<'c> Writer<'c> {
                 Some(Content::Thinking { text, .. }) => thoughts.push(text.as_str()),
                 Some(Content::RedactedThinking { .. }) => drop_named(&mut self.dropped, "redacted_thinking"),
                 Some(Content::ToolCall { id, name, arguments }) => {
-                    let arguments = arguments_object(arguments).ok_or_else(|| {
-                        Fault::unsupported(
-                            "messages.tool_calls",
-                            format!("The arguments of the earlier call of `{name}` are not a JSON object."),
-                        )
-                    })?;
+                    let arguments = earlier_arguments(name, arguments)?;
                     put_call(&mut calls, id, name, arguments);
                 }
-                Some(other) => return Err(refuse(other, "an assistant message")),
+                Some(other) => return Err(refuse_part(other, "an assistant message")),
             }
         }
         self.message("assistant", |out| {
@@ -249,8 +243,7 @@ impl<'c> Writer<'c> {
         }
         let system = system_texts(&self.call.turns)?;
         let mut said = Said::default();
-        let mut spoken =
-            self.call.turns.iter().filter(|turn| !matches!(turn.role, Role::System | Role::Developer)).peekable();
+        let mut spoken = self.call.turns.iter().filter(|turn| !turn.role.is_system()).peekable();
         let any = spoken.peek().is_some();
         for (at, turn) in spoken.enumerate() {
             if turn.role != Role::User || at > 0 {
@@ -261,7 +254,7 @@ impl<'c> Writer<'c> {
             }
             for part in &turn.content {
                 if let Some(other) = said.take(part)? {
-                    return Err(refuse(other, "a prompt"));
+                    return Err(refuse_part(other, "a prompt"));
                 }
             }
         }
@@ -319,8 +312,7 @@ impl<'c> Writer<'c> {
         put_some(&mut options, "top_k", call.top_k);
         put_some(&mut options, "seed", call.seed);
         if !call.stop.is_empty() {
-            key(&mut options, "stop");
-            put_texts(&mut options, call.stop.iter().map(String::as_str));
+            put_texts(&mut options, "stop", &call.stop);
         }
         if call.user.is_some() {
             drop_named(&mut self.dropped, "user");
@@ -353,45 +345,6 @@ pub(super) fn put_call(out: &mut Vec<u8>, id: &str, name: &str, arguments: &str)
     put_text(out, "name", name);
     put_raw(out, "arguments", arguments);
     out.extend_from_slice(b"}}");
-}
-
-fn put_texts<'t>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'t str>) {
-    out.push(b'[');
-    for text in texts {
-        comma(out);
-        write_str(out, text);
-    }
-    out.push(b']');
-}
-
-/// All system and developer texts of these turns; empty ones add nothing.
-fn system_texts(turns: &[Turn]) -> Result<Vec<&str>, Fault> {
-    let mut texts = Vec::new();
-    let system = turns.iter().filter(|turn| matches!(turn.role, Role::System | Role::Developer));
-    for part in system.flat_map(|turn| &turn.content) {
-        match part {
-            Content::Text(text) if text.is_empty() => {}
-            Content::Text(text) => texts.push(text.as_str()),
-            other => return Err(refuse(other, "a system message")),
-        }
-    }
-    Ok(texts)
-}
-
-fn refuse(content: &Content, place: &str) -> Fault {
-    let kind = match content {
-        Content::Text(_) => "text",
-        Content::Image(_) => "image",
-        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
-        Content::Refusal(_) => "refusal",
-        Content::ToolCall { .. } => "tool_use",
-        Content::ToolResult { .. } => "tool_result",
-        Content::Other { kind, .. } => kind,
-    };
-    Fault::unsupported(
-        "messages",
-        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
-    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::canon::FaultKind;
+use crate::canon::call::Turn;
 use crate::wire::Dialect;
 use crate::wire::object::Object;
 use bytes::Bytes;

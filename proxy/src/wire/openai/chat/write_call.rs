@@ -5,11 +5,13 @@
 //! has no flag here, so its text begins with `Error: `. Images of a tool result go into the user message behind the results,
 //! the only place where this dialect takes images.
 
-use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
+use crate::canon::call::{Content, Effort, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{arguments_object, drop_named, extras, refuse_thread};
+use crate::wire::beyond::{
+    drop_named, earlier_arguments, extras, refuse_part, refuse_thread, result_text, system_texts,
+};
 use crate::wire::json::write_str;
-use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text};
+use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
 
 /// Sampling fields that open servers take beside OpenAI's.
@@ -52,10 +54,7 @@ impl Writer<'_> {
         key(&mut self.out, "messages");
         self.out.push(b'[');
         if self.to.system_first {
-            let mut texts = Vec::new();
-            for turn in self.call.turns.iter().filter(|turn| is_system(turn.role)) {
-                texts.extend(system_texts(&turn.content)?);
-            }
+            let texts = system_texts(&self.call.turns)?;
             if !texts.is_empty() {
                 self.message("system", |out| put_text(out, "content", &texts.join("\n\n")));
             }
@@ -63,7 +62,7 @@ impl Writer<'_> {
         for turn in &self.call.turns {
             match turn.role {
                 Role::System | Role::Developer => {
-                    let texts = system_texts(&turn.content)?;
+                    let texts = system_texts([turn])?;
                     if !self.to.system_first && !texts.is_empty() {
                         let role = if turn.role == Role::System { "system" } else { "developer" };
                         self.message(role, |out| put_text(out, "content", &texts.join("\n\n")));
@@ -98,12 +97,10 @@ impl Writer<'_> {
                         texts.push("[image: in the next user message]");
                         rest.push(inner);
                     }
-                    other => return Err(refuse(other, "a tool result")),
+                    other => return Err(refuse_part(other, "a tool result")),
                 }
             }
-            let text = texts.join("\n\n");
-            let marked = *is_error && !text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"));
-            let text = if marked { format!("Error: {text}") } else { text };
+            let text = result_text(&texts, *is_error);
             self.message("tool", |out| {
                 put_text(out, "tool_call_id", id);
                 put_text(out, "content", &text);
@@ -146,16 +143,11 @@ impl Writer<'_> {
             }
             Content::Image(image) => {
                 out.extend_from_slice(b"{\"type\":\"image_url\",\"image_url\":{");
-                match image {
-                    Image::Url(url) => put_text(out, "url", url),
-                    Image::Data { media_type, data } => {
-                        put_text(out, "url", &format!("data:{media_type};base64,{data}"))
-                    }
-                }
+                put_text(out, "url", &image.url());
                 out.extend_from_slice(b"}}");
             }
             Content::Other { json, .. } if self.call.family == "openai" => out.extend_from_slice(json.as_bytes()),
-            other => return Err(refuse(other, "a user message")),
+            other => return Err(refuse_part(other, "a user message")),
         }
         Ok(())
     }
@@ -169,12 +161,7 @@ impl Writer<'_> {
                 Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
                 Content::Refusal(text) => refusals.push(text.as_str()),
                 Content::ToolCall { id, name, arguments } => {
-                    let arguments = arguments_object(arguments).ok_or_else(|| {
-                        Fault::unsupported(
-                            "messages.tool_calls",
-                            format!("The arguments of the earlier call of `{name}` are not a JSON object."),
-                        )
-                    })?;
+                    let arguments = earlier_arguments(name, arguments)?;
                     comma(&mut calls);
                     calls.push(b'{');
                     put_text(&mut calls, "id", id);
@@ -190,7 +177,7 @@ impl Writer<'_> {
                     comma(&mut calls);
                     calls.extend_from_slice(json.as_bytes());
                 }
-                other => return Err(refuse(other, "an assistant message")),
+                other => return Err(refuse_part(other, "an assistant message")),
             }
         }
         let open = self.to.thinking_kwargs || self.to.extended_sampling;
@@ -220,51 +207,18 @@ impl Writer<'_> {
     }
 
     fn sampling(&mut self) {
-        let (call, out) = (self.call, &mut self.out);
-        put_some(
-            out,
-            if self.to.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" },
-            call.max_tokens,
-        );
-        for (name, value) in [
-            ("temperature", call.temperature),
-            ("top_p", call.top_p),
-            ("presence_penalty", call.presence_penalty),
-            ("frequency_penalty", call.frequency_penalty),
-        ] {
-            put_some(out, name, value.map(number));
-        }
-        if self.to.extended_sampling {
-            put_some(out, "top_k", call.top_k);
-        } else if call.top_k.is_some() {
-            drop_named(&mut self.dropped, "top_k");
-        }
-        put_some(out, "seed", call.seed);
-        put_some(out, "n", Some(call.choices).filter(|choices| *choices > 1));
-        if !call.stop.is_empty() {
-            key(out, "stop");
-            out.push(b'[');
-            for text in &call.stop {
-                comma(out);
-                write_str(out, text);
-            }
-            out.push(b']');
-        }
-        if let Some(user) = &call.user {
-            put_text(out, "user", user);
-        }
-        match &call.format {
+        let out = &mut self.out;
+        let limit = if self.to.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" };
+        put_some(out, limit, self.call.max_tokens);
+        put_sampling(self.call, self.to, out, &mut self.dropped);
+        match &self.call.format {
             Some(Format::Json) => put_raw(out, "response_format", r#"{"type":"json_object"}"#),
             Some(Format::Schema { json, .. }) => {
                 put_raw(out, "response_format", format_args!(r#"{{"type":"json_schema","json_schema":{json}}}"#))
             }
             None => {}
         }
-        put_raw(out, "stream", call.stream);
-        if call.stream {
-            let continuous = if self.to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
-            put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
-        }
+        put_stream(self.call, self.to, out);
     }
 
     fn tools(&mut self) -> Result<(), Fault> {
@@ -364,6 +318,40 @@ impl Writer<'_> {
     }
 }
 
+/// How tokens are chosen and when they end, in the words of chat and completions; and the user.
+pub(in crate::wire::openai) fn put_sampling(call: &Call, to: &Target, out: &mut Vec<u8>, dropped: &mut Vec<String>) {
+    for (name, value) in [
+        ("temperature", call.temperature),
+        ("top_p", call.top_p),
+        ("presence_penalty", call.presence_penalty),
+        ("frequency_penalty", call.frequency_penalty),
+    ] {
+        put_some(out, name, value.map(number));
+    }
+    if to.extended_sampling {
+        put_some(out, "top_k", call.top_k);
+    } else if call.top_k.is_some() {
+        drop_named(dropped, "top_k");
+    }
+    put_some(out, "seed", call.seed);
+    put_some(out, "n", Some(call.choices).filter(|choices| *choices > 1));
+    if !call.stop.is_empty() {
+        put_texts(out, "stop", &call.stop);
+    }
+    if let Some(user) = &call.user {
+        put_text(out, "user", user);
+    }
+}
+
+/// Whether it is to be a stream, which is always asked for its usage.
+pub(in crate::wire::openai) fn put_stream(call: &Call, to: &Target, out: &mut Vec<u8>) {
+    put_raw(out, "stream", call.stream);
+    if call.stream {
+        let continuous = if to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
+        put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
+    }
+}
+
 /// The word for a level. Only OpenAI itself knows `minimal`.
 pub(in crate::wire::openai) fn effort_word(level: Thinking, openai: bool, adjusted: &mut Vec<String>) -> &'static str {
     match level {
@@ -377,39 +365,6 @@ pub(in crate::wire::openai) fn effort_word(level: Thinking, openai: bool, adjust
         Thinking::Effort(Effort::High) | Thinking::Budget(_) => "high",
         Thinking::Off => "none",
     }
-}
-
-fn is_system(role: Role) -> bool {
-    matches!(role, Role::System | Role::Developer)
-}
-
-/// The texts of a system turn; empty ones add nothing.
-fn system_texts(content: &[Content]) -> Result<Vec<&str>, Fault> {
-    let mut texts = Vec::new();
-    for part in content {
-        match part {
-            Content::Text(text) if text.is_empty() => {}
-            Content::Text(text) => texts.push(text.as_str()),
-            other => return Err(refuse(other, "a system message")),
-        }
-    }
-    Ok(texts)
-}
-
-fn refuse(content: &Content, place: &str) -> Fault {
-    let kind = match content {
-        Content::Text(_) => "text",
-        Content::Image(_) => "image",
-        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
-        Content::Refusal(_) => "refusal",
-        Content::ToolCall { .. } => "tool_use",
-        Content::ToolResult { .. } => "tool_result",
-        Content::Other { kind, .. } => kind,
-    };
-    Fault::unsupported(
-        "messages",
-        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
-    )
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::WORDS;
 use crate::canon::call::{Content, Role, Thinking};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{drop_named, extras, refuse_thread};
-use crate::wire::json::write_str;
-use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
+use crate::wire::openai::chat::{put_sampling, put_stream};
+use crate::wire::put::{put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
@@ -19,7 +19,9 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     out.push(b'{');
     put_text(&mut out, "model", &to.model);
     prompt(call, &mut out)?;
-    sampling(call, to, &mut out, &mut dropped);
+    put_some(&mut out, "max_tokens", call.max_tokens);
+    put_sampling(call, to, &mut out, &mut dropped);
+    put_stream(call, to, &mut out);
     if !matches!(call.thinking, None | Some(Thinking::Off)) {
         drop_named(&mut dropped, "thinking");
     }
@@ -79,42 +81,6 @@ fn prompt(call: &Call, out: &mut Vec<u8>) -> Result<(), Fault> {
     }
     put_text(out, "prompt", &texts.join("\n\n"));
     Ok(())
-}
-
-fn sampling(call: &Call, to: &Target, out: &mut Vec<u8>, dropped: &mut Vec<String>) {
-    put_some(out, "max_tokens", call.max_tokens);
-    for (name, value) in [
-        ("temperature", call.temperature),
-        ("top_p", call.top_p),
-        ("presence_penalty", call.presence_penalty),
-        ("frequency_penalty", call.frequency_penalty),
-    ] {
-        put_some(out, name, value.map(number));
-    }
-    if to.extended_sampling {
-        put_some(out, "top_k", call.top_k);
-    } else if call.top_k.is_some() {
-        drop_named(dropped, "top_k");
-    }
-    put_some(out, "seed", call.seed);
-    put_some(out, "n", Some(call.choices).filter(|choices| *choices > 1));
-    if !call.stop.is_empty() {
-        key(out, "stop");
-        out.push(b'[');
-        for text in &call.stop {
-            comma(out);
-            write_str(out, text);
-        }
-        out.push(b']');
-    }
-    if let Some(user) = &call.user {
-        put_text(out, "user", user);
-    }
-    put_raw(out, "stream", call.stream);
-    if call.stream {
-        let continuous = if to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
-        put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
-    }
 }
 
 #[cfg(test)]

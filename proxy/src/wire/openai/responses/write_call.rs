@@ -9,9 +9,11 @@ mod offer;
 
 use super::WORDS;
 use super::tools::{Names, as_input};
-use crate::canon::call::{Content, Format, Image, Role, Thinking, Turn};
+use crate::canon::call::{Content, Format, Role, Thinking};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{arguments_object, drop_named, extras, refuse_thread};
+use crate::wire::beyond::{
+    drop_chat_sampling, drop_named, earlier_arguments, extras, refuse_part, refuse_thread, says_error, system_texts,
+};
 use crate::wire::json::write_str;
 use crate::wire::openai::chat::effort_word;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
@@ -54,16 +56,8 @@ struct Writer<'c> {
 
 impl Writer<'_> {
     fn input(&mut self) -> Result<(), Fault> {
-        let is_system = |turn: &&Turn| matches!(turn.role, Role::System | Role::Developer);
         let first = self.call.turns.first().filter(|turn| turn.role == Role::System);
-        let mut texts = Vec::new();
-        if self.to.system_first {
-            for turn in self.call.turns.iter().filter(is_system) {
-                texts.extend(system_texts(turn)?);
-            }
-        } else if let Some(turn) = first {
-            texts.extend(system_texts(turn)?);
-        }
+        let texts = if self.to.system_first { system_texts(&self.call.turns)? } else { system_texts(first)? };
         if !texts.is_empty() {
             put_text(&mut self.out, "instructions", &texts.join("\n\n"));
         }
@@ -107,7 +101,8 @@ impl Writer<'_> {
         for part in content {
             let Content::ToolResult { id, content, is_error } = part else { continue };
             results += 1;
-            let marked = (*is_error && !says_error(content)).then(|| marked(content));
+            let marked = (*is_error && !matches!(content.first(), Some(Content::Text(text)) if says_error(text)))
+                .then(|| marked(content));
             let output = self.parts(marked.as_ref().unwrap_or(content), "a tool result")?;
             let custom = self.call.turns.iter().flat_map(|turn| &turn.content).any(|part| {
                 matches!(part, Content::ToolCall { id: of, name, .. } if of == id && self.names.find(name).is_some_and(|named| named.custom))
@@ -151,18 +146,13 @@ impl Writer<'_> {
             }
             Content::Image(image) => {
                 out.extend_from_slice(b"{\"type\":\"input_image\",\"detail\":\"auto\"");
-                match image {
-                    Image::Url(url) => put_text(out, "image_url", url),
-                    Image::Data { media_type, data } => {
-                        put_text(out, "image_url", &format!("data:{media_type};base64,{data}"))
-                    }
-                }
+                put_text(out, "image_url", &image.url());
             }
             Content::Other { json, .. } if self.own => {
                 out.extend_from_slice(json.as_bytes());
                 return Ok(());
             }
-            other => return Err(refuse(other, place)),
+            other => return Err(refuse_part(other, place)),
         }
         out.push(b'}');
         Ok(())
@@ -188,7 +178,7 @@ impl Writer<'_> {
                 }
                 Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
                 Content::ToolCall { id, name, arguments } => self.call(id, name, arguments)?,
-                other => return Err(refuse(other, "an assistant message")),
+                other => return Err(refuse_part(other, "an assistant message")),
             }
         }
         Ok(())
@@ -212,14 +202,10 @@ impl Writer<'_> {
         let named = self.names.find(name).cloned();
         let custom = named.as_ref().is_some_and(|named| named.custom);
         // What a client of this dialect sends back as arguments is the text that its model wrote.
-        let text = match arguments_object(arguments) {
+        let text = match earlier_arguments(name, arguments) {
             _ if custom => as_input(arguments),
-            Some(object) => object.to_owned(),
-            None if self.own => arguments.to_owned(),
-            None => {
-                let message = format!("The arguments of the earlier call of `{name}` are not a JSON object.");
-                return Err(Fault::unsupported("messages.tool_calls", message));
-            }
+            Err(_) if self.own => arguments.to_owned(),
+            object => object?.to_owned(),
         };
         self.item(if custom { "custom_tool_call" } else { "function_call" }, |out| {
             put_text(out, "call_id", id);
@@ -239,17 +225,10 @@ impl Writer<'_> {
         put_some(&mut self.out, "top_p", call.top_p.map(number));
         if self.to.extended_sampling {
             put_some(&mut self.out, "top_k", call.top_k);
+        } else if call.top_k.is_some() {
+            drop_named(&mut self.dropped, "top_k");
         }
-        for (name, said) in [
-            ("top_k", call.top_k.is_some() && !self.to.extended_sampling),
-            ("presence_penalty", call.presence_penalty.is_some_and(|penalty| penalty != 0.0)),
-            ("frequency_penalty", call.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
-            ("seed", call.seed.is_some()),
-        ] {
-            if said {
-                drop_named(&mut self.dropped, name);
-            }
-        }
+        drop_chat_sampling(call, &mut self.dropped);
         if let Some(user) = &call.user {
             put_text(&mut self.out, "user", user);
         }
@@ -295,11 +274,6 @@ impl Writer<'_> {
     }
 }
 
-/// A result that says by itself that it is an error.
-fn says_error(content: &[Content]) -> bool {
-    matches!(content.first(), Some(Content::Text(text)) if text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error")))
-}
-
 /// A failed tool has no flag here: its text says so.
 fn marked(content: &[Content]) -> Vec<Content> {
     let mut content = content.to_vec();
@@ -308,35 +282,6 @@ fn marked(content: &[Content]) -> Vec<Content> {
         _ => content.insert(0, Content::Text("Error: ".into())),
     }
     content
-}
-
-/// The texts of a system turn; empty ones add nothing.
-fn system_texts(turn: &Turn) -> Result<Vec<&str>, Fault> {
-    let mut texts = Vec::new();
-    for part in &turn.content {
-        match part {
-            Content::Text(text) if text.is_empty() => {}
-            Content::Text(text) => texts.push(text.as_str()),
-            other => return Err(refuse(other, "a system message")),
-        }
-    }
-    Ok(texts)
-}
-
-fn refuse(content: &Content, place: &str) -> Fault {
-    let kind = match content {
-        Content::Text(_) => "text",
-        Content::Image(_) => "image",
-        Content::Thinking { .. } | Content::RedactedThinking { .. } => "thinking",
-        Content::Refusal(_) => "refusal",
-        Content::ToolCall { .. } => "tool_use",
-        Content::ToolResult { .. } => "tool_result",
-        Content::Other { kind, .. } => kind,
-    };
-    Fault::unsupported(
-        "messages",
-        format!("A content part of type `{kind}` cannot be sent to this model inside {place}."),
-    )
 }
 
 #[cfg(test)]

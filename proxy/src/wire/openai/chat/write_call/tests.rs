@@ -1,6 +1,7 @@
 //! Calls as chat requests.
 
 use super::*;
+use crate::canon::call::Image;
 use crate::canon::call::Turn;
 
 fn vllm() -> Target {

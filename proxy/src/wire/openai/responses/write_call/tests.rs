@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::canon::call::{Effort, Tool, ToolChoice};
+use crate::canon::call::{Image, Turn};
 use crate::wire::Codec;
 use crate::wire::object::Object;
 use crate::wire::openai::responses::Responses;
