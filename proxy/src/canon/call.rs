@@ -235,4 +235,14 @@ impl Turn {
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, content: vec![Content::Text(text.into())] }
     }
+
+    /// Adds what a tool answered: results in a row are one turn.
+    pub fn add_result(turns: &mut Vec<Self>, id: String, content: Vec<Content>) {
+        let result = Content::ToolResult { id, content, is_error: false };
+        let results = |turn: &&mut Self| turn.content.iter().all(|part| matches!(part, Content::ToolResult { .. }));
+        match turns.last_mut().filter(|turn| turn.role == Role::User).filter(results) {
+            Some(turn) => turn.content.push(result),
+            None => turns.push(Self { role: Role::User, content: vec![result] }),
+        }
+    }
 }

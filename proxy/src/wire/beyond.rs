@@ -2,11 +2,21 @@
 
 use super::check::shorten;
 use super::json::{Json, Kind, validate};
+use super::object::Object;
 use crate::canon::call::{Content, Turn};
 use crate::canon::{Call, Fault};
 
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
 pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];
+
+/// The top-level members without a canonical form, for [`Call::extra`]. `known`: it has one, or says nothing.
+pub(super) fn extra(request: &Object, known: impl Fn(&str, Json<'_>) -> bool) -> Vec<(String, String)> {
+    request
+        .entries()
+        .filter(|(name, json)| !json.is_null() && !NEVER.contains(&name.as_ref()) && !known(name, *json))
+        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
+        .collect()
+}
 
 /// Remembers a nested field without a canonical form, once per name: `messages.name`.
 pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'_>) {

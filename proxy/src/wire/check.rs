@@ -240,6 +240,23 @@ impl Check {
             .collect()
     }
 
+    /// An optional text, or a list of them.
+    pub fn one_or_more(&mut self, at: &At<'_>, from: &impl Members, key: &str) -> Vec<String> {
+        let at = at.key(key);
+        match present(from, key) {
+            Some(json) if json.kind() == Kind::Array => self.texts(&at, json),
+            Some(json) => self.as_text(&at, json).map(Cow::into_owned).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// An optional object, as its text.
+    pub fn object(&mut self, at: &At<'_>, from: &impl Members, key: &str) -> Option<String> {
+        let json = present(from, key)?;
+        self.as_dict(&at.key(key), json);
+        Some(json.raw().to_owned())
+    }
+
     /// The elements; notes `list_type`.
     pub fn as_list<'a>(&mut self, at: &At<'_>, json: Json<'a>) -> super::json::Items<'a> {
         if json.kind() != Kind::Array {

@@ -254,6 +254,17 @@ pub fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
     Ok(events)
 }
 
+/// The events of a whole body.
+///
+/// # Errors
+/// The fault they end in.
+pub(super) fn whole(events: Vec<Event>) -> Result<Vec<Event>, Fault> {
+    match events.last() {
+        Some(Event::Fault(fault)) => Err(fault.clone()),
+        _ => Ok(events),
+    }
+}
+
 /// Folds events into an answer.
 ///
 /// # Errors

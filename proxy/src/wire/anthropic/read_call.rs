@@ -2,7 +2,7 @@
 
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{NEVER, lose};
+use crate::wire::beyond::{extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -39,11 +39,7 @@ pub(super) fn check(request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, request);
-    call.extra = request
-        .entries()
-        .filter(|(name, json)| !json.is_null() && !KNOWN.contains(&name.as_ref()) && !NEVER.contains(&name.as_ref()))
-        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
-        .collect();
+    call.extra = extra(request, |name, _| KNOWN.contains(&name));
     let mut reader = Turns { check: &mut check, extra: &mut call.extra };
     if let Some(system) = request.get("system") {
         let content = reader.content(&BODY.key("system"), Some(system));

@@ -12,6 +12,7 @@ use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
 use crate::wire::put::merge;
+use crate::wire::reply::whole;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -36,13 +37,7 @@ pub(super) fn answer(body: &Bytes) -> Result<Vec<Event>, Fault> {
     }
     reader.stop(&message);
     reader.finish(&mut out);
-    match out.pop() {
-        Some(Event::Fault(fault)) => Err(fault),
-        last => {
-            out.extend(last);
-            Ok(out)
-        }
-    }
+    whole(out)
 }
 
 /// State of one stream.

@@ -7,7 +7,7 @@
 use super::Form;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{NEVER, is_shared, lose};
+use crate::wire::beyond::{extra, is_shared, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -31,15 +31,8 @@ pub(super) fn read_call(form: Form, request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, form, request);
     let own = if form == Form::Chat { CHAT } else { GENERATE };
-    call.extra = request
-        .entries()
-        .filter(|(name, json)| {
-            let name = name.as_ref();
-            !json.is_null() && !KNOWN.contains(&name) && !own.contains(&name) && !NEVER.contains(&name)
-        })
-        .filter(|(name, json)| says_something(name, *json))
-        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
-        .collect();
+    call.extra =
+        extra(request, |name, json| KNOWN.contains(&name) || own.contains(&name) || !says_something(name, json));
     options(&mut check, request, &mut call);
     match form {
         Form::Chat => {
@@ -147,11 +140,7 @@ fn options(check: &mut Check, request: &Object, call: &mut Call) {
     call.presence_penalty = check.num(&at, &options, "presence_penalty", -2.0..=2.0);
     call.frequency_penalty = check.num(&at, &options, "frequency_penalty", -2.0..=2.0);
     call.seed = check.int(&at, &options, "seed", i64::MIN..=i64::MAX);
-    call.stop = match options.get("stop") {
-        Some(json) if json.kind() == Kind::Array => check.texts(&at.key("stop"), json),
-        Some(json) => check.as_text(&at.key("stop"), json).map(Cow::into_owned).into_iter().collect(),
-        None => Vec::new(),
-    };
+    call.stop = check.one_or_more(&at, &options, "stop");
     for (name, json) in options.beyond(OPTIONS) {
         let name = if is_shared(name) { name.to_owned() } else { format!("options.{name}") };
         call.extra.push((name, json.raw().to_owned()));
@@ -247,16 +236,7 @@ impl Turns<'_> {
             return;
         };
         let content = text.map(Content::Text).into_iter().chain(images).collect();
-        let result = Content::ToolResult { id, content, is_error: false };
-        match self.call.turns.last_mut() {
-            Some(turn)
-                if turn.role == Role::User
-                    && turn.content.iter().all(|part| matches!(part, Content::ToolResult { .. })) =>
-            {
-                turn.content.push(result);
-            }
-            _ => self.call.turns.push(Turn { role: Role::User, content: vec![result] }),
-        }
+        Turn::add_result(&mut self.call.turns, id, content);
     }
 }
 
@@ -285,15 +265,12 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         let Some(json) = check.need(&at, &tool, "function") else { continue };
         let at = at.key("function");
         let Some(function) = check.as_dict(&at, json) else { continue };
-        let parameters = function.get("parameters");
-        if let Some(json) = parameters {
-            check.as_dict(&at.key("parameters"), json);
-        }
+        let parameters = check.object(&at, &function, "parameters");
         let Some(name) = check.need_text(&at, &function, "name") else { continue };
         call.tools.push(Tool::Function {
             name,
             description: check.text(&at, &function, "description"),
-            parameters: parameters.map(|json| json.raw().to_owned()),
+            parameters,
             strict: None,
         });
     }

@@ -10,6 +10,7 @@ use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::{Frame, Framing};
 use crate::wire::json::{Json, Kind, validate};
+use crate::wire::reply::whole;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -26,13 +27,7 @@ pub(super) fn answer(form: Form, body: &Bytes) -> Result<Vec<Event>, Fault> {
     let mut out = Vec::new();
     reader.line(json, &mut out);
     reader.end(&mut out);
-    match out.pop() {
-        Some(Event::Fault(fault)) => Err(fault),
-        last => {
-            out.extend(last);
-            Ok(out)
-        }
-    }
+    whole(out)
 }
 
 impl Form {

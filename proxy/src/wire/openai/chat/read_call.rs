@@ -1,11 +1,12 @@
 //! A chat request as a call.
 
-use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
+use crate::canon::call::{Content, Format, Role, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{NEVER, lose};
+use crate::wire::beyond::{extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
+use crate::wire::openai::words::{choice, effort, image};
 
 /// Fields with a canonical form. Everything else is `extra`.
 const KNOWN: &[&str] = &[
@@ -42,11 +43,7 @@ pub(super) fn check(request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, request);
-    call.extra = request
-        .entries()
-        .filter(|(name, json)| !json.is_null() && !KNOWN.contains(&name.as_ref()) && !NEVER.contains(&name.as_ref()))
-        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
-        .collect();
+    call.extra = extra(request, |name, _| KNOWN.contains(&name));
     let at = BODY.key("messages");
     if let Some(messages) = request.get("messages").filter(|messages| check.depth(&at, *messages)) {
         let mut reader = Turns { check: &mut check, turns: Vec::new(), extra: &mut call.extra };
@@ -67,24 +64,13 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
     let tokens = |check: &mut Check, name: &str| check.int(&BODY, request, name, 1..=i64::MAX).map(i64::unsigned_abs);
     let older = tokens(check, "max_tokens");
     let max_tokens = tokens(check, "max_completion_tokens").or(older);
-    let stop = match present(request, "stop") {
-        Some(json) if json.kind() == Kind::Array => check.texts(&BODY.key("stop"), json),
-        Some(json) => check.as_text(&BODY.key("stop"), json).map(|text| text.into_owned()).into_iter().collect(),
-        None => Vec::new(),
-    };
+    let stop = check.one_or_more(&BODY, request, "stop");
     let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
     let options = present(request, "stream_options")
         .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))
         .unwrap_or_default();
     let include = check.flag(&BODY.key("stream_options"), &options, "include_usage").unwrap_or(false);
-    let words = ["none", "minimal", "low", "medium", "high", "xhigh"];
-    let thinking = check.word(&BODY, request, "reasoning_effort", &words).map(|word| match word {
-        "none" => Thinking::Off,
-        "minimal" => Thinking::Effort(Effort::Minimal),
-        "low" => Thinking::Effort(Effort::Low),
-        "medium" => Thinking::Effort(Effort::Medium),
-        _ => Thinking::Effort(Effort::High),
-    });
+    let thinking = effort(check, &BODY, request, "reasoning_effort");
     for name in ["tools", "functions"] {
         if let Some(json) = present(request, name) {
             check.as_list(&BODY.key(name), json);
@@ -214,17 +200,7 @@ impl Turns<'_> {
             }
             self.check.need_text(at, &image, "url")?
         };
-        let Some(rest) = url.strip_prefix("data:") else { return Some(Content::Image(Image::Url(url))) };
-        let Some((media_type, data)) = rest.split_once(";base64,") else {
-            self.check.wrong(
-                at,
-                "value_error",
-                "A data URL of an image should hold base64: data:image/png;base64,…",
-                None,
-            );
-            return None;
-        };
-        Some(Content::Image(Image::Data { media_type: media_type.to_owned(), data: data.to_owned() }))
+        image(self.check, at, url)
     }
 
     fn assistant(&mut self, at: &At<'_>, message: &Fields<'_>) {
@@ -286,16 +262,7 @@ impl Turns<'_> {
             }
         };
         let content = self.content(&at.key("content"), message.get("content"), false);
-        let result = Content::ToolResult { id, content, is_error: false };
-        match self.turns.last_mut() {
-            Some(turn)
-                if turn.role == Role::User
-                    && turn.content.iter().all(|part| matches!(part, Content::ToolResult { .. })) =>
-            {
-                turn.content.push(result)
-            }
-            _ => self.turns.push(Turn { role: Role::User, content: vec![result] }),
-        }
+        Turn::add_result(&mut self.turns, id, content);
     }
 }
 
@@ -331,14 +298,11 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
 }
 
 fn function(check: &mut Check, at: &At<'_>, function: &Fields<'_>) -> Option<Tool> {
-    let parameters = function.get("parameters");
-    if let Some(json) = parameters {
-        check.as_dict(&at.key("parameters"), json);
-    }
+    let parameters = check.object(at, function, "parameters");
     Some(Tool::Function {
         name: check.need_text(at, function, "name")?,
         description: check.text(at, function, "description"),
-        parameters: parameters.map(|json| json.raw().to_owned()),
+        parameters,
         strict: check.flag(at, function, "strict"),
     })
 }
@@ -350,12 +314,7 @@ fn tool_choice(check: &mut Check, request: &Object, call: &mut Call) {
     };
     let at = BODY.key(name);
     if json.kind() == Kind::String {
-        call.tool_choice = match check.word(&BODY, request, name, &["auto", "none", "required"]) {
-            Some("auto") => Some(ToolChoice::Auto),
-            Some("none") => Some(ToolChoice::None),
-            Some(_) => Some(ToolChoice::Required),
-            None => None,
-        };
+        call.tool_choice = choice(check, request, name);
         return;
     }
     let Some(choice) = check.as_dict(&at, json) else { return };

@@ -15,6 +15,7 @@ use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
+use crate::wire::reply::whole;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -34,13 +35,7 @@ pub(super) fn answer_of(fields: &Fields<'_>, raw: &[u8]) -> Result<Vec<Event>, F
         return Err(Fault::new(FaultKind::BackendError, "The backend's reply holds no choices."));
     }
     reader.end(&mut out);
-    match out.pop() {
-        Some(Event::Fault(fault)) => Err(fault),
-        last => {
-            out.extend(last);
-            Ok(out)
-        }
-    }
+    whole(out)
 }
 
 /// State of one stream.

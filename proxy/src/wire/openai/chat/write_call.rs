@@ -5,12 +5,13 @@
 //! has no flag here, so its text begins with `Error: `. Images of a tool result go into the user message behind the results,
 //! the only place where this dialect takes images.
 
-use crate::canon::call::{Content, Effort, Format, Role, Thinking, Tool, ToolChoice};
+use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
     drop_named, earlier_arguments, extras, refuse_part, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::write_str;
+use crate::wire::openai::words::effort_word;
 use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
 
@@ -349,21 +350,6 @@ pub(in crate::wire::openai) fn put_stream(call: &Call, to: &Target, out: &mut Ve
     if call.stream {
         let continuous = if to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
         put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
-    }
-}
-
-/// The word for a level. Only OpenAI itself knows `minimal`.
-pub(in crate::wire::openai) fn effort_word(level: Thinking, openai: bool, adjusted: &mut Vec<String>) -> &'static str {
-    match level {
-        Thinking::Effort(Effort::Minimal) if openai => "minimal",
-        Thinking::Effort(Effort::Minimal) => {
-            drop_named(adjusted, "reasoning_effort");
-            "low"
-        }
-        Thinking::Effort(Effort::Low) | Thinking::Budget(..=4096) => "low",
-        Thinking::Effort(Effort::Medium) | Thinking::Budget(..=16384) | Thinking::Adaptive => "medium",
-        Thinking::Effort(Effort::High) | Thinking::Budget(_) => "high",
-        Thinking::Off => "none",
     }
 }
 

@@ -3,7 +3,7 @@
 use super::WORDS;
 use crate::canon::call::{Content, Role, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::NEVER;
+use crate::wire::beyond::extra;
 use crate::wire::check::{BODY, Check, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -35,11 +35,7 @@ pub(super) fn check(request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, request);
-    call.extra = request
-        .entries()
-        .filter(|(name, json)| !json.is_null() && !KNOWN.contains(&name.as_ref()) && !NEVER.contains(&name.as_ref()))
-        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
-        .collect();
+    call.extra = extra(request, |name, _| KNOWN.contains(&name));
     if let Some(prompt) = request.get("prompt") {
         call.turns.push(Turn { role: Role::User, content: vec![content(prompt)] });
     }
@@ -70,11 +66,7 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
             _ => check.wrong(&at, "string_type", "Input should be a valid string or a list", Some(prompt)),
         }
     }
-    let stop = match present(request, "stop") {
-        Some(json) if json.kind() == Kind::Array => check.texts(&BODY.key("stop"), json),
-        Some(json) => check.as_text(&BODY.key("stop"), json).map(|text| text.into_owned()).into_iter().collect(),
-        None => Vec::new(),
-    };
+    let stop = check.one_or_more(&BODY, request, "stop");
     let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
     let options = present(request, "stream_options")
         .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))

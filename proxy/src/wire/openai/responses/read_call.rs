@@ -6,12 +6,13 @@
 
 use super::WORDS;
 use super::tools::{Names, as_arguments, as_function, flat};
-use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
+use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{NEVER, lose};
+use crate::wire::beyond::{extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
+use crate::wire::openai::words::{choice, effort, image};
 use crate::wire::put::put_raw;
 
 /// Fields with a canonical form, and those that mean nothing here. Everything else is `extra`.
@@ -42,13 +43,11 @@ pub(super) fn check(request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, request);
-    call.extra = request
-        .entries()
-        .filter(|(name, json)| !json.is_null() && !KNOWN.contains(&name.as_ref()) && !NEVER.contains(&name.as_ref()))
-        .filter(|(name, json)| !(name == "background" && json.as_bool() == Some(false)))
-        .filter(|(name, json)| !(name == "tool_choice" && plain_choice(*json)))
-        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
-        .collect();
+    call.extra = extra(request, |name, json| match name {
+        "background" => json.as_bool() == Some(false),
+        "tool_choice" => plain_choice(json),
+        _ => KNOWN.contains(&name),
+    });
     let mut reader = Turns { check: &mut check, turns: Vec::new(), extra: &mut call.extra };
     if let Some(text) = request.get("instructions").and_then(Json::as_str) {
         reader.turns.push(Turn::text(Role::System, text));
@@ -97,7 +96,7 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
     Call {
         model,
         max_tokens: check.int(&BODY, request, "max_output_tokens", 1..=i64::MAX).map(i64::unsigned_abs),
-        thinking: effort(check, request),
+        thinking: thinking(check, request),
         stream,
         stream_usage: stream,
         temperature: check.num(&BODY, request, "temperature", 0.0..=2.0),
@@ -110,17 +109,10 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
     }
 }
 
-fn effort(check: &mut Check, request: &Object) -> Option<Thinking> {
+fn thinking(check: &mut Check, request: &Object) -> Option<Thinking> {
     let at = BODY.key("reasoning");
     let reasoning = present(request, "reasoning").and_then(|json| check.as_dict(&at, json))?;
-    let words = ["none", "minimal", "low", "medium", "high", "xhigh"];
-    check.word(&at, &reasoning, "effort", &words).map(|word| match word {
-        "none" => Thinking::Off,
-        "minimal" => Thinking::Effort(Effort::Minimal),
-        "low" => Thinking::Effort(Effort::Low),
-        "medium" => Thinking::Effort(Effort::Medium),
-        _ => Thinking::Effort(Effort::High),
-    })
+    effort(check, &at, &reasoning, "effort")
 }
 
 /// Items as turns.
@@ -226,19 +218,9 @@ impl Turns<'_> {
                 if let Some(detail) = part.get("detail").filter(|detail| detail.as_str().as_deref() != Some("auto")) {
                     lose(self.extra, "input_image.detail".into(), detail);
                 }
-                self.image(&at.key("image_url"), text)
+                image(self.check, &at.key("image_url"), text)
             }
         }
-    }
-
-    fn image(&mut self, at: &At<'_>, url: String) -> Option<Content> {
-        let Some(rest) = url.strip_prefix("data:") else { return Some(Content::Image(Image::Url(url))) };
-        let Some((media_type, data)) = rest.split_once(";base64,") else {
-            let msg = "A data URL of an image should hold base64: data:image/png;base64,…";
-            self.check.wrong(at, "value_error", msg, None);
-            return None;
-        };
-        Some(Content::Image(Image::Data { media_type: media_type.to_owned(), data: data.to_owned() }))
     }
 
     fn call(&mut self, at: &At<'_>, item: &Fields<'_>, kind: &str) {
@@ -260,16 +242,7 @@ impl Turns<'_> {
         let Some(output) = self.check.need(at, item, "output") else { return };
         let content = self.content(&at.key("output"), output);
         let Some(id) = id else { return };
-        let result = Content::ToolResult { id, content, is_error: false };
-        match self.turns.last_mut() {
-            Some(turn)
-                if turn.role == Role::User
-                    && turn.content.iter().all(|part| matches!(part, Content::ToolResult { .. })) =>
-            {
-                turn.content.push(result)
-            }
-            _ => self.turns.push(Turn { role: Role::User, content: vec![result] }),
-        }
+        Turn::add_result(&mut self.turns, id, content);
     }
 
     fn reasoning(&mut self, item: &Fields<'_>, json: Json<'_>) {
@@ -322,14 +295,11 @@ fn one_tool(check: &mut Check, at: &At<'_>, tool: &Fields<'_>, json: Json<'_>, s
     if kind == "custom" {
         return Some(as_function(name, tool));
     }
-    let parameters = tool.get("parameters");
-    if let Some(json) = parameters {
-        check.as_dict(&at.key("parameters"), json);
-    }
+    let parameters = check.object(at, tool, "parameters");
     Some(Tool::Function {
         name,
         description: check.text(at, tool, "description"),
-        parameters: parameters.map(|json| json.raw().to_owned()),
+        parameters,
         strict: check.flag(at, tool, "strict"),
     })
 }
@@ -350,12 +320,7 @@ fn tool_choice(check: &mut Check, request: &Object, call: &mut Call) {
             name.map(|name| ToolChoice::Named(flat(choice.text("namespace").as_deref(), &name).into_owned()));
         return;
     }
-    call.tool_choice = match check.word(&BODY, request, "tool_choice", &["auto", "none", "required"]) {
-        Some("auto") => Some(ToolChoice::Auto),
-        Some("none") => Some(ToolChoice::None),
-        Some(_) => Some(ToolChoice::Required),
-        None => None,
-    };
+    call.tool_choice = choice(check, request, "tool_choice");
 }
 
 /// `text.format`, and what else `text` and `reasoning` say.

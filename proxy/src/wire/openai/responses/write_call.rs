@@ -15,7 +15,7 @@ use crate::wire::beyond::{
     drop_chat_sampling, drop_named, earlier_arguments, extras, refuse_part, refuse_thread, says_error, system_texts,
 };
 use crate::wire::json::write_str;
-use crate::wire::openai::chat::effort_word;
+use crate::wire::openai::words::effort_word;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 

@@ -1,8 +1,7 @@
 //! Calls as chat requests.
 
 use super::*;
-use crate::canon::call::Image;
-use crate::canon::call::Turn;
+use crate::canon::call::{Image, Turn};
 
 fn vllm() -> Target {
     Target {

@@ -1,8 +1,7 @@
 //! Calls as responses requests.
 
 use super::*;
-use crate::canon::call::{Effort, Tool, ToolChoice};
-use crate::canon::call::{Image, Turn};
+use crate::canon::call::{Effort, Image, Tool, ToolChoice, Turn};
 use crate::wire::Codec;
 use crate::wire::object::Object;
 use crate::wire::openai::responses::Responses;
