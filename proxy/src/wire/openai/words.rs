@@ -1,9 +1,69 @@
 //! What this vendor's protocols say in the same words.
 
+use crate::canon::Call;
 use crate::canon::call::{Content, Effort, Image, Thinking, ToolChoice};
+use crate::wire::Target;
 use crate::wire::beyond::drop_named;
-use crate::wire::check::{At, BODY, Check, Members};
+use crate::wire::check::{At, BODY, Check, Members, present};
 use crate::wire::object::Object;
+use crate::wire::put::{number, put_raw, put_some, put_text, put_texts};
+
+/// How tokens are chosen, in the words of chat and completions; and the user.
+pub(super) fn sampling(check: &mut Check, request: &Object, call: &mut Call) {
+    call.temperature = check.num(&BODY, request, "temperature", 0.0..=2.0);
+    call.top_p = check.num(&BODY, request, "top_p", 0.0..=1.0);
+    // -1 is vLLM's word for off.
+    call.top_k = check.int(&BODY, request, "top_k", -1..=i64::MAX).map(|top| u64::try_from(top).unwrap_or(0));
+    call.presence_penalty = check.num(&BODY, request, "presence_penalty", -2.0..=2.0);
+    call.frequency_penalty = check.num(&BODY, request, "frequency_penalty", -2.0..=2.0);
+    call.seed = check.int(&BODY, request, "seed", i64::MIN..=i64::MAX);
+    call.choices = check.int(&BODY, request, "n", 1..=128).map_or(1, i64::unsigned_abs);
+    call.user = check.text(&BODY, request, "user");
+}
+
+/// The same written, and when they end.
+pub(super) fn put_sampling(call: &Call, to: &Target, out: &mut Vec<u8>, dropped: &mut Vec<String>) {
+    for (name, value) in [
+        ("temperature", call.temperature),
+        ("top_p", call.top_p),
+        ("presence_penalty", call.presence_penalty),
+        ("frequency_penalty", call.frequency_penalty),
+    ] {
+        put_some(out, name, value.map(number));
+    }
+    if to.extended_sampling {
+        put_some(out, "top_k", call.top_k);
+    } else if call.top_k.is_some() {
+        drop_named(dropped, "top_k");
+    }
+    put_some(out, "seed", call.seed);
+    put_some(out, "n", Some(call.choices).filter(|choices| *choices > 1));
+    if !call.stop.is_empty() {
+        put_texts(out, "stop", &call.stop);
+    }
+    if let Some(user) = &call.user {
+        put_text(out, "user", user);
+    }
+}
+
+/// Whether it is to be a stream, and whether its usage is to be told.
+pub(super) fn stream(check: &mut Check, request: &Object) -> (bool, bool) {
+    let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
+    let options = present(request, "stream_options")
+        .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))
+        .unwrap_or_default();
+    let include = check.flag(&BODY.key("stream_options"), &options, "include_usage").unwrap_or(false);
+    (stream, stream && include)
+}
+
+/// The same written: a backend is always asked for its usage.
+pub(super) fn put_stream(call: &Call, to: &Target, out: &mut Vec<u8>) {
+    put_raw(out, "stream", call.stream);
+    if call.stream {
+        let continuous = if to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
+        put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
+    }
+}
 
 /// A level of effort.
 pub(super) fn effort(check: &mut Check, at: &At<'_>, from: &impl Members, key: &str) -> Option<Thinking> {

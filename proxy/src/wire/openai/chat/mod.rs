@@ -10,8 +10,6 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
-pub(super) use write_call::{put_sampling, put_stream};
-
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
 use crate::wire::backend_fault::message;
 use crate::wire::check::{Fields, count};

@@ -6,7 +6,7 @@ use crate::wire::beyond::{extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
-use crate::wire::openai::words::{choice, effort, image};
+use crate::wire::openai::words::{choice, effort, image, sampling, stream};
 
 /// Fields with a canonical form. Everything else is `extra`.
 const KNOWN: &[&str] = &[
@@ -65,37 +65,18 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
     let older = tokens(check, "max_tokens");
     let max_tokens = tokens(check, "max_completion_tokens").or(older);
     let stop = check.one_or_more(&BODY, request, "stop");
-    let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
-    let options = present(request, "stream_options")
-        .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))
-        .unwrap_or_default();
-    let include = check.flag(&BODY.key("stream_options"), &options, "include_usage").unwrap_or(false);
+    let (stream, stream_usage) = stream(check, request);
     let thinking = effort(check, &BODY, request, "reasoning_effort");
     for name in ["tools", "functions"] {
         if let Some(json) = present(request, name) {
             check.as_list(&BODY.key(name), json);
         }
     }
-    Call {
-        model,
-        max_tokens,
-        stop,
-        thinking,
-        stream,
-        stream_usage: stream && include,
-        temperature: check.num(&BODY, request, "temperature", 0.0..=2.0),
-        top_p: check.num(&BODY, request, "top_p", 0.0..=1.0),
-        // -1 is vLLM's word for off.
-        top_k: check.int(&BODY, request, "top_k", -1..=i64::MAX).map(|top| u64::try_from(top).unwrap_or(0)),
-        presence_penalty: check.num(&BODY, request, "presence_penalty", -2.0..=2.0),
-        frequency_penalty: check.num(&BODY, request, "frequency_penalty", -2.0..=2.0),
-        seed: check.int(&BODY, request, "seed", i64::MIN..=i64::MAX),
-        choices: check.int(&BODY, request, "n", 1..=128).map_or(1, i64::unsigned_abs),
-        user: check.text(&BODY, request, "user"),
-        parallel_tools: check.flag(&BODY, request, "parallel_tool_calls"),
-        family: "openai",
-        ..Call::default()
-    }
+    let mut call =
+        Call { model, max_tokens, stop, thinking, stream, stream_usage, family: "openai", ..Call::default() };
+    sampling(check, request, &mut call);
+    call.parallel_tools = check.flag(&BODY, request, "parallel_tool_calls");
+    call
 }
 
 /// Messages as turns: tool messages in a row are one user turn, as in the richer grammar.

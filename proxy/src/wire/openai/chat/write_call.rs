@@ -11,8 +11,8 @@ use crate::wire::beyond::{
     drop_named, earlier_arguments, extras, refuse_part, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::write_str;
-use crate::wire::openai::words::effort_word;
-use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
+use crate::wire::openai::words::{effort_word, put_sampling, put_stream};
+use crate::wire::put::{comma, key, merge, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 
 /// Sampling fields that open servers take beside OpenAI's.
@@ -316,40 +316,6 @@ impl Writer<'_> {
         if let Some(kwargs) = kwargs {
             put_raw(&mut self.out, "chat_template_kwargs", String::from_utf8_lossy(&kwargs));
         }
-    }
-}
-
-/// How tokens are chosen and when they end, in the words of chat and completions; and the user.
-pub(in crate::wire::openai) fn put_sampling(call: &Call, to: &Target, out: &mut Vec<u8>, dropped: &mut Vec<String>) {
-    for (name, value) in [
-        ("temperature", call.temperature),
-        ("top_p", call.top_p),
-        ("presence_penalty", call.presence_penalty),
-        ("frequency_penalty", call.frequency_penalty),
-    ] {
-        put_some(out, name, value.map(number));
-    }
-    if to.extended_sampling {
-        put_some(out, "top_k", call.top_k);
-    } else if call.top_k.is_some() {
-        drop_named(dropped, "top_k");
-    }
-    put_some(out, "seed", call.seed);
-    put_some(out, "n", Some(call.choices).filter(|choices| *choices > 1));
-    if !call.stop.is_empty() {
-        put_texts(out, "stop", &call.stop);
-    }
-    if let Some(user) = &call.user {
-        put_text(out, "user", user);
-    }
-}
-
-/// Whether it is to be a stream, which is always asked for its usage.
-pub(in crate::wire::openai) fn put_stream(call: &Call, to: &Target, out: &mut Vec<u8>) {
-    put_raw(out, "stream", call.stream);
-    if call.stream {
-        let continuous = if to.continuous_usage { r#","continuous_usage_stats":true"# } else { "" };
-        put_raw(out, "stream_options", format_args!(r#"{{"include_usage":true{continuous}}}"#));
     }
 }
 

@@ -4,9 +4,10 @@ use super::WORDS;
 use crate::canon::call::{Content, Role, Turn};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::extra;
-use crate::wire::check::{BODY, Check, present};
+use crate::wire::check::{BODY, Check};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
+use crate::wire::openai::words::{sampling, stream};
 
 /// Fields with a canonical form. Everything else is `extra`.
 const KNOWN: &[&str] = &[
@@ -67,33 +68,15 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
         }
     }
     let stop = check.one_or_more(&BODY, request, "stop");
-    let stream = check.flag(&BODY, request, "stream").unwrap_or(false);
-    let options = present(request, "stream_options")
-        .and_then(|json| check.as_dict(&BODY.key("stream_options"), json))
-        .unwrap_or_default();
-    let include = check.flag(&BODY.key("stream_options"), &options, "include_usage").unwrap_or(false);
+    let (stream, stream_usage) = stream(check, request);
     check.flag(&BODY, request, "echo");
     check.text(&BODY, request, "suffix");
     check.int(&BODY, request, "best_of", 0..=128);
     check.int(&BODY, request, "logprobs", 0..=i64::MAX);
-    Call {
-        model,
-        stop,
-        stream,
-        stream_usage: stream && include,
-        max_tokens: check.int(&BODY, request, "max_tokens", 0..=i64::MAX).map(i64::unsigned_abs),
-        temperature: check.num(&BODY, request, "temperature", 0.0..=2.0),
-        top_p: check.num(&BODY, request, "top_p", 0.0..=1.0),
-        // -1 is vLLM's word for off.
-        top_k: check.int(&BODY, request, "top_k", -1..=i64::MAX).map(|top| u64::try_from(top).unwrap_or(0)),
-        presence_penalty: check.num(&BODY, request, "presence_penalty", -2.0..=2.0),
-        frequency_penalty: check.num(&BODY, request, "frequency_penalty", -2.0..=2.0),
-        seed: check.int(&BODY, request, "seed", i64::MIN..=i64::MAX),
-        choices: check.int(&BODY, request, "n", 1..=128).map_or(1, i64::unsigned_abs),
-        user: check.text(&BODY, request, "user"),
-        family: WORDS,
-        ..Call::default()
-    }
+    let max_tokens = check.int(&BODY, request, "max_tokens", 0..=i64::MAX).map(i64::unsigned_abs);
+    let mut call = Call { model, stop, stream, stream_usage, max_tokens, family: WORDS, ..Call::default() };
+    sampling(check, request, &mut call);
+    call
 }
 
 #[cfg(test)]

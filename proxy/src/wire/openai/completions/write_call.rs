@@ -7,7 +7,7 @@ use super::WORDS;
 use crate::canon::call::{Content, Role, Thinking};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{drop_named, extras, refuse_thread};
-use crate::wire::openai::chat::{put_sampling, put_stream};
+use crate::wire::openai::words::{put_sampling, put_stream};
 use crate::wire::put::{put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 
