@@ -152,6 +152,8 @@ pub struct Frames {
     filled: bool,
     /// No more reads will come.
     last: bool,
+    /// See [`Frames::broke_off`].
+    broke_off: bool,
 }
 
 impl Frames {
@@ -174,6 +176,11 @@ impl Frames {
     /// No more bytes will come: what is held may now end.
     pub fn finish(&mut self) {
         self.last = true;
+    }
+
+    /// The frame that was taken last has no proper end: the stream broke off inside it, or ends without a last newline.
+    pub fn broke_off(&self) -> bool {
+        self.broke_off
     }
 
     /// Bytes waiting for the rest of their frame.
@@ -206,6 +213,7 @@ impl Frames {
                     return Err(TooLong);
                 }
                 if self.last && !text.is_empty() {
+                    self.broke_off = true;
                     return Ok(Some(self.cut(text.len())));
                 }
                 if self.held.is_empty() && !self.read.is_empty() {

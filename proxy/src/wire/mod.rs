@@ -117,6 +117,11 @@ impl Dialect {
         }
     }
 
+    /// A stream has said all it must with its stop reason; others end with a frame of their own.
+    pub fn ends_by_stop(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions)
+    }
+
     /// A request that does not say whether it wants a stream gets one.
     pub fn streams_by_default(self) -> bool {
         matches!(self, Self::OllamaChat | Self::OllamaGenerate)

@@ -3,7 +3,7 @@
 //! Both ways of going through share one loop. Where the two sides speak alike, a frame is glanced at for the books and leaves
 //! as the bytes it came in, neighbours of one read in one piece. Where they do not, it is read into events and written anew.
 
-use super::frame::{Frame, Frames, Framing};
+use super::frame::{Frame, Frames};
 use super::object::Object;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
@@ -93,10 +93,7 @@ impl Pipe {
                 }
                 passed.bytes = out.freeze();
             }
-            // A chat stream has said all it must with its finish reason; others end with a frame of their own.
-            Way::Alike { dialect: Dialect::Chat | Dialect::Completions, .. } if self.stop.is_some() => {
-                passed.end = true
-            }
+            Way::Alike { dialect, .. } if dialect.ends_by_stop() && self.stop.is_some() => passed.end = true,
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         self.tell_end(&passed);
@@ -155,8 +152,8 @@ impl Pipe {
                 if glance.usage_only && *hide_usage {
                     return;
                 }
-                if dialect.framing() == Framing::Lines && !glance.end && !frame.raw.ends_with(b"\n") {
-                    // A piece of a line, which the line that says so would be appended to.
+                if self.frames.broke_off() && !glance.end && !(dialect.ends_by_stop() && self.stop.is_some()) {
+                    // The error that follows would be appended to its line.
                     return;
                 }
                 let bare = (glance.usage_beside && *hide_usage).then(|| without_usage(frame)).flatten();

@@ -482,3 +482,25 @@ fn a_stream_without_its_proper_end_is_an_error() {
         assert_eq!(answer.body.contains("\"error\""), outcome == Outcome::Cut, "{}", answer.body);
     }
 }
+
+/// What stands before it on its line would be all that a client reads of the error.
+#[test]
+fn a_frame_that_breaks_off_is_not_the_beginning_of_the_error() {
+    for (kind, path, whole) in [
+        ("openai", "/v1/chat/completions", chat_stream("m")),
+        ("anthropic", "/v1/messages", MESSAGES_STREAM.replace("\"served\"", "\"m\"")),
+    ] {
+        let frames: Vec<_> = whole.split_inclusive("\n\n").collect();
+        let (before, broken) = (frames[..2].concat(), frames[2]);
+        // In the midst of its data, and where only its blank line is missing.
+        for piece in [&broken[..broken.len() - 20], broken.trim_end()] {
+            let text = format!("{before}{piece}");
+            let fake = Fake::start(move |_| stream(&text, 64));
+            let gateway = Gateway::before(kind, &fake.url(), "");
+            let answer = gateway.post(path, STREAM);
+            assert_eq!(gateway.record().outcome, Outcome::Cut, "{kind}: {}", answer.body);
+            let error = answer.body.strip_prefix(&before).expect("what was whole has passed");
+            assert!(error.starts_with("data: {\"error\"") || error.starts_with("event: error\ndata: {"), "{error}");
+        }
+    }
+}
