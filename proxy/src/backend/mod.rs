@@ -14,25 +14,29 @@ mod kind;
 #[cfg(feature = "local")]
 pub mod local;
 mod pick;
+mod said;
+mod tries;
 mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
 pub use endpoint::Endpoint;
 pub use kept::Kept;
 pub use kind::{Kind, Traits};
+pub use tries::{Step, Try};
 
-use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
-use crate::canon::{Event, Fault, FaultKind, Route, Secret, StopReason, Usage};
+use crate::canon::{Event, Fault, Route, Secret, StopReason, Usage};
 use crate::trust;
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Written};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
 use endpoint::Address;
-use http_body_util::Full;
+use said::Said;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tries::Tries;
+use verdict::Verdict;
 
 /// How often a model that is being loaded is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -77,28 +81,6 @@ pub enum Reply {
     Http(Response<()>, http::Body),
     /// This process, as events.
     Events(tokio::sync::mpsc::Receiver<Event>),
-}
-
-/// How far a request has come, for the books: its outcome may never be known.
-pub enum Step<'a> {
-    /// A target is about to be tried.
-    Try(Try<'a>),
-    /// There is a connection to it, and the request goes out.
-    Handed,
-}
-
-/// A try at a target.
-pub struct Try<'a> {
-    /// Backend name.
-    pub backend: &'a Arc<str>,
-    /// Address label.
-    pub target: &'a Arc<str>,
-    /// The model's name there.
-    pub model: &'a Arc<str>,
-    /// The kind's provider name.
-    pub provider: &'static str,
-    /// Counted from 1.
-    pub attempt: u32,
 }
 
 impl Backends {
@@ -204,58 +186,31 @@ impl Backends {
         request_id: &str,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Sent, Fault> {
-        let mut waited = Duration::ZERO;
-        let mut last = None;
-        let candidates = pick::order(self, route);
-        for (at, candidate) in candidates.iter().enumerate() {
+        let mut tries = Tries::over(self, route, request_id);
+        while let Some((candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
-            let target = backend.traits.target(&candidate.hop.model, route.max_output);
-            let attempt = at as u32 + 1;
-            note(Step::Try(Try {
-                backend: &backend.name,
-                target: candidate.label(),
-                model: &candidate.hop.model,
-                provider: backend.traits.provider,
-                attempt,
-            }));
-            let began = Instant::now();
             let answer = match (&backend.local, candidate.endpoint) {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target).inspect(|_| note(Step::Handed)),
                 (None, Some(endpoint)) => match request.write(&backend.dialects, &target) {
                     Ok(outgoing) => {
-                        let asked = Instant::now();
+                        let said = Said::generate(&outgoing, request, headers, request_id);
                         let handed = || note(Step::Handed);
-                        let answer =
-                            backend.call(&endpoint.address, outgoing, request, headers, request_id, handed).await;
-                        waited += asked.elapsed();
-                        answer
+                        let answer = tries.waiting(backend.call(&endpoint.address, &said, handed)).await;
+                        answer.map(|(head, body)| (outgoing, Reply::Http(head, body)))
                     }
-                    Err(fault) => Err(verdict::Verdict::Final(fault)),
+                    Err(fault) => Err(Verdict::Final(fault)),
                 },
-                (None, None) => Err(verdict::Verdict::Final(Fault::internal("a backend without an address"))),
+                (None, None) => Err(Verdict::Final(Fault::internal("a backend without an address"))),
             };
             match answer {
-                Ok((outgoing, reply)) => return Ok(Sent { outgoing, reply, waited, backend: backend.clone() }),
-                Err(verdict::Verdict::Final(fault)) => return Err(fault),
-                Err(verdict::Verdict::Another(fault)) => {
-                    tracing::warn!(
-                        request_id,
-                        target = &**candidate.label(),
-                        attempt,
-                        error = fault.message,
-                        waited_ms = began.elapsed().as_millis() as u64,
-                        "a backend gave no reply"
-                    );
-                    last = Some(fault);
+                Ok((outgoing, reply)) => {
+                    return Ok(Sent { outgoing, reply, waited: tries.waited, backend: backend.clone() });
                 }
+                Err(verdict) => tries.failed(verdict)?,
             }
         }
-        let mut fault = last.unwrap_or_else(|| {
-            Fault::new(FaultKind::BackendUnavailable, "No backend serves this model at the moment.")
-        });
-        fault.exhausted = candidates.len() > 1;
-        Err(fault)
+        Err(tries.exhausted())
     }
 }
 
@@ -296,64 +251,28 @@ impl Backend {
         fault.message = verdict::without_key(&fault.message, self.key.as_ref());
     }
 
-    /// Sends a written request to one address.
+    /// Says it to one address; `handed` is called when there is a connection.
     async fn call(
         &self,
         address: &Arc<Address>,
-        outgoing: Outgoing,
-        request: &Request,
-        headers: &HeaderMap,
-        request_id: &str,
+        said: &Said<'_>,
         mut handed: impl FnMut(),
-    ) -> Result<(Outgoing, Reply), verdict::Verdict> {
+    ) -> Result<(Response<()>, http::Body), Verdict> {
         let message = || {
             handed();
-            self.message(address, &outgoing, headers, request_id)
+            said.message(address, self.credentials.as_ref())
         };
         let sending = http::send(address, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
-        let sent = if request.stream {
+        let sent = if said.stream {
             tokio::time::timeout(self.timeouts.first_token.0, sending).await.unwrap_or(Err(http::Failure::Slow))
         } else {
             sending.await
         };
         let (head, body) = sent.map_err(|failure| verdict::unreachable(&failure))?;
         if head.status().is_success() {
-            return Ok((outgoing, Reply::Http(head, body)));
+            return Ok((head, body));
         }
-        Err(Box::pin(verdict::refused(outgoing.dialect, head, body, self.key.as_ref())).await)
-    }
-
-    fn message(
-        &self,
-        address: &Address,
-        outgoing: &Outgoing,
-        headers: &HeaderMap,
-        request_id: &str,
-    ) -> ::http::Request<Full<bytes::Bytes>> {
-        let mut message = ::http::Request::new(Full::new(outgoing.written.body.clone()));
-        *message.method_mut() = Method::POST;
-        *message.uri_mut() = address.uri(outgoing.dialect.path());
-        let out = message.headers_mut();
-        if !address.http2 {
-            out.insert(header::HOST, address.host.clone());
-        }
-        out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some((name, value)) = &self.credentials {
-            out.insert(name.clone(), value.clone());
-        }
-        // So that the books of a gateway behind this one can be joined with ours.
-        if let Ok(id) = HeaderValue::from_str(request_id) {
-            out.insert(X_REQUEST_ID, id);
-        }
-        if outgoing.dialect == Dialect::Messages {
-            for name in [ANTHROPIC_BETA, ANTHROPIC_VERSION] {
-                for value in headers.get_all(&name) {
-                    out.append(name.clone(), value.clone());
-                }
-            }
-            out.entry(ANTHROPIC_VERSION).or_insert(HeaderValue::from_static("2023-06-01"));
-        }
-        message
+        Err(Box::pin(verdict::refused(said.dialect, head, body, self.key.as_ref())).await)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// One address of one backend for one model.
+#[derive(Clone, Copy)]
 pub(super) struct Candidate<'a> {
     pub hop: &'a Hop,
     pub backend: &'a Arc<Backend>,
@@ -13,8 +14,8 @@ pub(super) struct Candidate<'a> {
     pub endpoint: Option<&'a Endpoint>,
 }
 
-impl Candidate<'_> {
-    pub fn label(&self) -> &Arc<str> {
+impl<'a> Candidate<'a> {
+    pub fn label(&self) -> &'a Arc<str> {
         self.endpoint.map_or(&self.backend.name, |endpoint| &endpoint.label)
     }
 
