@@ -34,6 +34,7 @@ pub use state::{About, Hop, Notes};
 
 use crate::canon::Secret;
 use engine::Engine;
+use futures_util::future::join_all;
 use prometheus::{IntGauge, Registry};
 use series::Series;
 use shelf::Shelf;
@@ -158,8 +159,10 @@ impl Plugins {
     /// See above.
     pub async fn load(config: &Config, host: &Host) -> Result<Self, Vec<(String, String)>> {
         let (mut plugins, mut errors) = (Vec::new(), Vec::new());
-        for (name, settings) in config {
-            match host.load(name, settings).await {
+        // Registries are asked at the same time; what is computed here is computed one after the other anyway.
+        let loads = config.iter().map(async |(name, settings)| (name, host.load(name, settings).await));
+        for (name, loaded) in join_all(loads).await {
+            match loaded {
                 Ok((plugin, _)) => plugins.push(plugin),
                 Err(error) => errors.push((format!("plugins.{name}"), error)),
             }

@@ -29,6 +29,8 @@ const MANIFESTS: [&str; 4] =
 const LARGEST: u64 = 128 << 20;
 /// Longest a pull may take in all, and a connection or a silence in it. A start waits for it.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(10));
+/// Before a pull that broke off is tried again.
+const AGAIN: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// Bytes of a registry's own words that are repeated.
 const WORDS: usize = 200;
 
@@ -47,9 +49,7 @@ impl Pull<'_> {
     /// # Errors
     /// What happened, where, and what to do about it.
     pub async fn component(&self) -> Result<Vec<u8>, String> {
-        let mut remote = Some(Remote::Unasked);
-        let pulled = self.walk(&mut remote);
-        tokio::time::timeout(PATIENCE.0, pulled).await.unwrap_or_else(|_| {
+        tokio::time::timeout(PATIENCE.0, self.pulled()).await.unwrap_or_else(|_| {
             Err(format!(
                 "{} sent all of {} not within {} s: look at the network between, or pull the file by other means and use `path`",
                 self.image.registry(),
@@ -64,20 +64,35 @@ impl Pull<'_> {
         self.walk(&mut None).await.is_ok()
     }
 
+    /// The walk, begun again where it broke off: pieces that came are kept.
+    async fn pulled(&self) -> Result<Vec<u8>, String> {
+        for pause in AGAIN {
+            match self.walk(&mut Some(Remote::Unasked)).await {
+                Err(Trouble { passing: true, words }) => {
+                    tracing::info!(image = %self.image, error = words, "a pull broke off and is tried again");
+                    tokio::time::sleep(pause).await;
+                }
+                walked => return walked.map_err(|trouble| trouble.words),
+            }
+        }
+        self.walk(&mut Some(Remote::Unasked)).await.map_err(|trouble| trouble.words)
+    }
+
     /// From the digest in the configuration to the component. Without a remote only kept pieces are found.
-    async fn walk(&self, remote: &mut Option<Remote>) -> Result<Vec<u8>, String> {
+    async fn walk(&self, remote: &mut Option<Remote>) -> Result<Vec<u8>, Trouble> {
         let mut manifest = self.manifest(self.image.digest(), remote).await?;
         if let OciManifest::ImageIndex(index) = &manifest {
             let digest = self.for_wasm(index)?.to_owned();
             manifest = self.manifest(&digest, remote).await?;
         }
         let OciManifest::Image(manifest) = manifest else {
-            return Err(format!("{} is an index of indexes: name the digest of a manifest in it", self.image));
+            let words = format!("{} is an index of indexes: name the digest of a manifest in it", self.image);
+            return Err(words.into());
         };
         self.layer(self.component_of(&manifest.layers)?, remote).await
     }
 
-    async fn manifest(&self, digest: &str, remote: &mut Option<Remote>) -> Result<OciManifest, String> {
+    async fn manifest(&self, digest: &str, remote: &mut Option<Remote>) -> Result<OciManifest, Trouble> {
         let bytes = match self.shelf.get(digest) {
             Some(kept) => kept,
             None => {
@@ -91,18 +106,20 @@ impl Pull<'_> {
             }
         };
         serde_json::from_slice(&bytes).map_err(|_| {
-            format!("{} has at {digest} something that is no manifest: name the digest of a manifest", self.image)
+            let image = self.image;
+            format!("{image} has at {digest} something that is no manifest: name the digest of a manifest").into()
         })
     }
 
-    async fn layer(&self, layer: &OciDescriptor, remote: &mut Option<Remote>) -> Result<Vec<u8>, String> {
+    async fn layer(&self, layer: &OciDescriptor, remote: &mut Option<Remote>) -> Result<Vec<u8>, Trouble> {
         if let Some(kept) = self.shelf.get(&layer.digest) {
             return Ok(kept);
         }
         let (client, auth) = self.remote(remote).await?;
         let size = u64::try_from(layer.size).unwrap_or_default();
         if size > LARGEST {
-            return Err(format!("the component of {} is {size} bytes large; {LARGEST} is the most", self.image));
+            let words = format!("the component of {} is {size} bytes large; {LARGEST} is the most", self.image);
+            return Err(words.into());
         }
         let blob = client.pull_blob_stream(self.image.reference(), layer).await;
         let mut blob = blob.map_err(|error| self.explain(&error, auth))?.stream;
@@ -110,7 +127,7 @@ impl Pull<'_> {
         while let Some(piece) = blob.next().await {
             bytes.extend_from_slice(&piece.map_err(|error| self.cut_short(&error, bytes.len(), size))?);
             if bytes.len() as u64 > size {
-                return Err(self.something_else(&layer.digest, "more bytes than the manifest says"));
+                return Err(self.something_else(&layer.digest, "more bytes than the manifest says").into());
             }
         }
         self.checked(&layer.digest, &bytes)?;
@@ -119,9 +136,9 @@ impl Pull<'_> {
     }
 
     /// The client, and as whom it asks; made when it is first needed.
-    async fn remote<'r>(&self, remote: &'r mut Option<Remote>) -> Result<(&'r Client, &'r RegistryAuth), String> {
+    async fn remote<'r>(&self, remote: &'r mut Option<Remote>) -> Result<(&'r Client, &'r RegistryAuth), Trouble> {
         match remote {
-            None => return Err(format!("{} has not been pulled yet", self.image)),
+            None => return Err(format!("{} has not been pulled yet", self.image).into()),
             Some(Remote::Asked(..)) => {}
             Some(Remote::Unasked) => {
                 let (client, auth) = (self.client()?, self.auth().await);
@@ -134,7 +151,7 @@ impl Pull<'_> {
         }
         match remote {
             Some(Remote::Asked(client, auth)) => Ok((client, auth)),
-            _ => Err(format!("{} cannot be pulled", self.image)),
+            _ => Err(format!("{} cannot be pulled", self.image).into()),
         }
     }
 
@@ -234,22 +251,31 @@ impl Pull<'_> {
         )
     }
 
-    fn cut_short(&self, error: &io::Error, got: usize, of: u64) -> String {
+    fn cut_short(&self, error: &io::Error, got: usize, of: u64) -> Trouble {
         if let Some(DigestError::VerificationError { expected, actual }) =
             error.get_ref().and_then(|inner| inner.downcast_ref())
         {
-            return self.something_else(expected, &format!("{got} bytes of {actual}"));
+            return self.something_else(expected, &format!("{got} bytes of {actual}")).into();
         }
-        format!(
-            "{} stopped after {got} of {of} bytes of {} ({}): try again",
-            self.image.registry(),
-            self.image,
-            cause(error)
-        )
+        let (image, registry) = (self.image, self.image.registry());
+        let words = format!("{registry} stopped after {got} of {of} bytes of {image} ({}): try again", cause(error));
+        Trouble { passing: true, words }
     }
 
-    /// An error of the client, for people.
-    fn explain(&self, error: &OciDistributionError, auth: &RegistryAuth) -> String {
+    /// An error of the client. What a registry says it says for good; a connection that breaks may hold the next time, and
+    /// a kept one may have been closed by the registry the moment it was used.
+    fn explain(&self, error: &OciDistributionError, auth: &RegistryAuth) -> Trouble {
+        use OciDistributionError as E;
+        let passing = match error {
+            E::RequestError(error) => !error.is_timeout() && !error.is_connect() && !error.is_builder(),
+            E::ServerError { code, .. } => matches!(code, 429 | 500..=599),
+            _ => false,
+        };
+        Trouble { passing, words: self.say(error, auth) }
+    }
+
+    /// The same, for people.
+    fn say(&self, error: &OciDistributionError, auth: &RegistryAuth) -> String {
         use OciDistributionError as E;
         let (image, registry) = (self.image, self.image.registry());
         match error {
@@ -318,6 +344,20 @@ impl Pull<'_> {
                 "{registry} wants to know who pulls {image}{said}: add registry_auth = {{ username = \"…\", password = \"env:NAME\" }}, or `docker login {registry}`"
             ),
         }
+    }
+}
+
+/// Why a pull ended.
+struct Trouble {
+    /// It may go better at once.
+    passing: bool,
+    /// For people.
+    words: String,
+}
+
+impl From<String> for Trouble {
+    fn from(words: String) -> Self {
+        Self { passing: false, words }
     }
 }
 

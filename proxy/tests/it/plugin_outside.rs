@@ -3,7 +3,8 @@
 use crate::fake::{Act, CHAT, Fake, json};
 use crate::gateway::{Answer, Gateway, one_backend, post};
 use crate::guest::{
-    ASK, CALL, GET, Guest, ON_CALL, ON_END, SEND, STREAM, ask, before, fake, get, importing, store, tell, wat,
+    ASK, CALL, GET, Guest, ON_CALL, ON_END, ON_EVENTS, SEND, STREAM, ask, before, fake, get, importing, store, tell,
+    wat,
 };
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -209,6 +210,26 @@ fn a_question_may_be_asked_at_the_end() {
     let (questions, calls) = apart(gateway.wait_for_records(2));
     assert_eq!((questions[0].outcome, calls[0].outcome), (Outcome::Ok, Outcome::Ok));
     assert_eq!(questions[0].request_id, calls[0].request_id);
+}
+
+/// The reply waits meanwhile, and is the same.
+#[test]
+fn a_question_may_be_asked_about_a_reply() {
+    let guest = Guest::new(&importing(&wat(ON_EVENTS, &ask("m", "is it?")), ASK));
+    let fake = fake();
+    let gateway = before(&fake, &guest, GRANTED);
+    let plain = Gateway::start(&one_backend("openai", &fake.url(), ""));
+    for call in [CALL, STREAM] {
+        let asked = fake.seen().len();
+        let answer = gateway.post(CHAT_PATH, call);
+        let questions = fake.seen().len() - asked - 1;
+        assert!(questions > 0, "{call}");
+        assert_eq!(answer.body, plain.post(CHAT_PATH, call).body, "{call}");
+    }
+    let (questions, calls) = apart(gateway.wait_for_records(fake.seen().len() - 2));
+    assert!(questions.iter().chain(&calls).all(|record| record.outcome == Outcome::Ok), "{questions:?} {calls:?}");
+    assert!(questions.iter().all(|question| calls.iter().any(|call| call.request_id == question.request_id)));
+    assert_eq!(calls.len(), 2);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use crate::gateway::{Gateway, one_backend};
 use crate::guest::{CALL, Guest, ON_CALL, fake, wat};
 use serde_json::{Value, json as object};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tidegate::plugin::{Folders, Host, Settings};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -30,6 +30,8 @@ struct Content {
     guarded: bool,
     /// Bytes that are announced and not sent.
     missing: usize,
+    /// Breaks off whatever is asked for the first time.
+    flaky: bool,
 }
 
 impl Content {
@@ -69,6 +71,7 @@ impl Content {
     }
 
     fn serve(self) -> Fake {
+        let known = Mutex::new(HashSet::new());
         Fake::start(move |seen| {
             let path = seen.head.split(' ').nth(1).unwrap_or_default();
             let host = seen.head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
@@ -93,7 +96,12 @@ impl Content {
                 };
             };
             let blob = path.contains("/blobs/");
-            let (kind, missing) = if blob { ("application/octet-stream", self.missing) } else { (MANIFEST, 0) };
+            let broken = self.flaky && known.lock().unwrap().insert(path.to_owned());
+            if broken && !blob {
+                return vec![Act::Close];
+            }
+            let missing = if broken { 100 } else { self.missing };
+            let (kind, missing) = if blob { ("application/octet-stream", missing) } else { (MANIFEST, 0) };
             let head = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 bytes.len() + missing
@@ -282,6 +290,20 @@ fn what_is_wrong_is_told_and_nothing_is_loaded() {
     let error = load(&kept.0, &reference, &object!({ "sha256": "00" })).unwrap_err();
     assert!(error.contains("not the pinned 00"), "{error}");
     assert_eq!(load(&kept.0, &reference, &object!({ "sha256": digest(&component) })), Ok(component.len()));
+}
+
+/// A kept connection that the registry closes the moment it is used, a body that breaks off: the pull goes on where it was.
+#[test]
+fn a_pull_that_breaks_off_is_tried_again() {
+    let component = component();
+    let mut content = Content { flaky: true, ..Content::default() };
+    let image = content.image("application/wasm", &component);
+    let registry = content.serve();
+    let kept = Folder::new();
+    let reference = format!("{}/acme/pass@{image}", registry.address);
+    assert_eq!(load(&kept.0, &reference, &Value::Null), Ok(component.len()));
+    let asked = |what: &str| registry.seen().iter().filter(|seen| seen.head.contains(what)).count();
+    assert_eq!((asked("/manifests/"), asked("/blobs/")), (2, 2), "what came is not asked for again");
 }
 
 #[test]
