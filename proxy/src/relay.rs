@@ -4,6 +4,7 @@
 
 mod ask;
 mod body;
+mod embed;
 mod head;
 mod intake;
 mod models;
@@ -12,6 +13,7 @@ mod reply;
 mod way;
 
 pub use body::Body;
+pub use embed::embed;
 pub use head::{fault_response, plain_response};
 pub use models::{list_models, list_running, show_model, tell_of_model};
 pub use party::ending;
@@ -76,13 +78,7 @@ pub struct Asked {
 pub async fn relay(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     let dialect = asked.dialect;
     let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
-    let answered = tokio::select! {
-        biased;
-        answered = answer(&now, asked, &mut tab) => answered,
-        // A whole reply can take longer than the gateway may take to stop.
-        () = now.cut.cancelled() => Err(Fault::new(FaultKind::Overloaded, "The gateway is stopping and could not wait for this reply.")),
-    };
-    match answered {
+    match unless_cut(&now, answer(&now, asked, &mut tab)).await {
         Ok(begun) => begun.into_response(tab),
         Err(fault) => refuse(dialect, &fault, tab),
     }
@@ -114,6 +110,16 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     let sent = way::send(now, &route, &request, headers, arrived, tab).await?;
     party.iter().for_each(|party| party.routed(&route, tab));
     reply::begin(now, request, sent, party, tab).await
+}
+
+/// A whole reply can take longer than the gateway may take to stop.
+async fn unless_cut<T>(now: &Rooms, answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let stopping = "The gateway is stopping and could not wait for this reply.";
+    tokio::select! {
+        biased;
+        answered = answer => answered,
+        () = now.cut.cancelled() => Err(Fault::new(FaultKind::Overloaded, stopping)),
+    }
 }
 
 /// Drops what this thread keeps for configurations that are gone: connections, instances of plugins.

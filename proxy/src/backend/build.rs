@@ -67,9 +67,12 @@ impl Backend {
             errors.push((".key".into(), "the key holds characters that no header can carry".into()));
             None
         });
-        let dialects = settings.dialects.as_ref().map_or_else(
-            || traits.dialects.to_vec(),
-            |spoken| spoken.iter().flat_map(|word| word.dialects()).copied().collect(),
+        let (dialects, embeds) = settings.dialects.as_ref().map_or_else(
+            || (traits.dialects.to_vec(), traits.embeds.to_vec()),
+            |spoken| {
+                let dialects = spoken.iter().flat_map(|word| word.dialects()).copied().collect();
+                (dialects, spoken.iter().flat_map(|word| word.embeds()).copied().collect())
+            },
         );
         if !errors.is_empty() {
             return Err(errors.into_iter().map(|(key, error)| (format!("backends.{name}{key}"), error)).collect());
@@ -78,6 +81,7 @@ impl Backend {
             name: name.clone(),
             traits,
             dialects,
+            embeds,
             endpoints,
             credentials,
             key: settings.key.clone(),

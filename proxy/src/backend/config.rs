@@ -3,6 +3,7 @@
 use super::kind::Kind;
 use crate::canon::{Period, Secret};
 use crate::wire::Dialect;
+use crate::wire::embed::EmbedApi;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -65,7 +66,9 @@ pub enum Speaks {
     Responses,
     /// OpenAI's completions, the legacy protocol.
     Completions,
-    /// Ollama's own: chat and generate.
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Ollama's own: chat, generate and both of its embeddings.
     Ollama,
 }
 
@@ -78,6 +81,16 @@ impl Speaks {
             Self::Responses => &[Dialect::Responses],
             Self::Completions => &[Dialect::Completions],
             Self::Ollama => &[Dialect::OllamaChat, Dialect::OllamaGenerate],
+            Self::Embeddings => &[],
+        }
+    }
+
+    /// The same for vectors.
+    pub fn embeds(self) -> &'static [EmbedApi] {
+        match self {
+            Self::Embeddings => &[EmbedApi::Openai],
+            Self::Ollama => &[EmbedApi::Ollama, EmbedApi::OllamaPrompt],
+            _ => &[],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is known of each kind of server, as data.
 
+use crate::wire::embed::EmbedApi;
 use crate::wire::{Dialect, Target};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Traits {
     pub provider: &'static str,
     /// What it speaks, best first for calls that must be translated.
     pub dialects: &'static [Dialect],
+    /// What it speaks about vectors, likewise.
+    pub embeds: &'static [EmbedApi],
     /// Carries the key in `x-api-key` instead of `Authorization: Bearer`.
     pub api_key_header: bool,
     /// Idle connections are dropped after this: sooner than the server does it (vLLM after 5 s).
@@ -47,6 +50,7 @@ pub struct Traits {
 const PLAIN: Traits = Traits {
     provider: "openai",
     dialects: &[Dialect::Chat],
+    embeds: &[EmbedApi::Openai],
     api_key_header: false,
     idle: Duration::from_secs(4),
     health: None,
@@ -78,6 +82,7 @@ const LLAMACPP: Traits = Traits {
 const OLLAMA: Traits = Traits {
     provider: "ollama",
     dialects: &[Dialect::OllamaChat, Dialect::OllamaGenerate, Dialect::Chat, Dialect::Completions],
+    embeds: &[EmbedApi::Ollama, EmbedApi::OllamaPrompt, EmbedApi::Openai],
     health: Some("/api/version"),
     system_first: true,
     ..PLAIN
@@ -93,6 +98,7 @@ const OPENAI: Traits = Traits {
 const ANTHROPIC: Traits = Traits {
     provider: "anthropic",
     dialects: &[Dialect::Messages],
+    embeds: &[],
     api_key_header: true,
     idle: Duration::from_secs(30),
     extended_sampling: true,
@@ -101,12 +107,13 @@ const ANTHROPIC: Traits = Traits {
 const TIDEGATE: Traits = Traits {
     provider: "tidegate",
     dialects: &Dialect::ALL,
+    embeds: &EmbedApi::ALL,
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),
     ..PLAIN
 };
-const LOCAL: Traits = Traits { provider: "local", system_first: true, extended_sampling: true, ..PLAIN };
+const LOCAL: Traits = Traits { provider: "local", embeds: &[], system_first: true, extended_sampling: true, ..PLAIN };
 
 impl Kind {
     /// Its facts.

@@ -5,6 +5,7 @@
 
 mod build;
 mod config;
+mod embed;
 mod endpoint;
 mod health;
 pub mod http;
@@ -19,6 +20,7 @@ mod tries;
 mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
+pub use embed::{EmbedSource, SentEmbed};
 pub use endpoint::Endpoint;
 pub use kept::Kept;
 pub use kind::{Kind, Traits};
@@ -26,6 +28,7 @@ pub use tries::{Step, Try};
 
 use crate::canon::{Event, Fault, Route, Secret, StopReason, Usage};
 use crate::trust;
+use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -55,6 +58,8 @@ pub struct Backend {
     name: Arc<str>,
     traits: &'static Traits,
     dialects: Vec<Dialect>,
+    /// What it speaks about vectors; empty: it makes none.
+    embeds: Vec<EmbedApi>,
     endpoints: Vec<Endpoint>,
     /// The headers that carry the gateway's key there, ready to be copied.
     credentials: Option<(HeaderName, HeaderValue)>,

@@ -26,22 +26,31 @@ impl<'a> Candidate<'a> {
 }
 
 /// The targets to try, in order: the model's own by priority and by the route's policy among equals, as many as its retries
-/// allow; then one for each fallback.
-pub(super) fn order<'a>(backends: &'a Backends, route: &'a Route) -> Vec<Candidate<'a>> {
+/// allow; then one for each fallback. Those whose backend cannot do it are not there.
+pub(super) fn order<'a>(
+    backends: &'a Backends,
+    route: &'a Route,
+    can: impl Fn(&Backend) -> bool,
+) -> Vec<Candidate<'a>> {
     let (own, fallbacks) = route.hops.split_at(route.own);
-    let mut candidates = ranked(backends, own, route.policy);
+    let mut candidates = ranked(backends, own, route.policy, &can);
     candidates.truncate(1 + route.retries as usize);
     for hop in fallbacks {
-        candidates.extend(ranked(backends, std::slice::from_ref(hop), route.policy).into_iter().next());
+        candidates.extend(ranked(backends, std::slice::from_ref(hop), route.policy, &can).into_iter().next());
     }
     candidates
 }
 
 /// All addresses of these hops, best first.
-fn ranked<'a>(backends: &'a Backends, hops: &'a [Hop], policy: Policy) -> Vec<Candidate<'a>> {
+fn ranked<'a>(
+    backends: &'a Backends,
+    hops: &'a [Hop],
+    policy: Policy,
+    can: &dyn Fn(&Backend) -> bool,
+) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::with_capacity(hops.len());
     for hop in hops {
-        let Some(backend) = backends.by_name.get(&hop.backend) else { continue };
+        let Some(backend) = backends.by_name.get(&hop.backend).filter(|backend| can(backend)) else { continue };
         if backend.endpoints.is_empty() {
             candidates.push(Candidate { hop, backend, endpoint: None });
         }

@@ -3,6 +3,7 @@
 use super::endpoint::Address;
 use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
 use crate::wire::Dialect;
+use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -35,6 +36,19 @@ impl<'a> Said<'a> {
             stream: request.stream,
             content_type: HeaderValue::from_static("application/json"),
             body: outgoing.written.body.clone(),
+            headers,
+            request_id,
+        }
+    }
+
+    /// A request for vectors.
+    pub fn embed(api: EmbedApi, body: Bytes, headers: &'a HeaderMap, request_id: &'a str) -> Self {
+        Self {
+            path: api.path(),
+            dialect: api.dialect(),
+            stream: false,
+            content_type: HeaderValue::from_static("application/json"),
+            body,
             headers,
             request_id,
         }

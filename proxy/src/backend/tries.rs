@@ -1,9 +1,9 @@
 //! The targets of one request, one after the other until one takes it: what is tried, what that means for the next, and what
 //! is left to say when none did.
 
-use super::Backends;
 use super::pick::{self, Candidate};
 use super::verdict::Verdict;
+use super::{Backend, Backends};
 use crate::canon::{Fault, FaultKind, Route};
 use crate::wire::Target;
 use std::sync::Arc;
@@ -47,8 +47,18 @@ pub(super) struct Tries<'a> {
 impl<'a> Tries<'a> {
     /// Over the targets of a route, in the order of its policy.
     pub fn over(backends: &'a Backends, route: &'a Route, request_id: &'a str) -> Self {
+        Self::among(backends, route, request_id, |_| true)
+    }
+
+    /// Over those of its targets whose backend can do what the request is for.
+    pub fn among(
+        backends: &'a Backends,
+        route: &'a Route,
+        request_id: &'a str,
+        can: impl Fn(&Backend) -> bool,
+    ) -> Self {
         Self {
-            candidates: pick::order(backends, route),
+            candidates: pick::order(backends, route, can),
             tried: 0,
             began: Instant::now(),
             waited: Duration::ZERO,
@@ -72,6 +82,11 @@ impl<'a> Tries<'a> {
         }));
         self.began = Instant::now();
         Some((candidate, backend.traits.target(&candidate.hop.model, self.max_output)))
+    }
+
+    /// There is none left.
+    pub fn is_over(&self) -> bool {
+        self.tried == self.candidates.len()
     }
 
     /// Waits for a backend, on the clock.

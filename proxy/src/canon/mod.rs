@@ -5,6 +5,7 @@
 //! loss and the reverse does not hold.
 
 pub mod call;
+pub mod embed;
 pub mod event;
 pub mod fault;
 pub mod fold;
@@ -17,6 +18,7 @@ pub mod units;
 pub mod usage;
 
 pub use call::Call;
+pub use embed::{EmbedCall, EmbedInput, Embedded};
 pub use event::{Delta, Event, Part, StopReason};
 pub use fault::{Blame, Fault, FaultKind};
 pub use fold::Answer;

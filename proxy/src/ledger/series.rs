@@ -271,6 +271,7 @@ impl Series {
         let operation = match endpoint {
             "chat/completions" | "messages" | "api/chat" => "chat",
             "api/generate" => "text_completion",
+            "api/embed" | "api/embeddings" => "embeddings",
             other => other,
         };
         let gen_ai = |last: &'static str| [operation, labels.provider, route, route, route, last];

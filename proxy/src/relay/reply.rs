@@ -267,7 +267,8 @@ fn estimate(events: &[Event]) -> u64 {
     (bytes as u64).div_ceil(4)
 }
 
-async fn collect(body: &mut http::Body) -> Result<Bytes, Fault> {
+/// All of a backend's whole reply.
+pub(super) async fn collect(body: &mut http::Body) -> Result<Bytes, Fault> {
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(read) = body.data().await {

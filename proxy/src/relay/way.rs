@@ -45,11 +45,15 @@ pub(super) async fn send(
 ) -> Result<Sent, Fault> {
     tab.routed(route);
     let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate_input());
-    let mut note = |step: Step<'_>| match step {
-        Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
-        Step::Handed => tab.estimate_input(prompt),
-    };
-    let sent = now.backends.send(route, request, headers, &request_id, &mut note).await?;
+    let sent = now.backends.send(route, request, headers, &request_id, &mut note(tab, prompt)).await?;
     tab.spent(arrived.elapsed().saturating_sub(sent.waited));
     Ok(sent)
+}
+
+/// Tells the books how far a request has come. `prompt`: its tokens by rule of thumb.
+pub(super) fn note(tab: &mut Tab, prompt: u64) -> impl FnMut(Step<'_>) {
+    move |step| match step {
+        Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
+        Step::Handed => tab.estimate_input(prompt),
+    }
 }

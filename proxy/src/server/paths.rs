@@ -2,6 +2,7 @@
 
 use crate::canon::header;
 use crate::wire::Dialect;
+use crate::wire::embed::EmbedApi;
 use http::{Method, Request};
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use std::sync::Arc;
 pub(super) enum Path {
     /// Generate text.
     Generate(Dialect),
+    /// Make vectors.
+    Embed(EmbedApi),
     /// List models.
     Models(Dialect),
     /// Show one model.
@@ -42,6 +45,7 @@ impl Path {
             | Self::Withheld(dialect)
             | Self::Method(dialect, _)
             | Self::Unknown(dialect) => *dialect,
+            Self::Embed(api) => api.dialect(),
             Self::Root => Dialect::Chat,
             Self::Version => Dialect::OllamaChat,
         }
@@ -63,6 +67,8 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
         "/v1/messages" => generate(Dialect::Messages),
         "/v1/responses" => generate(Dialect::Responses),
         "/v1/completions" => generate(Dialect::Completions),
+        "/v1/embeddings" if *request.method() == Method::POST => Path::Embed(EmbedApi::Openai),
+        "/v1/embeddings" => Path::Method(Dialect::Chat, "POST"),
         "/v1/models" if reading => Path::Models(shared()),
         "/v1/models" => Path::Method(shared(), "GET, HEAD"),
         "/" if reading => Path::Root,
@@ -86,6 +92,8 @@ fn ollama(path: &str, method: &Method) -> Path {
     let found = match path {
         "/api/chat" => (Path::Generate(OllamaChat), "POST"),
         "/api/generate" => (Path::Generate(OllamaGenerate), "POST"),
+        "/api/embed" => (Path::Embed(EmbedApi::Ollama), "POST"),
+        "/api/embeddings" => (Path::Embed(EmbedApi::OllamaPrompt), "POST"),
         "/api/tags" => (Path::Models(OllamaChat), "GET, HEAD"),
         "/api/ps" => (Path::Running(OllamaChat), "GET, HEAD"),
         "/api/version" => (Path::Version, "GET, HEAD"),
@@ -101,8 +109,19 @@ fn ollama(path: &str, method: &Method) -> Path {
 }
 
 /// The path classes of records and metrics: a closed set.
-pub(super) const CLASSES: [&str; 8] =
-    ["chat/completions", "messages", "models", "unknown", "responses", "completions", "api/chat", "api/generate"];
+pub(super) const CLASSES: [&str; 11] = [
+    "chat/completions",
+    "messages",
+    "models",
+    "unknown",
+    "responses",
+    "completions",
+    "api/chat",
+    "api/generate",
+    "embeddings",
+    "api/embed",
+    "api/embeddings",
+];
 
 /// Which of [`CLASSES`] a path is in.
 pub(super) fn class(path: &Path) -> usize {
@@ -113,6 +132,9 @@ pub(super) fn class(path: &Path) -> usize {
         Path::Generate(Dialect::Completions) => 5,
         Path::Generate(Dialect::OllamaChat) => 6,
         Path::Generate(Dialect::OllamaGenerate) => 7,
+        Path::Embed(EmbedApi::Openai) => 8,
+        Path::Embed(EmbedApi::Ollama) => 9,
+        Path::Embed(EmbedApi::OllamaPrompt) => 10,
         Path::Models(_) | Path::Model(..) | Path::Tell(_) | Path::Running(_) => 2,
         Path::Root | Path::Version | Path::Withheld(_) | Path::Method(..) | Path::Unknown(_) => 3,
     }
@@ -159,6 +181,11 @@ mod tests {
             ("POST /api/pull", Path::Withheld(OllamaChat)),
             ("DELETE /api/delete", Path::Withheld(OllamaChat)),
             ("HEAD /api/blobs/sha256:0", Path::Withheld(OllamaChat)),
+            ("POST /v1/embeddings", Path::Embed(EmbedApi::Openai)),
+            ("GET /v1/embeddings", Path::Method(Chat, "POST")),
+            ("POST /api/embed", Path::Embed(EmbedApi::Ollama)),
+            ("POST /api/embeddings", Path::Embed(EmbedApi::OllamaPrompt)),
+            ("GET /api/embed", Path::Method(OllamaChat, "POST")),
             ("POST /api/nothing", Path::Unknown(OllamaChat)),
         ];
         for (text, expect) in cases {

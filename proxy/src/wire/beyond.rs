@@ -9,6 +9,11 @@ use crate::canon::{Call, Fault};
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
 pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];
 
+/// Those of [`NEVER`] that stand in a request.
+pub(super) fn forbidden(request: &Object) -> impl Iterator<Item = &'static str> {
+    NEVER.iter().copied().filter(|key| request.value(key).is_some())
+}
+
 /// The top-level members without a canonical form, for [`Call::extra`]. `known`: it has one, or says nothing.
 pub(super) fn extra(request: &Object, known: impl Fn(&str, Json<'_>) -> bool) -> Vec<(String, String)> {
     request

@@ -9,6 +9,7 @@ mod backend_fault;
 mod beyond;
 mod check;
 pub mod edit;
+pub mod embed;
 pub mod frame;
 pub mod json;
 pub mod object;

@@ -3,7 +3,7 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
 //! towards another dialect written anew from the call.
 
-use super::beyond::NEVER;
+use super::beyond::forbidden;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Written, json, ollama};
 use crate::canon::fault::Detail;
@@ -46,9 +46,7 @@ impl Request {
     /// # Errors
     /// A fault that names everything wrong with it.
     pub fn read(dialect: Dialect, body: Bytes) -> Result<Self, Fault> {
-        // An absent body is an object without fields: the answer then lists the ones it needs.
-        let body = if body.iter().all(u8::is_ascii_whitespace) { Bytes::from_static(b"{}") } else { body };
-        let object = Object::read(body.clone()).map_err(|refusal| refused(&refusal, &body))?;
+        let object = object(body)?;
         dialect.codec().check(&object)?;
         let model = object.get("model").and_then(json::Json::as_str).unwrap_or_default().into_owned();
         let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(dialect.streams_by_default());
@@ -172,10 +170,10 @@ impl Request {
             return Ok(out);
         }
         let dialect = if alike { Some(self.dialect) } else { dialects.first().copied() };
-        let dialect = dialect.ok_or_else(|| Fault::internal("the backend speaks no dialect that Tidegate knows"))?;
+        let dialect = dialect.ok_or_else(generates_nothing)?;
         let call = if alike { self.call()? } else { self.call_for_others()? };
         let mut written = dialect.codec().write_call(call, to)?;
-        written.dropped.extend(self.forbidden().map(str::to_owned));
+        written.dropped.extend(forbidden(&self.object).map(str::to_owned));
         Ok(Outgoing { dialect, written, hide_usage: false })
     }
 
@@ -194,14 +192,10 @@ impl Request {
         if let Some((key, value)) = &completed {
             edits.push((key, Some(value)));
         }
-        let dropped: Vec<String> = self.forbidden().map(str::to_owned).collect();
+        let dropped: Vec<String> = forbidden(&self.object).map(str::to_owned).collect();
         edits.extend(dropped.iter().map(|key| (key.as_str(), None)));
         let written = Written { body: self.object.splice(&edits), dropped, adjusted: Vec::new() };
         Outgoing { dialect: self.dialect, written, hide_usage: usage.is_some() }
-    }
-
-    fn forbidden(&self) -> impl Iterator<Item = &'static str> {
-        NEVER.iter().copied().filter(|key| self.object.value(key).is_some())
     }
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
@@ -223,6 +217,14 @@ impl Request {
     }
 }
 
+/// A backend that only embeds.
+fn generates_nothing() -> Fault {
+    Fault::unsupported(
+        "model",
+        "This model generates no text, it only makes embeddings: ask it at /v1/embeddings or /api/embed.",
+    )
+}
+
 /// Bytes of text in a piece of content; an image weighs as much as 1,000 tokens.
 fn weigh(content: &crate::canon::call::Content) -> u64 {
     use crate::canon::call::Content;
@@ -234,6 +236,16 @@ fn weigh(content: &crate::canon::call::Content) -> u64 {
         Content::RedactedThinking { .. } => 0,
         Content::Other { json, .. } => json.len().min(4000) as u64,
     }
+}
+
+/// The top level of a body.
+///
+/// # Errors
+/// It is no object that we take.
+pub(super) fn object(body: Bytes) -> Result<Object, Fault> {
+    // An absent body is an object without fields: the answer then lists the ones it needs.
+    let body = if body.iter().all(u8::is_ascii_whitespace) { Bytes::from_static(b"{}") } else { body };
+    Object::read(body.clone()).map_err(|refusal| refused(&refusal, &body))
 }
 
 fn refused(refusal: &Refusal, body: &[u8]) -> Fault {

@@ -4,6 +4,8 @@
     python3 proxy/tests/clients/record.py --model models/SmolLM2-135M-Instruct.Q4_1.gguf
     TIDEGATE_BLESS=1 cargo nextest run golden      # then read the diff of the .events
 
+`--only embeddings` records that folder alone; the others keep their bytes.
+
 Most golden files were written after servers' sources and documentation, so they repeat what we believe. These are bytes that
 came out of a socket, kept as they came. The small model does not call tools or think by itself; where it should, its chat
 template is exchanged for one that makes the server itself expect that, which is what a larger model's template would do.
@@ -142,7 +144,19 @@ RECORDINGS = {
         "responses": both("reasoning_cut", respond(max_output_tokens=4)),
     },
 }
-PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "completions": "/v1/completions", "responses": "/v1/responses"}
+# A server that makes vectors makes no text. The mean of the last layer is no good embedding; its bytes are as good as any.
+EMBEDS = "p.embedding = True\np.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN\n"
+EMBEDDINGS = {
+    "embeddings": [
+        ("floats", {"input": ["Say hello.", "Grüße ☀"]}),
+        ("base64", {"input": ["Say hello.", "Grüße ☀"], "encoding_format": "base64"}),
+        ("single", {"input": "Say hello."}),
+        ("tokens", {"input": [1, 2, 3]}),
+        ("error_field", {}),
+        ("error_too_long", {"input": LONG}),
+    ],
+}
+PATHS = {"embeddings": "/v1/embeddings", "chat": "/v1/chat/completions", "messages": "/v1/messages", "completions": "/v1/completions", "responses": "/v1/responses"}
 
 
 def ask(port, path, body):
@@ -161,20 +175,29 @@ def shorten(request):
     return text if len(text) < 700 else text[:200] + "…"
 
 
-def record():
+def record(only):
     """Runs inside the clients' venv."""
     from gateway import Llama
 
     notes = []
-    for name, template in (("its own template", None), ("the template `CALLS`", CALLS), ("the template `THINKS`", THINKS)):
+    servers = [
+        ("its own template", "", RECORDINGS[None]),
+        ("the template `CALLS`", "p.chat_template = {!r}\n".format(CALLS), RECORDINGS[CALLS]),
+        ("the template `THINKS`", "p.chat_template = {!r}\n".format(THINKS), RECORDINGS[THINKS]),
+        ("`embedding`, mean pooling", EMBEDS, EMBEDDINGS),
+    ]
+    for name, settings, dialects in servers:
+        dialects = {dialect: cases for dialect, cases in dialects.items() if only in (None, dialect)}
+        if not dialects:
+            continue
         # An alias, since the server would else name the model by its path.
-        settings = "p.model_alias = {'smollm2'}\n" + ("" if template is None else "p.chat_template = {!r}\n".format(template))
+        settings = "p.model_alias = {'smollm2'}\n" + settings
         named = type("Named", (Llama,), {"SOURCE": Llama.SOURCE.replace("server = ", settings + "server = ")})
         llama = named()
         try:
-            for dialect, recordings in RECORDINGS[template].items():
+            for dialect, recordings in dialects.items():
                 for case, request in recordings:
-                    body = {"model": "smollm2", "temperature": 0, **request}
+                    body = {"model": "smollm2", **({} if dialect == "embeddings" else {"temperature": 0}), **request}
                     status, kind, data = ask(llama.port, PATHS[dialect], body)
                     file = GOLDEN / dialect / "{}_{}.{}".format(PREFIX, case, "sse" if kind == "text/event-stream" else "json")
                     file.parent.mkdir(exist_ok=True)
@@ -187,6 +210,10 @@ def record():
 
 
 def write_notes(notes):
+    # Those of files that were not recorded this time stay.
+    file = GOLDEN / (PREFIX + ".md")
+    recorded = {note.split("|")[1] for note in notes}
+    notes = notes + [line for line in file.read_text().splitlines() if line.startswith("| `") and line.split("|")[1] not in recorded]
     text = """# Recorded from a real server
 
 Written by `proxy/tests/clients/record.py`, not by hand. The server is llama.cpp as the Python package xllamacpp {version} holds it,
@@ -196,20 +223,21 @@ with the model SmolLM2-135M-Instruct (Q4_1). The bytes are as they came. The `.e
 |---|---|---|---|
 {notes}
 """
-    (GOLDEN / (PREFIX + ".md")).write_text(text.format(version=metadata.version("xllamacpp"), notes="\n".join(sorted(notes))))
+    file.write_text(text.format(version=metadata.version("xllamacpp"), notes="\n".join(sorted(notes))))
 
 
 def main():
     parser = argparse.ArgumentParser(description="Record a real llama.cpp server for the golden tests.")
     parser.add_argument("--model", required=True, help="SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--only", choices=sorted(PATHS), help="record this folder alone")
     parser.add_argument("--in-venv", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.in_venv:
         model = run.existing(options.model, "model")
-        command = [str(run.prepare_venv()), str(Path(__file__).resolve()), "--in-venv", "--model", str(model)]
+        command = [str(run.prepare_venv()), str(Path(__file__).resolve()), "--in-venv", "--model", str(model)] + (["--only", options.only] if options.only else [])
         # No gateway is started, so no binary of ours is needed.
         return subprocess.run(command, env=run.environment("", model, "")).returncode
-    write_notes(record())
+    write_notes(record(options.only))
     return 0
 
 

@@ -19,6 +19,8 @@ HERE = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate" / "venv-clients"
 # Where plugins/build.sh puts what it builds.
 PLUGINS = Path(os.environ.get("TIDEGATE_CACHE") or Path.home() / ".cache" / "tidegate") / "plugins"
+# Where deploy/demo.py --fetch-embedder puts it.
+EMBEDDER = VENV.parent / "models" / "all-MiniLM-L6-v2"
 # What would lead the clients elsewhere than to the gateway under test, or configure the gateway behind the test's back.
 FOREIGN = ("ANTHROPIC_", "OLLAMA_", "OPENAI_", "TIDEGATE_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -28,6 +30,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="Run the tests with the official clients and a real llama.cpp server.")
     parser.add_argument("--binary", required=True, help="the tidegate program")
     parser.add_argument("--model", required=True, help="SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--embedder", default=str(EMBEDDER), help="the folder of an embedding model; without one its tests are skipped (%(default)s)")
     parser.add_argument("--plugins", default=str(PLUGINS), help="the folder of built plugins (%(default)s)")
     parser.add_argument("-k", action="append", default=[], metavar="PATTERN", help="only tests whose name holds this")
     parser.add_argument("-q", "--quiet", action="store_true", help="no line for each test")
@@ -60,9 +63,9 @@ def prepare_venv():
     return python
 
 
-def environment(binary, model, plugins):
+def environment(binary, model, plugins, embedder=""):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN) and name.lower() not in PROXIES}
-    ours = {"TIDEGATE_TEST_BINARY": binary, "TIDEGATE_TEST_MODEL": model, "TIDEGATE_TEST_PLUGINS": plugins}
+    ours = {"TIDEGATE_TEST_BINARY": binary, "TIDEGATE_TEST_MODEL": model, "TIDEGATE_TEST_PLUGINS": plugins, "TIDEGATE_TEST_EMBEDDER": embedder}
     return dict(kept, NO_PROXY="127.0.0.1", PYTHONDONTWRITEBYTECODE="1", **{name: str(path) for name, path in ours.items()})
 
 
@@ -73,7 +76,9 @@ def main():
     command += [] if options.quiet else ["--verbose"]
     for pattern in options.k:
         command += ["-k", pattern]
-    return subprocess.run(command, env=environment(binary, model, Path(options.plugins).expanduser().resolve())).returncode
+    embedder = Path(options.embedder).expanduser().resolve()
+    plugins = Path(options.plugins).expanduser().resolve()
+    return subprocess.run(command, env=environment(binary, model, plugins, embedder if embedder.is_dir() else "")).returncode
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-//! Ollama's own API: `/api/chat` and `/api/generate`.
+//! Ollama's own API: `/api/chat` and `/api/generate`; embedding is in `embed`.
 //!
 //! Both speak in lines of JSON and differ in little: a conversation or one prompt, a message or one text. So they are one
 //! dialect in two forms. Flat like chat completions, with arguments that are objects and arrive whole; older versions give
 //! calls no ids, so they are invented and results are matched by name and order. A count or time that is not there is unknown.
 
+pub(super) mod embed;
 mod glance;
 pub mod models;
 mod read_call;

@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completions;
+pub(super) mod embeddings;
 pub mod models;
 pub mod responses;
 mod words;

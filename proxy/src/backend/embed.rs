@@ -1,0 +1,91 @@
+//! Requests for vectors, carried to the first target that takes them.
+//!
+//! As [`Backends::send`] does it for text, but that targets which make no vectors are not among the candidates at all: of a
+//! model's fallbacks often only some do.
+
+use super::said::Said;
+use super::tries::Tries;
+use super::verdict::Verdict;
+use super::{Backend, Backends, Step, http};
+use crate::canon::{Embedded, Fault, Route};
+use crate::wire::Written;
+use crate::wire::embed::{EmbedOutgoing, EmbedRequest};
+use ::http::HeaderMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An answer that has begun.
+pub struct SentEmbed {
+    /// The answer.
+    pub reply: EmbedSource,
+    /// What had to be dropped for it.
+    pub written: Written,
+    /// Time spent waiting for backends.
+    pub waited: Duration,
+    /// Who sends it.
+    pub backend: Arc<Backend>,
+}
+
+/// Where vectors come from.
+pub enum EmbedSource {
+    /// A server, as bytes of this protocol.
+    Http(crate::wire::embed::EmbedApi, http::Body),
+    /// This process.
+    Here(Embedded),
+}
+
+impl Backends {
+    /// Carries the request to the first target that takes it.
+    ///
+    /// # Errors
+    /// As [`Backends::send`]; no target of the model makes vectors.
+    pub async fn embed(
+        &self,
+        route: &Route,
+        request: &EmbedRequest,
+        headers: &HeaderMap,
+        request_id: &str,
+        note: &mut dyn FnMut(Step<'_>),
+    ) -> Result<SentEmbed, Fault> {
+        let mut tries = Tries::among(self, route, request_id, |backend| !backend.embeds.is_empty());
+        if tries.is_over() && self.serves(route) {
+            return Err(makes_none());
+        }
+        while let Some((candidate, target)) = tries.next(note) {
+            let backend = candidate.backend;
+            let answer = match candidate.endpoint {
+                // Only to be loaded, and not by a server that does so.
+                _ if request.call.inputs.is_empty() && !backend.embeds.contains(&request.api) => {
+                    Ok((Written::default(), EmbedSource::Here(Embedded::default())))
+                }
+                Some(endpoint) => match request.write(&backend.embeds, &target) {
+                    Ok(EmbedOutgoing { api, written }) => {
+                        let said = Said::embed(api, written.body.clone(), headers, request_id);
+                        let handed = || note(Step::Handed);
+                        let answer = tries.waiting(backend.call(&endpoint.address, &said, handed)).await;
+                        answer.map(|(_, body)| (written, EmbedSource::Http(api, body)))
+                    }
+                    Err(fault) => Err(Verdict::Final(fault)),
+                },
+                None => Err(Verdict::Final(makes_none())),
+            };
+            match answer {
+                Ok((written, reply)) => {
+                    return Ok(SentEmbed { reply, written, waited: tries.waited, backend: backend.clone() });
+                }
+                Err(verdict) => tries.failed(verdict)?,
+            }
+        }
+        Err(tries.exhausted())
+    }
+
+    /// Whether any backend of this route is there.
+    fn serves(&self, route: &Route) -> bool {
+        route.hops.iter().any(|hop| self.by_name.contains_key(&hop.backend))
+    }
+}
+
+/// Said where no target of a model makes vectors.
+fn makes_none() -> Fault {
+    Fault::unsupported("model", "This model makes no embeddings: what serves it has no API for them.")
+}
