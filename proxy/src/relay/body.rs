@@ -271,7 +271,8 @@ impl Stream {
         let Passed { mut bytes, end, fault } = passed;
         if let Some(fault) = fault {
             if let Some(mut tab) = self.tab.take() {
-                let frame = self.dialect.codec().write_fault_frame(&fault, tab.request_id());
+                let reply_id = if let Source::Http(_, pipe) = &self.source { pipe.reply_id() } else { None };
+                let frame = self.dialect.codec().write_fault_frame(&fault, tab.request_id(), reply_id);
                 bytes = [&bytes[..], &frame[..]].concat().into();
                 tab.failed(&fault, true);
             }

@@ -165,8 +165,13 @@ pub trait Codec: Send + Sync {
     /// The error body of a reply that has not begun.
     fn write_fault(&self, fault: &Fault, request_id: &str) -> Bytes;
 
-    /// The error frame that ends a stream which has begun.
-    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes;
+    /// The error frame that ends a stream which has begun. `reply_id`: what [`Codec::reply_id`] found in it.
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str, reply_id: Option<&str>) -> Bytes;
+
+    /// The id that a stream's first frame gives the reply, where an error frame must bear the same.
+    fn reply_id(&self, _first: &Frame) -> Option<String> {
+        None
+    }
 
     // As a client: towards backends.
 

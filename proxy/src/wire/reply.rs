@@ -9,6 +9,7 @@ use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
 use crate::canon::{Answer, Event, Fault, FaultKind, StopReason};
 use bytes::{Bytes, BytesMut};
+use std::cell::OnceCell;
 
 /// One stream on its way from a backend to a client.
 pub struct Pipe {
@@ -21,8 +22,8 @@ pub struct Pipe {
 }
 
 enum Way {
-    /// Same dialect on both sides.
-    Alike { dialect: Dialect, rename: Rename, hide_usage: bool },
+    /// Same dialect on both sides. `id`: what the first frame calls the reply.
+    Alike { dialect: Dialect, rename: Rename, hide_usage: bool, id: OnceCell<Option<String>> },
     /// Through the canon.
     Across { backend: Dialect, reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
 }
@@ -41,7 +42,7 @@ pub struct Passed {
 impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
     pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
-        let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage };
+        let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage, id: OnceCell::new() };
         Self { frames: Frames::of(dialect.framing()), way, stop: None, over: false, watch: None }
     }
 
@@ -67,6 +68,14 @@ impl Pipe {
     /// Who looks at the reply.
     pub fn watch(&mut self) -> Option<&mut Watch> {
         self.watch.as_deref_mut()
+    }
+
+    /// The id that the backend gave the reply, where it went on to the client and an error frame must bear it.
+    pub fn reply_id(&self) -> Option<&str> {
+        match &self.way {
+            Way::Alike { id, .. } => id.get()?.as_deref(),
+            Way::Across { .. } => None,
+        }
     }
 
     /// Takes what the backend sent; `see` is told what each frame means to the books, before anything is written.
@@ -129,7 +138,8 @@ impl Pipe {
 
     fn pass(&mut self, frame: &Frame, see: &mut dyn FnMut(&Glance), run: &mut Run, passed: &mut Passed) {
         match &mut self.way {
-            Way::Alike { dialect, rename, hide_usage } => {
+            Way::Alike { dialect, rename, hide_usage, id } => {
+                id.get_or_init(|| dialect.codec().reply_id(frame));
                 let mut glance = dialect.codec().glance(frame);
                 if glance.stop == Some(StopReason::EndTurn) && self.stop == Some(StopReason::ToolUse) {
                     // Ollama's last line does not say that there were calls before it.

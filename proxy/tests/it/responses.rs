@@ -229,7 +229,11 @@ fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
                 let end = last(&answer.body);
                 let fault = if path == "/v1/responses" { &end["response"]["error"] } else { &end["error"] };
                 assert!(fault["message"].as_str().is_some_and(|text| text.contains(says)), "{path} {at}: {end}");
-                assert!(path != "/v1/responses" || end["type"] == "response.failed", "{end}");
+                if path == "/v1/responses" {
+                    assert_eq!(end["type"], "response.failed", "{end}");
+                    let first = answer.body.split("\n\n").next().unwrap();
+                    assert_eq!(end["response"]["id"], last(first)["response"]["id"], "clients refuse another id");
+                }
                 assert!(
                     !answer.body.contains("[DONE]") && !answer.body.contains("response.completed"),
                     "{}",

@@ -60,7 +60,7 @@ impl Codec for Messages {
         out.into()
     }
 
-    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes {
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str, _reply_id: Option<&str>) -> Bytes {
         let mut out = b"event: error\ndata: ".to_vec();
         put_fault(&mut out, fault, self.fault_status(fault), request_id);
         out.extend_from_slice(b"\n\n");
@@ -339,7 +339,10 @@ mod tests {
         for (fault, status, body) in cases {
             assert_eq!(Messages.fault_status(fault), *status);
             assert_eq!(std::str::from_utf8(&Messages.write_fault(fault, "r")).unwrap(), *body);
-            assert_eq!(Messages.write_fault_frame(fault, "r"), format!("event: error\ndata: {body}\n\n").as_bytes());
+            assert_eq!(
+                Messages.write_fault_frame(fault, "r", None),
+                format!("event: error\ndata: {body}\n\n").as_bytes()
+            );
         }
     }
 }

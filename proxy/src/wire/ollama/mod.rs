@@ -68,7 +68,7 @@ impl Codec for Ollama {
         out.into()
     }
 
-    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes {
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str, _reply_id: Option<&str>) -> Bytes {
         let mut out = self.write_fault(fault, request_id).to_vec();
         out.push(b'\n');
         out.into()
@@ -176,7 +176,7 @@ mod tests {
         let busy = Fault::new(FaultKind::BackendBusy, "full \"up\"").with_status(529);
         assert_eq!(codec.fault_status(&busy), 503);
         assert_eq!(codec.write_fault(&busy, "r"), br#"{"error":"full \"up\""}"#.as_slice());
-        assert_eq!(codec.write_fault_frame(&busy, "r"), b"{\"error\":\"full \\\"up\\\"\"}\n".as_slice());
+        assert_eq!(codec.write_fault_frame(&busy, "r", None), b"{\"error\":\"full \\\"up\\\"\"}\n".as_slice());
         assert_eq!(codec.read_fault(br#"{"error":"no such model"}"#).as_deref(), Some("no such model"));
         assert_eq!(codec.read_fault(b"<html>"), None);
     }

@@ -93,7 +93,7 @@ impl WriteReply for Writer {
             }
             Event::Usage(usage) => self.usage.update(usage),
             Event::Stop(reason) => self.last(reason, out),
-            Event::Fault(fault) => out.extend_from_slice(&Ollama(self.form).write_fault_frame(fault, "")),
+            Event::Fault(fault) => out.extend_from_slice(&Ollama(self.form).write_fault_frame(fault, "", None)),
             Event::Start { .. } | Event::Open(_) | Event::Delta(Delta::Signature(_) | Delta::Citation(_)) => {}
         }
     }

@@ -56,7 +56,7 @@ impl Codec for Chat {
         out.into()
     }
 
-    fn write_fault_frame(&self, fault: &Fault, _request_id: &str) -> Bytes {
+    fn write_fault_frame(&self, fault: &Fault, _request_id: &str, _reply_id: Option<&str>) -> Bytes {
         let mut out = b"data: ".to_vec();
         put_fault(&mut out, fault, self.fault_status(fault));
         out.extend_from_slice(b"\n\n");
@@ -240,7 +240,7 @@ mod tests {
         for (fault, status, body) in cases {
             assert_eq!(Chat.fault_status(fault), *status);
             assert_eq!(std::str::from_utf8(&Chat.write_fault(fault, "r")).unwrap(), *body);
-            assert_eq!(Chat.write_fault_frame(fault, "r"), format!("data: {body}\n\n").as_bytes());
+            assert_eq!(Chat.write_fault_frame(fault, "r", None), format!("data: {body}\n\n").as_bytes());
         }
     }
 

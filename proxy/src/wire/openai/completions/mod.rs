@@ -53,8 +53,8 @@ impl Codec for Completions {
         Chat.write_fault(fault, request_id)
     }
 
-    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes {
-        Chat.write_fault_frame(fault, request_id)
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str, reply_id: Option<&str>) -> Bytes {
+        Chat.write_fault_frame(fault, request_id, reply_id)
     }
 
     fn write_call(&self, call: &Call, to: &Target) -> Result<Written, Fault> {

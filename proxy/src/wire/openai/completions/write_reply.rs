@@ -55,7 +55,7 @@ impl WriteReply for Writer {
                 }
                 out.extend_from_slice(b"data: [DONE]\n\n");
             }
-            Event::Fault(fault) => out.extend_from_slice(&Chat.write_fault_frame(fault, "")),
+            Event::Fault(fault) => out.extend_from_slice(&Chat.write_fault_frame(fault, "", None)),
             Event::Start { .. } | Event::Open(_) | Event::Close | Event::Delta(_) => {}
         }
     }

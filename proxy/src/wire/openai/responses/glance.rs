@@ -101,6 +101,13 @@ pub(super) fn model_span(data: &Bytes) -> Option<Range<usize>> {
     text_span(data, found)
 }
 
+/// The id of the response that the first event carries.
+pub(super) fn reply_id(first: &Frame) -> Option<String> {
+    let data = first.data()?;
+    let id = validate(data.trim_ascii()).ok()?.get("response")?.get("id")?.as_str()?;
+    Some(id.into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,8 +60,13 @@ impl Codec for Responses {
         Chat.write_fault(fault, request_id)
     }
 
-    fn write_fault_frame(&self, fault: &Fault, request_id: &str) -> Bytes {
-        write_reply::failed_frame(fault, request_id)
+    fn write_fault_frame(&self, fault: &Fault, request_id: &str, reply_id: Option<&str>) -> Bytes {
+        let own = || format!("resp_{}", request_id.replace('-', ""));
+        write_reply::failed_frame(fault, &reply_id.map_or_else(own, str::to_owned))
+    }
+
+    fn reply_id(&self, first: &Frame) -> Option<String> {
+        glance::reply_id(first)
     }
 
     fn write_call(&self, call: &Call, to: &Target) -> Result<Written, Fault> {
@@ -166,7 +171,7 @@ mod tests {
             Responses.write_fault(&fault, "r"),
             br#"{"error":{"message":"full","type":"rate_limit_exceeded","param":null,"code":null}}"#.as_slice()
         );
-        let frame = Responses.write_fault_frame(&fault, "0-1");
+        let frame = Responses.write_fault_frame(&fault, "0-1", None);
         let text = std::str::from_utf8(&frame).unwrap();
         assert!(
             text.starts_with("event: response.failed\ndata: {\"type\":\"response.failed\"") && text.ends_with("}\n\n"),

@@ -186,12 +186,13 @@ fn event(sequence: &mut u64, out: &mut BytesMut, name: &str, body: impl FnOnce(&
 }
 
 /// The last event of a stream that fails outside its writer: who writes it knows neither the reply's model nor its events.
-pub(super) fn failed_frame(fault: &Fault, request_id: &str) -> Bytes {
+/// `id`: the reply's, since clients refuse an end that bears another.
+pub(super) fn failed_frame(fault: &Fault, id: &str) -> Bytes {
     let (mut out, mut sequence) = (BytesMut::new(), LAST);
     event(&mut sequence, &mut out, "failed", |out| {
         key(out, "response");
         out.push(b'{');
-        put_text(out, "id", &format!("resp_{}", request_id.replace('-', "")));
+        put_text(out, "id", id);
         put_text(out, "object", "response");
         put_text(out, "status", "failed");
         put_error(out, fault);
