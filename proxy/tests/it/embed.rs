@@ -239,3 +239,40 @@ fn a_client_that_leaves_frees_the_backend() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// What a real llama.cpp said (`golden/recorded_llamacpp.md`): the same texts as numbers and in base64 are the same vectors.
+#[test]
+fn recordings_of_a_real_server_are_understood() {
+    use tidegate::wire::embed::{EmbedApi, EmbedRequest};
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/embeddings");
+    let recorded = |name: &str| std::fs::read(folder.join(format!("recorded_llamacpp_{name}.json"))).unwrap();
+    let read = |name: &str, input: &str, more: &str| {
+        let body = format!(r#"{{"model":"smollm2","input":{input}{more}}}"#);
+        EmbedRequest::read(EmbedApi::Openai, body.into()).unwrap().reply(EmbedApi::Openai, recorded(name).into())
+    };
+    let (floats, base64) = (r#"["a","b"]"#, r#","encoding_format":"base64""#);
+    let numbers = read("floats", floats, "").unwrap();
+    let spelled = read("base64", floats, base64).unwrap();
+    // Same spelling: the very bytes.
+    assert_eq!((numbers.body.as_ref(), spelled.body.as_ref()), (&*recorded("floats"), &*recorded("base64")));
+    // The other spelling: the same numbers.
+    let translated: serde_json::Value = serde_json::from_slice(&read("base64", floats, "").unwrap().body).unwrap();
+    let plain: serde_json::Value = serde_json::from_slice(&numbers.body).unwrap();
+    for at in 0..2 {
+        let vector = |reply: &serde_json::Value| {
+            let vector = reply["data"][at]["embedding"].as_array().unwrap();
+            vector.iter().map(|number| number.as_f64().unwrap() as f32).collect::<Vec<_>>()
+        };
+        let (one, two) = (vector(&plain), vector(&translated));
+        assert_eq!(one.len(), 576);
+        assert!(one.iter().zip(&two).all(|(one, two)| (one - two).abs() < 1e-6), "{at}");
+    }
+    assert!(numbers.usage.input.is_some_and(|tokens| tokens > 2) && numbers.usage == spelled.usage);
+    assert_eq!(read("single", "\"a\"", "").unwrap().usage.output, Some(0));
+    assert_eq!(read("tokens", "[1,2,3]", "").unwrap().usage.input, Some(3));
+    for name in ["error_field", "error_too_long"] {
+        let said = EmbedApi::Openai.dialect().codec().read_fault(&recorded(name)).unwrap();
+        assert!(said.len() > 10, "{said}");
+        assert!(read(name, "\"a\"", "").is_err());
+    }
+}

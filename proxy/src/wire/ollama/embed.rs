@@ -10,7 +10,7 @@ use crate::wire::check::{BODY, Check, count, present};
 use crate::wire::embed::{EmbedCodec, EmbedRequest, Found, put_numbers};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
-use crate::wire::put::{comma, key, put_raw, put_some, put_text, put_texts};
+use crate::wire::put::{comma, key, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
 use bytes::Bytes;
 
