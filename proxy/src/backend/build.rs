@@ -30,7 +30,7 @@ impl Backend {
             errors.push((
                 String::new(),
                 if is_local {
-                    "a local backend needs `weights`, a GGUF file".into()
+                    "a local backend needs `weights`, a GGUF file or a folder of an embedding model".into()
                 } else {
                     "`weights` is for kind = \"local\"".into()
                 },

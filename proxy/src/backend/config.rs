@@ -38,7 +38,7 @@ pub struct Settings {
     /// Time limits.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// `local`: the GGUF file.
+    /// `local`: the GGUF file, or the folder of an embedding model.
     pub weights: Option<PathBuf>,
     /// `local`: threads that compute; all cores where absent.
     pub threads: Option<usize>,

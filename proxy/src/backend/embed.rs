@@ -47,7 +47,7 @@ impl Backends {
         request_id: &str,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<SentEmbed, Fault> {
-        let mut tries = Tries::among(self, route, request_id, |backend| !backend.embeds.is_empty());
+        let mut tries = Tries::among(self, route, request_id, Backend::makes_vectors);
         if tries.is_over() && self.serves(route) {
             return Err(makes_none());
         }
@@ -67,7 +67,16 @@ impl Backends {
                     }
                     Err(fault) => Err(Verdict::Final(fault)),
                 },
-                None => Err(Verdict::Final(makes_none())),
+                None => match &backend.local {
+                    Some(local) => {
+                        note(Step::Handed);
+                        let answer = tries.waiting(local.embed(&request.call)).await;
+                        answer.map(|(vectors, dropped)| {
+                            (Written { dropped, ..Written::default() }, EmbedSource::Here(vectors))
+                        })
+                    }
+                    None => Err(Verdict::Final(Fault::internal("a backend without an address"))),
+                },
             };
             match answer {
                 Ok((written, reply)) => {
@@ -85,7 +94,14 @@ impl Backends {
     }
 }
 
+impl Backend {
+    /// Whether there is a way to ask it for vectors.
+    fn makes_vectors(&self) -> bool {
+        self.local.as_ref().map_or(!self.embeds.is_empty(), |local| local.embeds())
+    }
+}
+
 /// Said where no target of a model makes vectors.
-fn makes_none() -> Fault {
+pub(super) fn makes_none() -> Fault {
     Fault::unsupported("model", "This model makes no embeddings: what serves it has no API for them.")
 }

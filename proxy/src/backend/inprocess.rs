@@ -1,9 +1,9 @@
-//! The backend inside this process: a GGUF model on candle, behind the same door as the servers.
+//! The backend inside this process: a GGUF model that generates text, or an embedding model, behind the same door as the servers.
 
 use super::Reply;
 use super::config::Settings;
 use super::verdict::Verdict;
-use crate::canon::{Event, Fault, FaultKind};
+use crate::canon::{EmbedCall, Embedded, Event, Fault, FaultKind};
 use crate::wire::Target;
 use crate::wire::request::{Outgoing, Request};
 use std::path::Path;
@@ -30,8 +30,17 @@ impl Local {
     pub fn in_flight(&self) -> usize {
         0
     }
+    pub fn embeds(&self) -> bool {
+        true
+    }
     pub fn send(&self, _: &Request, _: &Target) -> Result<(Outgoing, Reply), Verdict> {
-        Err(Verdict::Another(Fault::new(FaultKind::BackendUnavailable, "This gateway was built without local models.")))
+        Err(Self::none())
+    }
+    pub async fn embed(self: &Arc<Self>, _: &EmbedCall) -> Result<(Embedded, Vec<String>), Verdict> {
+        Err(Self::none())
+    }
+    fn none() -> Verdict {
+        Verdict::Another(Fault::new(FaultKind::BackendUnavailable, "This gateway was built without local models."))
     }
 }
 
@@ -40,10 +49,15 @@ pub(super) use here::Local;
 
 #[cfg(feature = "local")]
 mod here {
-    use super::{Arc, Event, Fault, FaultKind, Outgoing, Path, Reply, Request, Settings, Target, Verdict};
-    use crate::backend::local::{End, Engine, Job, Options, Piece, SubmitError};
+    use super::{
+        Arc, EmbedCall, Embedded, Event, Fault, FaultKind, Outgoing, Path, Reply, Request, Settings, Target, Verdict,
+    };
+    use crate::backend::embed::makes_none;
+    use crate::backend::local::{EncodeError, EncodeJob, Encoder, End, Engine, Job, Options, Piece, SubmitError};
+    use crate::canon::EmbedInput;
     use crate::canon::call::{Content, Thinking};
     use crate::canon::{Call, Delta, Part, StopReason, Usage};
+    use crate::wire::request::generates_nothing;
     use crate::wire::{Dialect, Written};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,13 +69,56 @@ mod here {
 
     /// A model in this process: being loaded, ready, or failed.
     pub struct Local {
-        engine: OnceLock<Result<Engine, String>>,
+        engine: OnceLock<Result<Model, String>>,
+        /// Its weights are an embedding model's.
+        embeds: bool,
         in_flight: AtomicUsize,
+    }
+
+    enum Model {
+        Text(Engine),
+        Vectors(Encoder),
+    }
+
+    impl Model {
+        fn load(weights: &Path, options: &Options, embeds: bool) -> Result<Self, String> {
+            let loaded = if embeds {
+                Encoder::load(weights, options).map(Self::Vectors)
+            } else {
+                Engine::load(weights, options).map(Self::Text)
+            };
+            loaded.map_err(|error| error.to_string())
+        }
+
+        /// Its name, and how many tokens it can read of a request or a text.
+        fn about(&self) -> (&str, usize) {
+            match self {
+                Self::Text(engine) => (&engine.info().name, engine.info().context_length),
+                Self::Vectors(encoder) => (encoder.name(), encoder.longest()),
+            }
+        }
+    }
+
+    /// Counts a request in flight.
+    struct Busy<'a>(&'a AtomicUsize);
+
+    impl<'a> Busy<'a> {
+        fn new(count: &'a AtomicUsize) -> Self {
+            count.fetch_add(1, Ordering::Relaxed);
+            Self(count)
+        }
+    }
+
+    impl Drop for Busy<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     impl Local {
         pub fn load(name: &Arc<str>, weights: &Path, settings: &Settings) -> Arc<Self> {
-            let local = Arc::new(Self { engine: OnceLock::new(), in_flight: AtomicUsize::new(0) });
+            let embeds = Encoder::is_one(weights);
+            let local = Arc::new(Self { engine: OnceLock::new(), embeds, in_flight: AtomicUsize::new(0) });
             let (name, weights, cell) = (name.clone(), weights.to_owned(), local.clone());
             let options = Options {
                 threads: settings.threads.unwrap_or(0),
@@ -71,14 +128,14 @@ mod here {
             };
             let load = move || {
                 let began = std::time::Instant::now();
-                let engine = Engine::load(&weights, &options).map_err(|error| error.to_string());
+                let engine = Model::load(&weights, &options, embeds);
                 match &engine {
                     Ok(engine) => {
-                        let info = engine.info();
+                        let (model, context) = engine.about();
                         tracing::info!(
                             backend = &*name,
-                            model = info.name,
-                            context = info.context_length,
+                            model,
+                            context,
                             seconds = began.elapsed().as_secs_f32(),
                             "local model loaded"
                         );
@@ -110,28 +167,83 @@ mod here {
             self.in_flight.load(Ordering::Relaxed)
         }
 
+        /// Its weights are an embedding model's.
+        pub fn embeds(&self) -> bool {
+            self.embeds
+        }
+
+        fn model(&self) -> Result<&Model, Verdict> {
+            match self.engine.get() {
+                None => Err(unavailable("The model is being loaded; try again in a moment.")),
+                Some(Err(_)) => Err(unavailable("The model could not be loaded; the gateway's log says why.")),
+                Some(Ok(model)) => Ok(model),
+            }
+        }
+
+        /// Makes vectors, and names what had to be dropped. Whoever drops this while waiting cancels it.
+        pub async fn embed(self: &Arc<Self>, call: &EmbedCall) -> Result<(Embedded, Vec<String>), Verdict> {
+            let Model::Vectors(encoder) = self.model()? else { return Err(Verdict::Final(makes_none())) };
+            let mut dropped = Vec::new();
+            let job = encode_job(call, encoder.width(), &mut dropped).map_err(Verdict::Final)?;
+            let _busy = Busy::new(&self.in_flight);
+            let encoded = encoder.submit(job).map_err(not_taken)?.await;
+            let encoded = encoded.unwrap_or_else(|_| Err(EncodeError::Failed("it has stopped".into())));
+            let encoded = encoded.map_err(|error| match error {
+                EncodeError::Invalid(message) => Verdict::Final(Fault::invalid(message).with_param("input")),
+                EncodeError::Failed(why) => {
+                    tracing::error!(why, "a local model made no vectors");
+                    Verdict::Another(Fault::new(FaultKind::BackendError, "The model failed on these inputs."))
+                }
+            })?;
+            let usage = Usage { input: Some(encoded.tokens as u64), output: Some(0), ..Usage::default() };
+            Ok((Embedded { vectors: encoded.vectors, usage }, dropped))
+        }
+
         /// Queues a request; its events come from a channel.
         pub fn send(self: &Arc<Self>, request: &Request, target: &Target) -> Result<(Outgoing, Reply), Verdict> {
-            let unavailable = |message: &str| Verdict::Another(Fault::new(FaultKind::BackendUnavailable, message));
-            let engine = match self.engine.get() {
-                None => return Err(unavailable("The model is being loaded; try again in a moment.")),
-                Some(Err(_)) => return Err(unavailable("The model could not be loaded; the gateway's log says why.")),
-                Some(Ok(engine)) => engine,
-            };
+            let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
             let call = request.call_for_others().map_err(Verdict::Final)?;
             let mut dropped = Vec::new();
             let job = job(call, target, &mut dropped).map_err(Verdict::Final)?;
-            let pieces = engine.submit(job).map_err(|error| match error {
-                SubmitError::Full => {
-                    Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later."))
-                }
-                SubmitError::Stopped => unavailable("The model has stopped."),
-            })?;
+            let pieces = engine.submit(job).map_err(not_taken)?;
             let (events, receiver) = mpsc::channel(64);
             tokio::task::spawn_local(translate(pieces, events, self.clone()));
             let written = Written { dropped, ..Written::default() };
             Ok((Outgoing { dialect: Dialect::Chat, written, hide_usage: false }, Reply::Events(receiver)))
         }
+    }
+
+    fn unavailable(message: &str) -> Verdict {
+        Verdict::Another(Fault::new(FaultKind::BackendUnavailable, message))
+    }
+
+    fn not_taken(error: SubmitError) -> Verdict {
+        match error {
+            SubmitError::Full => {
+                Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later."))
+            }
+            SubmitError::Stopped => unavailable("The model has stopped."),
+        }
+    }
+
+    /// What the encoder is asked, or why it cannot be.
+    fn encode_job(call: &EmbedCall, width: usize, dropped: &mut Vec<String>) -> Result<EncodeJob, Fault> {
+        let text = |input: &EmbedInput| match input {
+            EmbedInput::Text(text) => Ok(text.clone()),
+            EmbedInput::Tokens(_) => {
+                let message = "This model takes texts only: `input` must be a string or a list of strings, not tokens.";
+                Err(Fault::unsupported("input", message))
+            }
+        };
+        let dimensions = call.dimensions.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if dimensions.is_some_and(|length| length > width) {
+            let message = format!("This model's vectors have {width} numbers: `dimensions` can be at most that.");
+            return Err(Fault::unsupported("dimensions", message));
+        }
+        let texts = call.inputs.iter().map(text).collect::<Result<_, _>>()?;
+        dropped.extend(call.user.iter().map(|_| "user".to_owned()));
+        dropped.extend(call.extra.iter().cloned());
+        Ok(EncodeJob { texts, truncate: call.truncate.unwrap_or(true), dimensions })
     }
 
     /// What the engine is asked, or why it cannot be.

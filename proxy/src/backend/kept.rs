@@ -95,7 +95,9 @@ impl Kept {
 
     /// The model that is known, or one that is being loaded from now on: then true.
     pub(super) fn model(&self, backend: &Arc<str>, weights: &Path, settings: &Settings) -> (Arc<Local>, bool) {
-        let file = std::fs::metadata(weights).ok();
+        // A folder's own time does not tell of its files.
+        let inside = weights.join("model.safetensors");
+        let file = std::fs::metadata(if inside.is_file() { &inside } else { weights }).ok();
         let model = Model {
             backend: backend.clone(),
             weights: weights.to_owned(),

@@ -217,8 +217,8 @@ impl Request {
     }
 }
 
-/// A backend that only embeds.
-fn generates_nothing() -> Fault {
+/// Said by what only embeds.
+pub fn generates_nothing() -> Fault {
     Fault::unsupported(
         "model",
         "This model generates no text, it only makes embeddings: ask it at /v1/embeddings or /api/embed.",

@@ -28,6 +28,13 @@ pub struct LoadError {
     advice: &'static str,
 }
 
+impl LoadError {
+    /// An error about this file or folder.
+    pub(super) fn new(path: &Path, problem: impl Into<String>, advice: &'static str) -> Self {
+        Self { path: path.to_owned(), problem: problem.into(), advice }
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot load the model {}: {}; {}", self.path.display(), self.problem, self.advice)

@@ -1,4 +1,4 @@
-//! Models inside this process: a small inference engine for GGUF files on the CPU.
+//! Models inside this process: a small inference engine for GGUF files on the CPU; and, in `encoder`, embedding models.
 //!
 //! It exists so that a gateway without any backend still answers, and so that tests meet a real model. candle reads
 //! the files; the arithmetic is here (see `matrix.rs` for why), and depends on nothing else of Tidegate.
@@ -8,6 +8,7 @@
 //! receiver cancels it, and not reading pauses it without holding up anyone else.
 
 mod cache;
+mod encoder;
 mod gguf;
 #[allow(unsafe_code, reason = "SIMD kernels; each block says why it is sound")]
 mod kernel;
@@ -26,6 +27,7 @@ mod text;
 mod vocabulary;
 mod worker;
 
+pub use encoder::{EncodeError, EncodeJob, Encoded, Encoder};
 pub use gguf::LoadError;
 
 use gguf::Gguf;

@@ -1,0 +1,332 @@
+//! An embedding model inside this process: texts in, vectors out.
+//!
+//! Like the engine for text it has a thread of its own, a pool bounded to the threads it was given, and a queue with an end;
+//! nothing runs on the caller's runtime. Each step takes texts of all running jobs in turn, so that one of thousands of texts
+//! does not make a short one wait for all of them. Dropping the receiver cancels a job before its next step.
+
+mod folder;
+mod net;
+#[cfg(test)]
+mod tests;
+
+use super::gguf::LoadError;
+use super::{Options, SubmitError};
+use candle_core::Tensor;
+use folder::{Folder, Pooling};
+use net::Net;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use tokenizers::Tokenizer;
+use tokio::sync::oneshot;
+
+/// Tokens computed in one step: products of this many rows are near the best speed, and a step takes about a second on two cores.
+const STEP: usize = 1024;
+/// Bytes of a text looked at for each token that is kept. Words have fewer; more would only keep the thread busy with what is cut.
+const BYTES: usize = 1024;
+
+/// Texts to be embedded.
+#[derive(Debug, Clone)]
+pub struct EncodeJob {
+    /// In order.
+    pub texts: Vec<String>,
+    /// Texts beyond the model's length are cut; otherwise the job is refused.
+    pub truncate: bool,
+    /// Vectors are cut to this length, and brought to length one again.
+    pub dimensions: Option<usize>,
+}
+
+/// What came of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// A vector for each text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read, the marks at the ends of each text included.
+    pub tokens: usize,
+}
+
+/// Why nothing came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EncodeError {
+    /// The caller's doing; a sentence for it.
+    Invalid(String),
+    /// Ours.
+    Failed(String),
+}
+
+/// A loaded model and its thread. Dropping it stops that after the step it is in.
+pub struct Encoder {
+    name: String,
+    longest: usize,
+    width: usize,
+    queue: Arc<Queue>,
+}
+
+impl Encoder {
+    /// Whether weights at this path are an embedding model's.
+    pub fn is_one(weights: &Path) -> bool {
+        Folder::is_one(weights)
+    }
+
+    /// Reads the weights, blocking.
+    ///
+    /// # Errors
+    /// What is wrong with them, and what to do.
+    pub fn load(weights: &Path, options: &Options) -> Result<Encoder, LoadError> {
+        let folder = Folder::open(weights)?;
+        let tokenizer = folder.tokenizer()?;
+        let words = tokenizer.get_vocab_size(true);
+        if words > folder.vocabulary {
+            return Err(folder.fault(format!("it names {words} tokens, but has weights for {}", folder.vocabulary)));
+        }
+        let net = Net::read(&folder).map_err(|error| {
+            folder
+                .fault(format!("its weights cannot be read: {}", error.to_string().lines().next().unwrap_or_default()))
+        })?;
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(options.threads);
+        let pool = threads.thread_name(|number| format!("local-{number}")).build();
+        let pool = pool.map_err(|error| folder.fault(format!("its threads cannot be started: {error}")))?;
+        let longest = options.context.map_or(folder.longest, |context| folder.longest.min(context.max(3)));
+        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), limit: options.queue.max(1) });
+        let (name, width) = (folder.name(), folder.width);
+        let last = StopAtEnd(queue.clone());
+        let worker = Worker {
+            net,
+            tokenizer,
+            longest,
+            pooling: folder.pooling,
+            normalize: folder.normalize,
+            slots: options.slots.max(1),
+        };
+        let work = move || pool.install(|| worker.serve(&last.0));
+        let started = std::thread::Builder::new().name("local-vectors".into()).spawn(work);
+        started.map_err(|error| folder.fault(format!("its thread cannot be started: {error}")))?;
+        Ok(Encoder { name, longest, width, queue })
+    }
+
+    /// Its folder's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tokens of a text that are read.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Numbers in a vector.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Queues a job; never blocks. Dropping the receiver cancels it.
+    ///
+    /// # Errors
+    /// The queue is full, or the model has stopped.
+    pub fn submit(&self, job: EncodeJob) -> Result<oneshot::Receiver<Result<Encoded, EncodeError>>, SubmitError> {
+        self.queue.submit(job)
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        self.queue.stop();
+    }
+}
+
+/// If the thread ends, by a panic too, jobs must be refused, not wait for ever.
+struct StopAtEnd(Arc<Queue>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+type Outlet = oneshot::Sender<Result<Encoded, EncodeError>>;
+
+/// Where jobs wait to be begun.
+struct Queue {
+    state: Mutex<Waiting>,
+    changed: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<(EncodeJob, Outlet)>,
+    stopped: bool,
+}
+
+impl Queue {
+    fn submit(&self, job: EncodeJob) -> Result<oneshot::Receiver<Result<Encoded, EncodeError>>, SubmitError> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(SubmitError::Stopped);
+        }
+        if state.jobs.len() >= self.limit {
+            state.jobs.retain(|(_, outlet)| !outlet.is_closed());
+            if state.jobs.len() >= self.limit {
+                return Err(SubmitError::Full);
+            }
+        }
+        let (outlet, answer) = oneshot::channel();
+        state.jobs.push_back((job, outlet));
+        self.changed.notify_all();
+        Ok(answer)
+    }
+
+    /// Up to `room` jobs to begin, waiting for one if there is nothing else to do; `None` once stopped.
+    fn take(&self, room: usize, idle: bool) -> Option<Vec<(EncodeJob, Outlet)>> {
+        let mut state = self.lock();
+        while idle && !state.stopped && state.jobs.is_empty() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.stopped {
+            return None;
+        }
+        let room = room.min(state.jobs.len());
+        Some(state.jobs.drain(..room).collect())
+    }
+
+    /// No more work: who waits is told by the loss of its sender.
+    fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        state.jobs.clear();
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread that computes.
+struct Worker {
+    net: Net,
+    tokenizer: Tokenizer,
+    longest: usize,
+    pooling: Pooling,
+    normalize: bool,
+    slots: usize,
+}
+
+/// A job that has begun.
+struct Running {
+    texts: Vec<Vec<u32>>,
+    vectors: Vec<Vec<f32>>,
+    dimensions: Option<usize>,
+    outlet: Outlet,
+}
+
+impl Worker {
+    fn serve(&self, queue: &Queue) {
+        let mut running: VecDeque<Running> = VecDeque::new();
+        while let Some(jobs) = queue.take(self.slots - running.len(), running.is_empty()) {
+            running.extend(jobs.into_iter().filter_map(|(job, outlet)| self.begin(job, outlet)));
+            running.retain(|job| !job.outlet.is_closed());
+            if running.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.step(&mut running) {
+                for job in running.drain(..) {
+                    let _ = job.outlet.send(Err(EncodeError::Failed(error.to_string())));
+                }
+            }
+            for _ in 0..running.len() {
+                let Some(job) = running.pop_front() else { break };
+                if job.vectors.len() < job.texts.len() {
+                    running.push_back(job);
+                    continue;
+                }
+                let tokens = job.texts.iter().map(Vec::len).sum();
+                // Who has left does not mind.
+                let _ = job.outlet.send(Ok(Encoded { vectors: job.vectors, tokens }));
+            }
+        }
+    }
+
+    /// Texts as tokens; a job that cannot be done is answered.
+    fn begin(&self, job: EncodeJob, outlet: Outlet) -> Option<Running> {
+        let mut texts = Vec::with_capacity(job.texts.len());
+        for text in &job.texts {
+            if outlet.is_closed() {
+                return None;
+            }
+            match self.tokens(text, job.truncate) {
+                Ok(tokens) => texts.push(tokens),
+                Err(error) => {
+                    let _ = outlet.send(Err(error));
+                    return None;
+                }
+            }
+        }
+        Some(Running { vectors: Vec::with_capacity(texts.len()), texts, dimensions: job.dimensions, outlet })
+    }
+
+    /// A text's tokens between its marks.
+    fn tokens(&self, text: &str, truncate: bool) -> Result<Vec<u32>, EncodeError> {
+        let looked = text.floor_char_boundary(self.longest * BYTES);
+        let encoding = self.tokenizer.encode_fast(&text[..looked], true);
+        let encoding = encoding.map_err(|error| EncodeError::Failed(error.to_string()))?;
+        let tokens = encoding.get_ids();
+        if tokens.len() <= self.longest && looked == text.len() {
+            return Ok(tokens.to_vec());
+        }
+        if !truncate {
+            return Err(EncodeError::Invalid(format!(
+                "An input has more than the {} tokens this model reads of a text; shorten it, or allow `truncate`.",
+                self.longest
+            )));
+        }
+        // The last is the mark at the end.
+        let kept = tokens.len().min(self.longest).saturating_sub(1);
+        Ok([&tokens[..kept], &tokens[tokens.len() - 1..]].concat())
+    }
+
+    /// Computes a step's worth: of each job in turn a text, as many as fit, at least one.
+    fn step(&self, running: &mut VecDeque<Running>) -> candle_core::Result<()> {
+        let (mut chosen, mut tokens, mut round) = (Vec::new(), 0, 0);
+        'full: loop {
+            let before = chosen.len();
+            for (at, job) in running.iter().enumerate() {
+                let Some(text) = job.texts.get(job.vectors.len() + round) else { continue };
+                if tokens > 0 && tokens + text.len() > STEP {
+                    break 'full;
+                }
+                tokens += text.len();
+                chosen.push((at, text.as_slice()));
+            }
+            round += 1;
+            if chosen.len() == before {
+                break;
+            }
+        }
+        let texts: Vec<&[u32]> = chosen.iter().map(|(_, text)| *text).collect();
+        let rows = self.net.run(&texts)?;
+        let owners: Vec<usize> = chosen.iter().map(|(at, _)| *at).collect();
+        for (at, rows) in owners.into_iter().zip(rows) {
+            let job = &mut running[at];
+            let vector = self.pool(&rows, job.dimensions)?;
+            job.vectors.push(vector);
+        }
+        Ok(())
+    }
+
+    /// One vector out of a text's rows.
+    fn pool(&self, rows: &Tensor, dimensions: Option<usize>) -> candle_core::Result<Vec<f32>> {
+        let pooled = match self.pooling {
+            Pooling::Mean => rows.mean(0)?,
+            Pooling::First => rows.get(0)?,
+            Pooling::Max => rows.max(0)?,
+        };
+        let mut vector: Vec<f32> = pooled.to_vec1()?;
+        vector.truncate(dimensions.unwrap_or(usize::MAX));
+        if self.normalize {
+            let length = vector.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt().max(1e-12);
+            vector.iter_mut().for_each(|number| *number = (f64::from(*number) / length) as f32);
+        }
+        Ok(vector)
+    }
+}
