@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate"
 VENV = CACHE / "venv-clients"
 # Folders beside this file with a package-lock.json.
-NPM = ("js",)
+NPM = ("js", "agents")
 # Where plugins/build.sh puts what it builds.
 PLUGINS = Path(os.environ.get("TIDEGATE_CACHE") or Path.home() / ".cache" / "tidegate") / "plugins"
 # Where deploy/demo.py --fetch-embedder puts it.
@@ -96,21 +96,20 @@ def prepare_npm(name):
 def environment(binary, model, plugins, embedder=""):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN) and name.lower() not in PROXIES}
     ours = {"TIDEGATE_TEST_BINARY": binary, "TIDEGATE_TEST_MODEL": model, "TIDEGATE_TEST_PLUGINS": plugins, "TIDEGATE_TEST_EMBEDDER": embedder}
-    ours.update({"TIDEGATE_TEST_NPM_" + name.upper(): prepare_npm(name) for name in NPM})
     return dict(kept, NO_PROXY="127.0.0.1", PYTHONDONTWRITEBYTECODE="1", **{name: str(path) for name, path in ours.items()})
 
 
 def main():
     options = arguments()
     binary, model = existing(options.binary, "binary"), existing(options.model, "model")
-    python = prepare_venv()
-    command = [str(python), "-m", "unittest", "discover", "--start-directory", str(HERE), "--pattern", "test_*.py"]
+    command = [str(prepare_venv()), "-m", "unittest", "discover", "--start-directory", str(HERE), "--pattern", "test_*.py"]
     command += [] if options.quiet else ["--verbose"]
     for pattern in options.k:
         command += ["-k", pattern]
     embedder = Path(options.embedder).expanduser().resolve()
     plugins = Path(options.plugins).expanduser().resolve()
-    return subprocess.run(command, env=environment(binary, model, plugins, embedder if embedder.is_dir() else "")).returncode
+    packages = {"TIDEGATE_TEST_NPM_" + name.upper(): str(prepare_npm(name)) for name in NPM}
+    return subprocess.run(command, env={**environment(binary, model, plugins, embedder if embedder.is_dir() else ""), **packages}).returncode
 
 
 if __name__ == "__main__":
