@@ -158,6 +158,12 @@ class AnthropicOnly(Fake):
         return {"type": "error", "error": {"type": kinds.get(status, "api_error"), "message": message}, "request_id": "req_fake"}
 
 
+class ResponsesOnly(OpenAIOnly):
+    """Knows POST /v1/responses and nothing else."""
+
+    path = "/v1/responses"
+
+
 class OllamaOnly(Fake):
     """Knows POST /api/chat and nothing of the others."""
 
@@ -237,7 +243,7 @@ def message(*content, stop="end_turn", stop_sequence=None, usage=None):
     })
 
 
-def event(name, **fields):
+def event(name, /, **fields):
     return "event: {}\ndata: {}\n\n".format(name, json.dumps({"type": name, **fields}))
 
 
@@ -289,6 +295,71 @@ def message_stream(*content, stop="end_turn", stop_sequence=None, given=21, outp
         frames.append(event("message_delta", delta={"stop_reason": stop, "stop_sequence": stop_sequence}, usage={"output_tokens": output}))
         frames.append(event("message_stop"))
     return Stream(frames, then)
+
+
+# Responses -------------------------------------------------------------------------------------------------------
+
+
+def reasoning_item(thought):
+    return {"id": "rs_fake", "type": "reasoning", "summary": [{"type": "summary_text", "text": thought}]}
+
+
+def message_item(words):
+    return {"id": "msg_fake", "type": "message", "status": "completed", "role": "assistant", "content": [{"type": "output_text", "text": words, "annotations": [], "logprobs": []}]}
+
+
+def function_item(call_id, name, arguments):
+    return {"id": "fc_" + call_id, "type": "function_call", "status": "completed", "call_id": call_id, "name": name, "arguments": arguments}
+
+
+def custom_item(call_id, name, given):
+    return {"id": "ctc_" + call_id, "type": "custom_tool_call", "status": "completed", "call_id": call_id, "name": name, "input": given}
+
+
+def response_body(status, output, usage=None):
+    return {"id": "resp_fake", "object": "response", "created_at": 1700000000, "status": status, "error": None, "incomplete_details": None, "model": MODEL, "output": output,
+            "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "store": False, "usage": usage}
+
+
+def response(*items):
+    """A whole response."""
+    usage = {"input_tokens": 20, "input_tokens_details": {"cached_tokens": 5}, "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 27}
+    return Whole(response_body("completed", list(items), usage))
+
+
+def item_events(index, item):
+    """One item as events: added empty, filled by deltas, done."""
+    at = {"output_index": index}
+    if item["type"] in ("function_call", "custom_tool_call"):
+        field, name = ("arguments", "function_call_arguments") if item["type"] == "function_call" else ("input", "custom_tool_call_input")
+        yield "response.output_item.added", {**at, "item": {**item, "status": "in_progress", field: ""}}
+        at["item_id"] = item["id"]
+        yield from (("response.{}.delta".format(name), {**at, "delta": piece}) for piece in pieces(item[field]))
+        yield "response.{}.done".format(name), {**at, field: item[field]}
+    else:
+        thought = item["type"] == "reasoning"
+        list_name, index_name, part_name, text_name = ("summary", "summary_index", "reasoning_summary_part", "reasoning_summary_text") if thought else ("content", "content_index", "content_part", "output_text")
+        [part] = item[list_name]
+        yield "response.output_item.added", {**at, "item": {**item, list_name: [], **({} if thought else {"status": "in_progress"})}}
+        at.update({"item_id": item["id"], index_name: 0})
+        yield "response.{}.added".format(part_name), {**at, "part": {**part, "text": ""}}
+        yield from (("response.{}.delta".format(text_name), {**at, "delta": piece}) for piece in pieces(part["text"]))
+        yield "response.{}.done".format(text_name), {**at, "text": part["text"]}
+        yield "response.{}.done".format(part_name), {**at, "part": part}
+    yield "response.output_item.done", {"output_index": index, "item": item}
+
+
+def response_stream(*items, then="end"):
+    """A streamed response, numbered; nothing is reported before its last event."""
+    events = [(name, {"response": response_body("in_progress", [])}) for name in ("response.created", "response.in_progress")]
+    for index, item in enumerate(items):
+        events += item_events(index, item)
+    if then == "end":
+        events.append(("response.completed", {"response": response(*items).body}))
+    else:
+        # What breaks off does so before anything is done.
+        events = [made for made in events if not made[0].endswith(".done")]
+    return Stream([event(name, sequence_number=number, **fields) for number, (name, fields) in enumerate(events)], then)
 
 
 # Ollama ----------------------------------------------------------------------------------------------------------

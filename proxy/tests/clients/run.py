@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Entry point of the tests with real clients: makes the venv they need, then runs them in it.
+"""Entry point of the tests with real clients: makes the venv they need, lets npm install the rest, then runs them in it.
 
     plugins/build.sh
     python3 proxy/tests/clients/run.py --binary target/release/tidegate --model models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 They exist because a gateway is only as good as what the official clients make of its answers: a frame that our own
-reader accepts may still break theirs. The venv is kept between runs and renewed when requirements.txt changes.
+reader accepts may still break theirs. The venv is kept between runs and renewed when requirements.txt changes; so are
+the clients in JavaScript and the coding agents, each by their package-lock.json. Node is in the venv.
 """
 
 import argparse
@@ -16,11 +17,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-VENV = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate" / "venv-clients"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate"
+VENV = CACHE / "venv-clients"
+# Folders beside this file with a package-lock.json.
+NPM = ("js", "agents")
 # Where plugins/build.sh puts what it builds.
 PLUGINS = Path(os.environ.get("TIDEGATE_CACHE") or Path.home() / ".cache" / "tidegate") / "plugins"
 # Where deploy/demo.py --fetch-embedder puts it.
-EMBEDDER = VENV.parent / "models" / "all-MiniLM-L6-v2"
+EMBEDDER = CACHE / "models" / "all-MiniLM-L6-v2"
 # What would lead the clients elsewhere than to the gateway under test, or configure the gateway behind the test's back.
 FOREIGN = ("ANTHROPIC_", "OLLAMA_", "OPENAI_", "TIDEGATE_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -63,6 +67,32 @@ def prepare_venv():
     return python
 
 
+def prepare_npm(name):
+    """The folder with what package-lock.json of `name` pins. Where npm cannot have it, that is said, and its tests say so, too."""
+    folder, source = CACHE / ("npm-" + name), HERE / name
+    stamp = folder / "pins.txt"
+    pins = "".join((source / file).read_text() for file in ("package.json", "package-lock.json"))
+    if stamp.exists() and stamp.read_text() == pins:
+        return folder
+    print("Installing {}/package-lock.json into {} …".format(name, folder), flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in ("package.json", "package-lock.json"):
+        shutil.copy(source / file, folder)
+    path = "{}:{}".format(VENV / "bin", os.environ.get("PATH", ""))
+    try:
+        done = subprocess.run([str(VENV / "bin" / "npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        failed, why = done.returncode != 0, done.stderr[-1500:]
+    except OSError as error:
+        failed, why = True, str(error)
+    if failed:
+        print("run.py: npm cannot install {}/package-lock.json, so its tests are SKIPPED:\n{}".format(name, why), file=sys.stderr, flush=True)
+        shutil.rmtree(folder / "node_modules", ignore_errors=True)
+    else:
+        stamp.write_text(pins)
+    return folder
+
+
 def environment(binary, model, plugins, embedder=""):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN) and name.lower() not in PROXIES}
     ours = {"TIDEGATE_TEST_BINARY": binary, "TIDEGATE_TEST_MODEL": model, "TIDEGATE_TEST_PLUGINS": plugins, "TIDEGATE_TEST_EMBEDDER": embedder}
@@ -78,7 +108,8 @@ def main():
         command += ["-k", pattern]
     embedder = Path(options.embedder).expanduser().resolve()
     plugins = Path(options.plugins).expanduser().resolve()
-    return subprocess.run(command, env=environment(binary, model, plugins, embedder if embedder.is_dir() else "")).returncode
+    packages = {"TIDEGATE_TEST_NPM_" + name.upper(): str(prepare_npm(name)) for name in NPM}
+    return subprocess.run(command, env={**environment(binary, model, plugins, embedder if embedder.is_dir() else ""), **packages}).returncode
 
 
 if __name__ == "__main__":
