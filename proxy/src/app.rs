@@ -48,7 +48,7 @@ impl Foundation {
         let build = build.map_err(|error| error.to_string())?;
         build.set(1);
         registry.register(Box::new(build)).map_err(|error| error.to_string())?;
-        let ledger = Ledger::open(&config.ledger, &registry, config.server.workers())?;
+        let ledger = Ledger::open(&config.ledger, &registry, config.server.workers(), false)?;
         let mut plugins = plugin::Host::new(plugin::Folders::beside(&config.ledger.path), &registry)?;
         if let Some(redis) = &config.limits.redis {
             plugins.share(redis, &registry)?;
