@@ -1,6 +1,9 @@
 //! Building the house and keeping it: what is poured once, what is built from each configuration, and the order of the end.
 
 mod reload;
+mod shown;
+
+pub use shown::warnings;
 
 use crate::admin::{self, Admin, Readiness};
 use crate::backend::{self, Backends};
@@ -10,14 +13,16 @@ use crate::ledger::Ledger;
 use crate::plugin::{self, Plugins};
 use crate::relay::{Limits, Rooms};
 use crate::route::Routes;
-use crate::server::{self, Workers};
+use crate::server::{self, Inherited, Listener, Workers};
+use crate::trust::{self, Handshakes};
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use prometheus::{IntGauge, Opts, Registry};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +32,8 @@ pub struct Foundation {
     ledger: Arc<Ledger>,
     plugins: plugin::Host,
     backends: backend::Kept,
+    /// The API's, then the operator's.
+    tls: [Arc<Handshakes>; 2],
     /// Connections end after the requests they have.
     drain: CancellationToken,
     /// Streams end now.
@@ -48,13 +55,17 @@ impl Foundation {
         let build = build.map_err(|error| error.to_string())?;
         build.set(1);
         registry.register(Box::new(build)).map_err(|error| error.to_string())?;
-        let ledger = Ledger::open(&config.ledger, &registry, config.server.workers())?;
+        // Who may share the address of another gateway may share its books: it is there to take over.
+        let ledger = Ledger::open(&config.ledger, &registry, config.server.workers(), config.server.reuse_port)?;
         let mut plugins = plugin::Host::new(plugin::Folders::beside(&config.ledger.path), &registry)?;
         if let Some(redis) = &config.limits.redis {
             plugins.share(redis, &registry)?;
         }
         let backends = backend::Kept::register(&registry)?;
-        Ok(Self { registry, ledger, plugins, backends, drain: CancellationToken::new(), cut: CancellationToken::new() })
+        let series = trust::Series::register(&registry).map_err(|error| error.to_string())?;
+        let tls = shown::LISTENERS.map(|(name, ..)| Arc::new(Handshakes::new(name, series.clone())));
+        let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self { registry, ledger, plugins, backends, tls, drain, cut })
     }
 }
 
@@ -103,7 +114,8 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
     })
 }
 
-/// What can be known of a configuration without touching the world outside, but for the files of its secrets and authorities.
+/// What can be known of a configuration without touching the world outside, but for the files of its secrets,
+/// certificates and authorities.
 ///
 /// # Errors
 /// As [`build`].
@@ -123,6 +135,7 @@ pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
         Routes::default()
     });
     wrong.extend(problems(Backends::check(&config.backends)));
+    wrong.extend(shown::read(config).err().unwrap_or_default());
     wrong.extend(problems(plugin::errors(&config.plugins)));
     if let Some(Err(what)) = config.limits.redis.as_ref().map(plugin::check_redis) {
         wrong.push(Problem::new("limits.redis", what));
@@ -144,13 +157,15 @@ pub struct Running {
 }
 
 /// Runs a gateway until `stop`, on this thread and its workers, on this configuration and on what becomes of it at its source.
-/// `ready` is told the addresses once connections are taken.
+/// Sockets that are `inherited` stand for the addresses of the configuration. `ready` is told the addresses once connections
+/// are taken.
 ///
 /// # Errors
 /// It could not be started.
 pub fn run(
     source: Source,
     config: Config,
+    inherited: Inherited,
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Running),
 ) -> Result<(), String> {
@@ -160,36 +175,42 @@ pub fn run(
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let api = server::bind(config.server.listen)?;
-        let operator = server::bind(config.admin.listen)?;
-        let running = Running { api: address(&api)?, admin: address(&operator)? };
+        let api = server::bind(config.server.listen, config.server.reuse_port, inherited.api)?;
+        let operator = server::bind(config.admin.listen, false, inherited.admin)?;
+        let running = Running { api: api.address()?, admin: operator.address()? };
         // Before anything takes long: the signal ends a process that has not said what it means.
         let hangups = reload::Hangups::listen()?;
         let watch = reload::watch(&source);
         let foundation = Arc::new(Foundation::pour(&config)?);
-        let built = build(&config, &foundation).await.map_err(|mut wrong| {
+        let explain = |mut wrong: Vec<Problem>| {
             config::place(source.file.as_deref(), &mut wrong);
             wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        })?;
+        };
+        let built = build(&config, &foundation).await.map_err(explain)?;
+        foundation.show(shown::read(&config).map_err(explain)?, &config);
         foundation.settle(&built);
         let rooms = Arc::new(ArcSwap::from_pointee(built));
-        let workers = Workers::start(&config.server, rooms.clone(), &foundation.registry, &foundation.drain)?;
+        let tls = foundation.tls[0].clone();
+        let workers = Workers::start(&config.server, rooms.clone(), tls, &foundation.registry, &foundation.drain)?;
         let now = Arc::new(ArcSwap::from_pointee(config));
         let reloading = reload::start(source, watch, hangups, &foundation, &now, &rooms, workers.followers())?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let readiness = {
-            let (stopping, rooms) = (stopping.clone(), rooms.clone());
-            move || if stopping.load(Ordering::Relaxed) { unready("stopping") } else { readiness(&rooms.load()) }
-        };
-        let admin = Rc::new(Admin { registry: foundation.registry.clone(), readiness: Box::new(readiness) });
-        tokio::task::spawn_local(admin::serve(operator, admin));
+        let phase = Rc::new(Cell::new(Phase::Starting));
+        operate(operator.listen()?, &foundation, phase.clone(), rooms.clone());
+        let stop = stop.shared();
+        if api.is_shared() {
+            // The other process goes on with all of it until this one can do as well; one that failed is told by readiness.
+            let now = rooms.load_full();
+            tokio::select! { _ = now.backends.loaded() => {}, () = stop.clone() => {} }
+        }
         let closed = CancellationToken::new();
-        let accepting = server::accept(api, &workers, closed.clone());
+        let accepting = api.listen()?.serve(&workers, closed.clone());
+        phase.set(Phase::Serving);
         ready(&running);
         tracing::info!(api = %running.api, admin = %running.admin, version = env!("CARGO_PKG_VERSION"), "tidegate serves");
         let ending = async {
             stop.await;
-            stopping.store(true, Ordering::Relaxed);
+            phase.set(Phase::Stopping);
+            workers.leave();
             tracing::info!("stopping: readiness fails, no new connections soon");
             tokio::time::sleep(now.load().server.drain_delay.0).await;
             closed.cancel();
@@ -201,7 +222,33 @@ pub fn run(
     })
 }
 
-/// Whether a gateway that is not stopping should be asked.
+/// Where a gateway is in its life.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// It may not take connections yet.
+    Starting,
+    Serving,
+    Stopping,
+}
+
+/// Answers the operator, as long as the runtime lives.
+fn operate(listener: Listener, foundation: &Foundation, phase: Rc<Cell<Phase>>, rooms: Arc<ArcSwap<Rooms>>) {
+    let readiness = move || match (phase.get(), readiness(&rooms.load())) {
+        (Phase::Stopping, _) => unready("stopping"),
+        (Phase::Starting, Readiness::Ready | Readiness::Degraded(_)) => unready("starting"),
+        (_, readiness) => readiness,
+    };
+    let (registry, tls) = (foundation.registry.clone(), foundation.tls[1].clone());
+    let admin = Rc::new(Admin { registry, readiness: Box::new(readiness), tls });
+    let listener = Rc::new(listener);
+    let next = move || {
+        let listener = listener.clone();
+        async move { listener.next().await }
+    };
+    tokio::task::spawn_local(admin::serve(next, admin));
+}
+
+/// Whether a gateway that serves should be asked.
 fn readiness(rooms: &Rooms) -> Readiness {
     if !rooms.backends.settled() {
         return unready("a local model is being loaded");
@@ -238,10 +285,6 @@ async fn drain(config: &Config, foundation: &Foundation, workers: Workers) {
     workers.finish(Duration::from_secs(3)).await;
     foundation.ledger.close();
     tracing::info!("stopped");
-}
-
-fn address(listener: &tokio::net::TcpListener) -> Result<SocketAddr, String> {
-    listener.local_addr().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,8 +1,15 @@
-//! Whose word counts for a server's certificate: the public authorities that are built in, or those of a file.
+//! Whose word counts for a server's certificate: the public authorities that are built in, or those of a file; and, in the
+//! files below, what this gateway shows its own clients.
 //!
 //! A file replaces the public ones instead of joining them: who runs an authority of his own for a backend does not want
 //! all others to be able to speak for it. It stands below the rooms that reach out (backends, plugins), so that TLS is
 //! set up in one place and its cryptography is chosen once.
+
+mod handshake;
+mod papers;
+
+pub use handshake::{Handshakes, Series};
+pub use papers::{Files, Papers};
 
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
@@ -33,17 +40,31 @@ pub struct Authorities {
 /// # Errors
 /// What is wrong with the file.
 pub fn private(file: &Path, http2: bool) -> Result<Authorities, String> {
+    let (roots, text) = authorities(file)?;
+    Ok(Authorities { tls: tls(roots, http2), digest: Sha256::digest(&text).into() })
+}
+
+/// Who a PEM file names, and its text.
+fn authorities(file: &Path) -> Result<(RootCertStore, Vec<u8>), String> {
+    let (certificates, text) = certificates(file)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let add = roots.add(certificate);
+        add.map_err(|error| format!("a certificate in {} cannot be an authority: {error}", file.display()))?;
+    }
+    Ok((roots, text))
+}
+
+/// The certificates of a PEM file, at least one, and its text.
+fn certificates(file: &Path) -> Result<(Vec<CertificateDer<'static>>, Vec<u8>), String> {
     let name = file.display();
     let text = std::fs::read(file).map_err(|error| format!("cannot read the certificates of {name}: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| format!("{name} is no PEM file: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("a certificate in {name} cannot be an authority: {error}"))?;
-    }
-    if roots.is_empty() {
+    let read = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = read.map_err(|error| format!("{name} is no PEM file: {error}"))?;
+    if certificates.is_empty() {
         return Err(format!("{name} holds no certificate; it must have at least one `-----BEGIN CERTIFICATE-----`"));
     }
-    Ok(Authorities { tls: tls(roots, http2), digest: Sha256::digest(&text).into() })
+    Ok((certificates, text))
 }
 
 /// For libraries that set up TLS by themselves: the cryptography they find is the one used everywhere else here.

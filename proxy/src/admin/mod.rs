@@ -1,5 +1,6 @@
 //! The operator's listener, apart from the API: `/metrics`, `/livez`, `/readyz`.
 
+use crate::trust::{self, Handshakes};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -8,10 +9,13 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -20,13 +24,15 @@ use tokio::net::TcpListener;
 pub struct Config {
     /// Its address.
     pub listen: SocketAddr,
+    /// Certificate and key of this listener. Plain HTTP where absent.
+    pub tls: Option<trust::Files>,
     /// For the admin API; without one it stays closed and only `/livez`, `/readyz` and `/metrics` answer.
     pub token: Option<crate::canon::Secret>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), token: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), tls: None, token: None }
     }
 }
 
@@ -36,7 +42,12 @@ pub struct Admin {
     pub registry: Registry,
     /// Asked whenever somebody wants to know.
     pub readiness: Box<dyn Fn() -> Readiness>,
+    /// The handshakes of this listener.
+    pub tls: Arc<Handshakes>,
 }
+
+/// A handshake and a request's head must be done within this.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// Whether new requests should come here.
 pub enum Readiness {
@@ -48,24 +59,31 @@ pub enum Readiness {
     Unready(String),
 }
 
-/// Serves the operator. Ends only with its runtime.
-pub async fn serve(listener: TcpListener, admin: Rc<Admin>) {
+/// Serves the operator. Ends only with its runtime. `next` is the next connection, or why there is none.
+pub async fn serve<N: Future<Output = io::Result<TcpStream>>>(mut next: impl FnMut() -> N, admin: Rc<Admin>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = next().await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
         let admin = admin.clone();
         tokio::task::spawn_local(async move {
-            let service = hyper::service::service_fn(move |request| {
-                let response = answer(&admin, &request);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            let Some(papers) = admin.tls.papers() else { return converse(stream, &admin).await };
+            if let Some(stream) = admin.tls.take(&papers, stream, HEAD).await {
+                converse(stream, &admin).await;
+            }
         });
     }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, admin: &Admin) {
+    let service = hyper::service::service_fn(move |request| {
+        let response = answer(admin, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
 fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {

@@ -5,6 +5,7 @@
 //! the exchange: no request finds one that is not there yet, and one that cannot be loaded is a reason to stay with what
 //! works, like every other.
 
+use super::shown::{self, Shown};
 use super::{Foundation, Source, build};
 use crate::config::{self, Config, Problem, Watch, changes, waiting};
 use crate::relay::Rooms;
@@ -118,8 +119,8 @@ impl Reload {
     fn reload(&self, why: &str) {
         let began = Instant::now();
         match self.read() {
-            Ok((config, rooms)) => {
-                let changed = self.exchange(config, rooms);
+            Ok((config, rooms, shown)) => {
+                let changed = self.exchange(config, rooms, shown);
                 self.series.succeeded();
                 let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
                 let seconds = began.elapsed().as_secs_f32();
@@ -139,37 +140,41 @@ impl Reload {
         }
     }
 
-    fn read(&self) -> Result<(Config, Rooms), Vec<Problem>> {
+    fn read(&self) -> Result<(Config, Rooms, Shown), Vec<Problem>> {
         let file = self.source.file.as_deref();
         let config = super::load(file, &self.source.overrides)?;
         let build = async {
             let rooms = build(&config, &self.foundation).await?;
             rooms.backends.loaded().await.map_err(super::problems)?;
-            Ok(rooms)
+            Ok((rooms, shown::read(&config)?))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| vec![Problem::new("", format!("cannot start the runtime: {error}"))])?;
         let built = tokio::task::LocalSet::new().block_on(&runtime, build);
-        let rooms = built.map_err(|mut problems: Vec<Problem>| {
+        let (rooms, shown) = built.map_err(|mut problems: Vec<Problem>| {
             config::place(file, &mut problems);
             problems
         })?;
-        Ok((config, rooms))
+        Ok((config, rooms, shown))
     }
 
     /// The one step. Says what changed.
-    fn exchange(&self, config: Config, rooms: Rooms) -> Vec<String> {
+    fn exchange(&self, config: Config, rooms: Rooms, shown: Shown) -> Vec<String> {
         let rooms = Arc::new(rooms);
         let before = self.rooms.swap(rooms.clone());
         self.foundation.settle(&rooms);
         self.foundation.ledger.settle(&config.ledger);
         self.followers.settle(&config.server);
+        let shown = self.foundation.show(shown, &config);
         let mut changed = changes(&self.now.load(), &config);
         // Files that changed under the same settings.
         let (plugins, backends) = (rooms.plugins.fresh(&before.plugins), rooms.backends.fresh(&before.backends));
-        for key in plugins.map(|name| format!("plugins.{name}")).chain(backends.map(|name| format!("backends.{name}")))
-        {
-            if !changed.iter().any(|change| change.starts_with(&format!("{key} "))) {
+        let files = plugins.map(|name| format!("plugins.{name}"));
+        let files = files.chain(backends.map(|name| format!("backends.{name}")));
+        for key in files.chain(shown.into_iter().map(str::to_owned)) {
+            // Changes of `[server]` and `[admin]` are told as one.
+            let section = key.strip_suffix(".tls").unwrap_or(&key);
+            if !changed.iter().any(|change| change.starts_with(&format!("{section} "))) {
                 changed.push(format!("{key} changed in its file"));
             }
         }

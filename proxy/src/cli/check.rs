@@ -39,6 +39,9 @@ impl Check {
             config.models.len(),
             config.organizations.len()
         ));
+        for (section, warning) in crate::app::warnings(&config) {
+            super::print(&format!("{section}: {warning}\n"));
+        }
         for (name, image) in missing {
             super::print(&format!(
                 "plugins.{name} was not looked into: {image} has not been pulled yet. `serve` does, or `tidegate check --pull`\n"

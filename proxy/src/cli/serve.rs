@@ -1,6 +1,7 @@
 //! `tidegate serve`
 
 use super::From;
+use crate::server::Inherited;
 use clap::Args;
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<(), String> {
+        // First: it may have to change the environment, which only a process of one thread may.
+        let inherited = Inherited::from_environment()?;
         super::log::start(self.log_json);
         let overrides: Vec<_> = [("server.listen", self.listen), ("admin.listen", self.admin)]
             .into_iter()
@@ -32,7 +35,7 @@ impl Serve {
             .collect();
         let config = self.from.load(&overrides)?;
         let source = crate::app::Source { file: self.from.file(), overrides };
-        let ended = crate::app::run(source, config, stop(), |_| {});
+        let ended = crate::app::run(source, config, inherited, stop(), |_| {});
         super::log::flush();
         ended
     }

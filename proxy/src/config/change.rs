@@ -47,6 +47,7 @@ fn compare<T: PartialEq>(
 pub fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
     [
         ("server.listen", started.server.listen == now.server.listen),
+        ("server.reuse_port", started.server.reuse_port == now.server.reuse_port),
         ("server.workers", started.server.workers == now.server.workers),
         ("admin.listen", started.admin.listen == now.admin.listen),
         ("ledger.path", started.ledger.path == now.ledger.path),

@@ -71,7 +71,6 @@ impl Default for Api {
 
 /// Sections and keys of the contract that this version does not serve yet: refused by name instead of ignored.
 const NOT_YET: &[(&str, &str)] = &[
-    ("server.tls", "TLS on the API's listener is not available in this version; put a TLS proxy in front"),
     ("ledger.postgres", "PostgreSQL is not available in this version; the books are in SQLite"),
     ("backends.*.dns", "discovery by DNS is not available in this version; list the addresses in `urls`"),
     ("models.*.on_disconnect", "`on_disconnect` is not available in this version; the backend is told at once"),

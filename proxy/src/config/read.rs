@@ -59,7 +59,14 @@ pub fn files(file: Option<&Path>, overrides: &[(String, String)]) -> Vec<PathBuf
 }
 
 /// Keys whose value is the path of a file that is read.
-const PATHS: [[&str; 3]; 3] = [["backends", "*", "ca"], ["backends", "*", "weights"], ["plugins", "*", "path"]];
+const PATHS: [[&str; 3]; 6] = [
+    ["backends", "*", "ca"],
+    ["backends", "*", "weights"],
+    ["plugins", "*", "path"],
+    ["*", "tls", "cert"],
+    ["*", "tls", "key"],
+    ["*", "tls", "client_ca"],
+];
 
 fn named(value: &Value, path: &mut Vec<String>, files: &mut Vec<PathBuf>) {
     match value {
@@ -255,12 +262,16 @@ mod tests {
     fn a_configuration_names_its_files() {
         let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
         let text = "[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\nkey = \"file:k\"\nca = \"c.pem\"\n\
-                    [backends.here]\nweights = \"w.gguf\"\n[plugins.p]\npath = \"p.wasm\"\nconfig = { deep = [ { token = \"file:t\" } ], path = \"no\" }\n";
+                    [backends.here]\nweights = \"w.gguf\"\n[server.tls]\ncert = \"s.pem\"\nkey = \"s.key\"\n[plugins.p]\npath = \"p.wasm\"\nconfig = { deep = [ { token = \"file:t\" } ], path = \"no\" }\n";
         std::fs::write(&path, text).unwrap();
         let found = files(Some(&path), &[]);
         let mut names: Vec<_> = found[1..].iter().map(|file| file.display().to_string()).collect();
         names.sort();
-        assert_eq!((&found[0], names.join(" ")), (&path, "c.pem k p.wasm t w.gguf".into()), "those of a bad one, too");
+        assert_eq!(
+            (&found[0], names.join(" ")),
+            (&path, "c.pem k p.wasm s.key s.pem t w.gguf".into()),
+            "those of a bad one, too"
+        );
         std::fs::write(&path, "[").unwrap();
         assert_eq!(files(Some(&path), &[]), std::slice::from_ref(&path));
         std::fs::remove_file(path).unwrap();

@@ -5,6 +5,8 @@
 //! thread has a file of its own, so appends do not queue behind one lock.
 //!
 //! Reading is safe from any process, at any time: a batch of rows and the offset they were read up to are one transaction.
+//! Writing is safe beside others, too: each process has files of its own, and locks them, so that nobody deletes what is
+//! still appended to. That is for the moment in which one gateway takes over from another; else there is one to a ledger.
 
 use super::{Config, Ledger};
 use crate::canon::Record;
@@ -45,8 +47,10 @@ pub struct Journal {
     pub(super) rejected: AtomicU64,
     closing: AtomicBool,
     keeper: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Held for the life of the process: one gateway to a ledger.
-    _lock: File,
+    /// Locked for the life of the process: one gateway to a ledger.
+    lock: File,
+    /// Not locked yet: the gateway before this one is still at work.
+    waiting: AtomicBool,
 }
 
 /// A record with the journal it is in and where it ends there.
@@ -76,14 +80,15 @@ thread_local! {
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 impl Journal {
-    pub(super) fn open(ledger: &Path, shards: usize) -> Result<Self, String> {
+    pub(super) fn open(ledger: &Path, shards: usize, successor: bool) -> Result<Self, String> {
         let folder = folder(ledger);
         let fail = |error: io::Error| format!("cannot use the ledger's journal {}: {error}", folder.display());
         std::fs::create_dir_all(&folder).map_err(fail)?;
         let lock = OpenOptions::new().create(true).append(true).open(folder.join("lock")).map_err(fail)?;
-        if lock.try_lock().is_err() {
+        let waiting = lock.try_lock().is_err();
+        if waiting && !successor {
             return Err(format!(
-                "another gateway is using the ledger {}; give each its own [ledger] path",
+                "another gateway is using the ledger {}; give each its own [ledger] path, or set [server] reuse_port if this one is to take over from it",
                 ledger.display()
             ));
         }
@@ -102,7 +107,8 @@ impl Journal {
             rejected: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             keeper: Mutex::new(None),
-            _lock: lock,
+            lock,
+            waiting: AtomicBool::new(waiting),
         })
     }
 
@@ -199,17 +205,25 @@ impl Journal {
         Ok(())
     }
 
+    /// Once the gateway before this one has gone: what it did not bring into the database is ours.
+    fn succeed(&self, store: &mut Store, ledger: &Path) -> Result<(), String> {
+        if self.waiting.load(Ordering::Relaxed) && self.lock.try_lock().is_ok() {
+            let (records, _) = ingest(store, ledger)?;
+            self.waiting.store(false, Ordering::Relaxed);
+            tracing::info!(records, "the gateway before this one has left the ledger");
+        }
+        Ok(())
+    }
+
     /// Deletes files that nobody appends to and that are in the database to the end.
     fn sweep(&self, store: &mut Store) -> Result<(), rusqlite::Error> {
-        // Listed first: a file that begins after this is not looked at, one that began before is known as active.
-        let files = segments(&self.folder);
-        let active: Vec<Arc<str>> =
-            self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).name.clone()).collect();
-        for (name, path) in files {
-            if active.iter().any(|active| **active == *name) {
+        for (name, path) in segments(&self.folder) {
+            // Who appends to it, here or in another process, has it locked.
+            let Ok(file) = File::open(&path) else { continue };
+            if file.try_lock().is_err() {
                 continue;
             }
-            let length = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+            let length = file.metadata().map_or(u64::MAX, |meta| meta.len());
             let offset = store.batch()?.offset(&name)?;
             if offset >= length && std::fs::remove_file(&path).is_ok() {
                 store.forget_journal(&name)?;
@@ -232,7 +246,11 @@ impl Journal {
 impl Shard {
     fn create(folder: &Path) -> io::Result<Self> {
         let name: Arc<str> = format!("{}.jsonl", uuid::Uuid::now_v7()).into();
-        let file = OpenOptions::new().create_new(true).append(true).open(folder.join(&*name))?;
+        // It gets its name when it is locked: nobody may find it abandoned before.
+        let new = folder.join(format!("{name}.new"));
+        let file = OpenOptions::new().create_new(true).append(true).open(&new)?;
+        file.lock()?;
+        std::fs::rename(new, folder.join(&*name))?;
         Ok(Self { name, file, length: 0 })
     }
 
@@ -374,6 +392,9 @@ pub(super) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> 
                 let journal = &ledger.journal;
                 let closing = journal.closing.load(Ordering::Acquire);
                 journal.write_backlog();
+                if let Err(error) = journal.succeed(&mut store, &path) {
+                    tracing::error!(%error, "the ledger is behind; records wait in the journal");
+                }
                 let pending = journal.pending();
                 if (pending > 0 || closing)
                     && let Err(error) = journal.catch_up(&mut store, &path, &mut spare)
@@ -426,8 +447,8 @@ mod tests {
         let root = std::env::temp_dir().join(format!("tidegate-journal-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&root).unwrap();
         let path = root.join("t.db");
-        let journal = Journal::open(&path, 2).unwrap();
-        assert!(Journal::open(&path, 1).is_err(), "a second gateway must not share a ledger");
+        let journal = Journal::open(&path, 2, false).unwrap();
+        assert!(Journal::open(&path, 1, false).is_err(), "a second gateway must not share a ledger");
         journal.append(record(1));
         journal.append(record(2));
         let shard = journal.shards[SHARD.get() % 2].lock().unwrap();
@@ -449,8 +470,36 @@ mod tests {
         assert_eq!(std::fs::read(folder(&path).join(REJECTED)).unwrap(), b"not a record\n");
 
         drop(journal);
-        Journal::open(&path, 1).unwrap().sweep(&mut store).unwrap();
+        Journal::open(&path, 1, false).unwrap().sweep(&mut store).unwrap();
         assert_eq!(segments(&folder(&path)).len(), 1, "only the open file is left");
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_successor_shares_the_books_and_takes_over_what_is_left() {
+        let root = std::env::temp_dir().join(format!("tidegate-successor-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&root).unwrap();
+        let path = root.join("t.db");
+        let first = Journal::open(&path, 1, false).unwrap();
+        let second = Journal::open(&path, 1, true).unwrap();
+        let (mut store, files) = (Store::open(&path).unwrap(), || segments(&folder(&path)).len());
+        // All of both is in the database, and neither deletes what the other may append to.
+        first.append(record(1));
+        second.append(record(2));
+        assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0));
+        first.sweep(&mut store).unwrap();
+        second.sweep(&mut store).unwrap();
+        assert_eq!(files(), 2);
+        second.succeed(&mut store, &path).unwrap();
+        assert!(second.waiting.load(Ordering::Relaxed), "the first is still there");
+        first.append(record(3));
+        drop(first);
+        second.succeed(&mut store, &path).unwrap();
+        assert!(!second.waiting.load(Ordering::Relaxed));
+        assert_eq!(store.records(&Filter::default()).unwrap().len(), 3, "what it left has been taken over");
+        second.sweep(&mut store).unwrap();
+        assert_eq!(files(), 1);
+        assert!(Journal::open(&path, 1, false).is_err(), "it is the one gateway now");
         std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -66,13 +66,19 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the books, takes over what an earlier process left in the journal, and starts the thread that keeps them.
+    /// Opens the books, takes over what an earlier process left in the journal, and starts the thread that keeps them. A
+    /// gateway that is a `successor` may do so while another still uses them.
     ///
     /// # Errors
     /// The file or folder cannot be used, or another gateway uses it.
-    pub fn open(config: &Config, registry: &prometheus::Registry, shards: usize) -> Result<Arc<Self>, String> {
+    pub fn open(
+        config: &Config,
+        registry: &prometheus::Registry,
+        shards: usize,
+        successor: bool,
+    ) -> Result<Arc<Self>, String> {
         let series = series::Series::register(registry).map_err(|error| error.to_string())?;
-        let journal = Journal::open(&config.path, shards)?;
+        let journal = Journal::open(&config.path, shards, successor)?;
         let ledger = Arc::new(Self { journal, series, counts: AtomicBool::default(), retention: AtomicU64::default() });
         ledger.settle(config);
         journal::keep(&ledger, config)?;

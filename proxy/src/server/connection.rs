@@ -5,15 +5,17 @@ use super::limit::{Full, InFlight};
 use super::pace::{Paced, Streams};
 use super::paths::{Path, endpoint, read};
 use super::timer::OneTimer;
+use super::turns::{GRACE, Turns};
 use crate::canon::{Fault, FaultKind};
 use crate::relay::{
     Asked, Body, Limits, Rooms, embed, fault_response, list_models, list_running, open_tab, plain_response, refuse,
     relay, show_model, tell_of_model,
 };
+use crate::trust::Handshakes;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,9 +23,12 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
@@ -42,6 +47,9 @@ pub(super) struct Door {
     rooms: Arc<ArcSwap<Rooms>>,
     timeouts: ArcSwap<Timeouts>,
     in_flight: InFlight,
+    tls: Arc<Handshakes>,
+    /// The gateway is stopping: clients should go elsewhere.
+    leaving: AtomicBool,
 }
 
 /// Time limits of a connection, as they were when it was taken.
@@ -57,11 +65,18 @@ impl Timeouts {
 }
 
 impl Door {
-    pub fn new(config: &Config, rooms: Arc<ArcSwap<Rooms>>, registry: &prometheus::Registry) -> Self {
+    pub fn new(
+        config: &Config,
+        rooms: Arc<ArcSwap<Rooms>>,
+        tls: Arc<Handshakes>,
+        registry: &prometheus::Registry,
+    ) -> Self {
         Self {
             rooms,
             timeouts: ArcSwap::from_pointee(Timeouts::of(config)),
             in_flight: InFlight::new(config.max_in_flight, registry),
+            tls,
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -70,9 +85,14 @@ impl Door {
         self.timeouts.store(Arc::new(Timeouts::of(config)));
         self.in_flight.settle(config.max_in_flight);
     }
+
+    /// Replies of HTTP/1.1 are the last of their connection from now on.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
 }
 
-/// Serves a connection to its end. On `drain` it ends after the requests it has.
+/// Serves a connection to its end. On `drain` it ends after the requests it has, see [`Turns`].
 pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: &CancellationToken) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let _ = stream.set_nodelay(true);
@@ -80,12 +100,38 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     // A client that reads nothing holds a backend, and a place here; the kernel knows how long it has not. Streams of HTTP/2
     // are looked after in `pace`.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(timeouts.write));
-    let speaks = tokio::select! {
-        speaks = tokio::time::timeout(timeouts.header, speaks_http2(&stream)) => speaks,
-        () = drain.cancelled() => return,
+    // One that was just taken may have its request on the way.
+    let late = async {
+        drain.cancelled().await;
+        tokio::time::sleep(GRACE).await;
     };
-    let Ok(Ok(http2)) = speaks else { return };
+    let Some(papers) = door.tls.papers() else {
+        let speaks = tokio::select! {
+            speaks = tokio::time::timeout(timeouts.header, speaks_http2(&stream)) => speaks,
+            () = late => return,
+        };
+        let Ok(Ok(http2)) = speaks else { return };
+        return converse(stream, http2, door, &timeouts, drain).await;
+    };
+    let stream = tokio::select! {
+        stream = door.tls.take(&papers, stream, timeouts.header) => stream,
+        () = late => return,
+    };
+    let Some(stream) = stream else { return };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    // Boxed: it is larger than the one without TLS, and that should not take as much.
+    Box::pin(converse(stream, http2, door, &timeouts, drain)).await;
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    http2: bool,
+    door: &Arc<Door>,
+    timeouts: &Timeouts,
+    drain: &CancellationToken,
+) {
     let cut = door.rooms.load().cut.clone();
+    let turns = Rc::new(Turns::default());
     let inner = door.clone();
     let service = move |request: Request<Incoming>| {
         let door = inner.clone();
@@ -93,7 +139,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
         // a future begins with is a fraction of what it has room for.
         Box::into_pin(Box::write(Box::new_uninit(), async move { Ok::<_, Infallible>(guarded(&door, request).await) }))
     };
-    let service = ServiceBuilder::new().layer(door.in_flight.clone()).service(tower::service_fn(service));
+    let service = ServiceBuilder::new().layer(door.in_flight.of_connection(&turns)).service(tower::service_fn(service));
     let service = Bridge(RefCell::new(service));
     let io = TokioIo::new(stream);
     if http2 {
@@ -108,12 +154,17 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             .keep_alive_interval(Duration::from_secs(30))
             .max_header_list_size(BUFFER as u32);
         let connection = builder.serve_connection(io, paced);
-        until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
+        // A client that is told to go (GOAWAY) finishes what it has begun, and knows what it has to ask elsewhere.
+        until_over(connection, |connection| connection.graceful_shutdown(), drain.cancelled(), &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(OneTimer::new(timeouts.header)).header_read_timeout(timeouts.header).max_buf_size(BUFFER);
         let connection = builder.serve_connection(io, service);
-        until_over(connection, |connection| connection.graceful_shutdown(), drain, &cut).await;
+        let idle = async {
+            drain.cancelled().await;
+            turns.idle().await;
+        };
+        until_over(connection, |connection| connection.graceful_shutdown(), idle, &cut).await;
     }
 }
 
@@ -133,24 +184,25 @@ impl<R, S: tower::Service<R>> hyper::service::Service<R> for Bridge<S> {
     }
 }
 
-/// Runs a connection to its end. On `drain` it is asked to finish what it has; after `cut` what is left gets a moment for its
-/// last words and is dropped, which writes its records.
+/// Runs a connection to its end. When it is `time` it is asked to finish what it has; after `cut` what is left gets a moment
+/// for its last words and is dropped, which writes its records.
 async fn until_over<C: Future>(
     connection: C,
     finish: impl FnOnce(Pin<&mut C>),
-    drain: &CancellationToken,
+    time: impl Future<Output = ()>,
     cut: &CancellationToken,
 ) {
-    tokio::pin!(connection);
-    tokio::select! {
-        biased;
-        _ = connection.as_mut() => return,
-        () = drain.cancelled() => finish(connection.as_mut()),
-    }
     let over = async {
         cut.cancelled().await;
         tokio::time::sleep(LAST_WORDS).await;
     };
+    tokio::pin!(connection, over);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = time => finish(connection.as_mut()),
+        () = over.as_mut() => return,
+    }
     tokio::select! { _ = connection => {}, () = over => {} }
 }
 
@@ -170,14 +222,19 @@ async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
 async fn guarded(door: &Door, request: Request<Incoming>) -> Response<Body> {
     let path = read(&request);
     let dialect = path.dialect();
-    AssertUnwindSafe(answer(door, path, request)).catch_unwind().await.unwrap_or_else(|_| {
+    let http1 = request.version() <= Version::HTTP_11;
+    let mut response = AssertUnwindSafe(answer(door, path, request)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("a request panicked; this is a bug in tidegate");
         fault_response(
             dialect,
             &Fault::internal("The gateway failed on this request. Its operator will find the reason in the log."),
             "",
         )
-    })
+    });
+    if http1 && door.leaving.load(Ordering::Relaxed) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response<Body> {

@@ -1,11 +1,13 @@
 //! How many requests are served at the same time, as a tower layer: a stream counts until its last byte.
 
 use super::paths;
+use super::turns::Turns;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -36,17 +38,29 @@ impl InFlight {
         Self { count: Arc::default(), limit: Arc::new(AtomicUsize::new(limit)), gauges }
     }
 
+    /// The layer of one connection, which notes in `turns` whether it has requests.
+    pub fn of_connection(&self, turns: &Rc<Turns>) -> OfConnection {
+        OfConnection { limit: self.clone(), turns: turns.clone() }
+    }
+
     /// Takes so many from now on.
     pub fn settle(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 }
 
-impl<S> Layer<S> for InFlight {
+/// See [`InFlight::of_connection`].
+#[derive(Clone)]
+pub(super) struct OfConnection {
+    limit: InFlight,
+    turns: Rc<Turns>,
+}
+
+impl<S> Layer<S> for OfConnection {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, limit: self.clone() }
+        Counted { inner, here: self.clone() }
     }
 }
 
@@ -54,7 +68,7 @@ impl<S> Layer<S> for InFlight {
 #[derive(Clone)]
 pub(super) struct Counted<S> {
     inner: S,
-    limit: InFlight,
+    here: OfConnection,
 }
 
 impl<S, In, Out> Service<Request<In>> for Counted<S>
@@ -70,13 +84,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
-        let before = self.limit.count.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limit.limit.load(Ordering::Relaxed) {
+        let limit = &self.here.limit;
+        let before = limit.count.fetch_add(1, Ordering::Relaxed);
+        if before >= limit.limit.load(Ordering::Relaxed) {
             request.extensions_mut().insert(Full);
         }
-        let gauge = self.limit.gauges[paths::class(&paths::read(&request))].clone();
+        let gauge = limit.gauges[paths::class(&paths::read(&request))].clone();
         gauge.inc();
-        let guard = Guard { count: self.limit.count.clone(), gauge };
+        self.here.turns.begin();
+        let guard = Guard { count: limit.count.clone(), gauge, turns: self.here.turns.clone() };
         Counting { inner: self.inner.call(request), guard: Some(guard) }
     }
 }
@@ -85,12 +101,14 @@ where
 pub(super) struct Guard {
     count: Arc<AtomicUsize>,
     gauge: IntGauge,
+    turns: Rc<Turns>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.gauge.dec();
+        self.turns.end();
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Config;
 use super::connection::{self, Door};
 use crate::relay::{Rooms, ending, tidy};
+use crate::trust::Handshakes;
 use arc_swap::ArcSwap;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -60,10 +61,11 @@ impl Workers {
     pub fn start(
         config: &Config,
         rooms: Arc<ArcSwap<Rooms>>,
+        tls: Arc<Handshakes>,
         registry: &prometheus::Registry,
         drain: &CancellationToken,
     ) -> Result<Self, String> {
-        let door = Arc::new(Door::new(config, rooms, registry));
+        let door = Arc::new(Door::new(config, rooms, tls, registry));
         let mut workers = Self { door: door.clone(), lanes: Vec::new(), threads: Vec::new() };
         for number in 0..config.workers() {
             let (errands, mut incoming) = mpsc::unbounded_channel();
@@ -120,6 +122,11 @@ impl Workers {
             // A lane is closed only by `finish`, after the last connection was taken.
             let _ = lane.errands.send(Errand::Serve(stream));
         }
+    }
+
+    /// From now on replies of HTTP/1.1 say that they are the last of their connection.
+    pub fn leave(&self) {
+        self.door.leave();
     }
 
     /// Connections that are not closed yet.

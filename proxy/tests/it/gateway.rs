@@ -52,7 +52,8 @@ impl Gateway {
                 let _ = stopped.await;
             };
             let source = tidegate::app::Source { file: Some(file), overrides: Vec::new() };
-            tidegate::app::run(source, config, until, |running| ready.send((running.api, running.admin)).unwrap())
+            let none = tidegate::server::Inherited::default();
+            tidegate::app::run(source, config, none, until, |running| ready.send((running.api, running.admin)).unwrap())
         });
         let (api, admin) = started.recv_timeout(Duration::from_secs(20)).expect("the gateway starts");
         Self { api, admin, folder, common, stop: Some(stop), thread: Some(thread) }
@@ -231,7 +232,7 @@ impl Answer {
 }
 
 /// Reads one reply.
-pub fn read_answer(stream: &mut TcpStream) -> Answer {
+pub fn read_answer(stream: &mut impl Read) -> Answer {
     let mut text = Vec::new();
     let mut buffer = [0; 65536];
     loop {

@@ -21,4 +21,6 @@ mod reload;
 mod replies;
 mod responses;
 mod running;
+mod stopping;
 mod tenants;
+mod tls;

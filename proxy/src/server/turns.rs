@@ -1,0 +1,68 @@
+//! Whose turn it is on a connection of HTTP/1.1: when it may be closed without a client noticing.
+//!
+//! HTTP/1.1 has no word with which a server ends a connection between two requests: a request that is on the way while it
+//! closes is lost, and a client cannot know whether anything came of it. So a gateway that stops says `connection: close`
+//! with its replies, and closes a connection that it could not tell so, because its last reply had begun before, only when
+//! it has been idle for a moment: who was going to send the next request at once has done so by then, and is told.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// How long a client is given for a request that it may be about to send.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
+
+/// The requests of one connection.
+#[derive(Debug)]
+pub(super) struct Turns {
+    open: Cell<usize>,
+    /// Since when there is none.
+    since: Cell<Instant>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { open: Cell::new(0), since: Cell::new(Instant::now()) }
+    }
+}
+
+impl Turns {
+    /// A request has come.
+    pub fn begin(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
+    /// Its reply is over.
+    pub fn end(&self) {
+        self.open.set(self.open.get() - 1);
+        self.since.set(Instant::now());
+    }
+
+    /// Waits until the connection has been idle for a moment.
+    pub async fn idle(&self) {
+        loop {
+            let idle = if self.open.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() };
+            match GRACE.checked_sub(idle).filter(|left| !left.is_zero()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_idle_a_moment_after_its_last_reply() {
+        let turns = Turns::default();
+        turns.begin();
+        assert!(tokio::time::timeout(GRACE * 2, turns.idle()).await.is_err(), "a reply is under way");
+        turns.end();
+        let began = Instant::now();
+        turns.idle().await;
+        assert!(began.elapsed() >= GRACE && began.elapsed() < GRACE * 3, "{:?}", began.elapsed());
+        turns.idle().await;
+        assert!(began.elapsed() < GRACE * 3, "it still is");
+    }
+}
