@@ -33,7 +33,7 @@ impl Local {
     pub fn embeds(&self) -> bool {
         true
     }
-    pub fn send(&self, _: &Request, _: &Target) -> Result<(Outgoing, Reply), Verdict> {
+    pub fn send(&self, _: &Request, _: &Target, _: &Arc<str>) -> Result<(Outgoing, Reply), Verdict> {
         Err(Self::none())
     }
     pub async fn embed(self: &Arc<Self>, _: &EmbedCall) -> Result<(Embedded, Vec<String>), Verdict> {
@@ -53,9 +53,11 @@ mod here {
         Arc, EmbedCall, Embedded, Event, Fault, FaultKind, Outgoing, Path, Reply, Request, Settings, Target, Verdict,
     };
     use crate::backend::embed::makes_none;
-    use crate::backend::local::{EncodeError, EncodeJob, Encoder, End, Engine, Job, Options, Piece, SubmitError};
+    use crate::backend::local::{
+        Choice, EncodeError, EncodeJob, Encoder, End, Engine, Format, Job, Options, Piece, Refusal, SubmitError,
+    };
     use crate::canon::EmbedInput;
-    use crate::canon::call::{Content, Thinking};
+    use crate::canon::call::{self, Content, Thinking, Tool, ToolChoice};
     use crate::canon::{Call, Delta, Part, StopReason, Usage};
     use crate::wire::request::generates_nothing;
     use crate::wire::{Dialect, Written};
@@ -199,12 +201,17 @@ mod here {
             Ok((Embedded { vectors: encoded.vectors, usage }, dropped))
         }
 
-        /// Queues a request; its events come from a channel.
-        pub fn send(self: &Arc<Self>, request: &Request, target: &Target) -> Result<(Outgoing, Reply), Verdict> {
+        /// Queues a request of an organization; its events come from a channel.
+        pub fn send(
+            self: &Arc<Self>,
+            request: &Request,
+            target: &Target,
+            organization: &Arc<str>,
+        ) -> Result<(Outgoing, Reply), Verdict> {
             let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
             let call = request.call_for_others().map_err(Verdict::Final)?;
             let mut dropped = Vec::new();
-            let job = job(call, target, &mut dropped).map_err(Verdict::Final)?;
+            let job = job(call, target, organization, &mut dropped).map_err(Verdict::Final)?;
             let pieces = engine.submit(job).map_err(not_taken)?;
             let (events, receiver) = mpsc::channel(64);
             tokio::task::spawn_local(translate(pieces, events, self.clone()));
@@ -247,7 +254,7 @@ mod here {
     }
 
     /// What the engine is asked, or why it cannot be.
-    fn job(call: &Call, target: &Target, dropped: &mut Vec<String>) -> Result<Job, Fault> {
+    fn job(call: &Call, target: &Target, organization: &Arc<str>, dropped: &mut Vec<String>) -> Result<Job, Fault> {
         for content in call.turns.iter().flat_map(|turn| &turn.content) {
             if matches!(content, Content::Image(_)) {
                 return Err(Fault::unsupported("messages", "This model reads text only; remove the image part."));
@@ -255,18 +262,6 @@ mod here {
         }
         if call.choices > 1 {
             return Err(Fault::unsupported("n", "This model gives one answer a request; set `n` to 1."));
-        }
-        if call.format.is_some() {
-            return Err(Fault::unsupported("response_format", "This model cannot be held to a response format yet."));
-        }
-        if matches!(
-            call.tool_choice,
-            Some(crate::canon::call::ToolChoice::Required | crate::canon::call::ToolChoice::Named(_))
-        ) {
-            return Err(Fault::unsupported("tool_choice", "This model cannot be made to call a tool."));
-        }
-        if !call.tools.is_empty() {
-            dropped.push("tools".into());
         }
         if !matches!(call.thinking, None | Some(Thinking::Off)) {
             dropped.push("thinking".into());
@@ -276,7 +271,18 @@ mod here {
         let known = ["min_p", "repetition_penalty", "repeat_penalty"];
         dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(&name.as_str())));
         // The chat template reads messages as OpenAI writes them: that dialect says them, and refuses what cannot be dropped.
-        let plain = Call { tools: Vec::new(), tool_choice: None, thinking: None, ..call.clone() };
+        let mut plain = Call { thinking: None, format: None, ..call.clone() };
+        plain.tools.retain(|tool| {
+            let Tool::Hosted { kind, .. } = tool else { return true };
+            dropped.push(format!("tools.{kind}"));
+            false
+        });
+        if plain.tools.is_empty() && matches!(call.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_))) {
+            return Err(Fault::unsupported(
+                "tool_choice",
+                "There is no function among the tools that could be called.",
+            ));
+        }
         let written = Dialect::Chat.codec().write_call(&plain, target)?;
         let mut body: serde_json::Value = serde_json::from_slice(&written.body)
             .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
@@ -285,7 +291,15 @@ mod here {
         let count = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
         Ok(Job {
             messages: body["messages"].take(),
-            tools: None,
+            tools: Some(body["tools"].take()).filter(|_| call.tool_choice != Some(ToolChoice::None)),
+            choice: match &call.tool_choice {
+                Some(ToolChoice::Required) => Choice::Required,
+                Some(ToolChoice::Named(name)) => Choice::Named(name.clone()),
+                Some(ToolChoice::Auto | ToolChoice::None) | None => Choice::Auto,
+            },
+            parallel: call.parallel_tools != Some(false),
+            format: format(call.format.as_ref())?,
+            owner: organization.clone(),
             max_tokens: count(call.max_tokens),
             temperature: number(call.temperature, TEMPERATURE),
             top_p: number(call.top_p, TOP_P),
@@ -299,10 +313,21 @@ mod here {
         })
     }
 
+    fn format(asked: Option<&call::Format>) -> Result<Format, Fault> {
+        let Some(asked) = asked else { return Ok(Format::Free) };
+        let call::Format::Schema { json, .. } = asked else { return Ok(Format::Json) };
+        let mut json: serde_json::Value = serde_json::from_str(json)
+            .map_err(|error| Fault::invalid(format!("The schema is no JSON: {error}")).with_param("response_format"))?;
+        Ok(match json["schema"].take() {
+            serde_json::Value::Null => Format::Json,
+            schema => Format::Schema(schema),
+        })
+    }
+
     /// The engine's pieces as canonical events. Dropping the receiver ends the job: nobody listens.
     async fn translate(mut pieces: mpsc::Receiver<Piece>, events: mpsc::Sender<Event>, local: Arc<Local>) {
         local.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut open = false;
+        let mut answer = Writing { seed: fastrand::u64(..), open: false, calls: 0 };
         let mut ended = false;
         while !ended {
             let piece = tokio::select! {
@@ -310,46 +335,7 @@ mod here {
                 () = events.closed() => break,
             };
             let mut out = Vec::new();
-            match piece {
-                Some(Piece::Start { prompt_tokens }) => {
-                    out.push(Event::Start { id: None, model: None });
-                    out.push(Event::Usage(Usage { input: Some(prompt_tokens as u64), ..Usage::default() }));
-                }
-                Some(Piece::Text(text)) => {
-                    if !std::mem::replace(&mut open, true) {
-                        out.push(Event::Open(Part::Text));
-                    }
-                    out.push(Event::Delta(Delta::Text(text)));
-                }
-                Some(Piece::End { reason, prompt_tokens, completion_tokens }) => {
-                    if open {
-                        out.push(Event::Close);
-                    }
-                    out.push(Event::Usage(Usage {
-                        input: Some(prompt_tokens as u64),
-                        output: Some(completion_tokens as u64),
-                        ..Usage::default()
-                    }));
-                    out.push(Event::Stop(match reason {
-                        End::Stop => StopReason::EndTurn,
-                        End::StopSequence(text) => StopReason::StopSequence(Some(text)),
-                        End::Length => StopReason::MaxTokens,
-                    }));
-                    ended = true;
-                }
-                Some(Piece::Failed { message, callers_fault }) => {
-                    let kind = if callers_fault { FaultKind::Invalid } else { FaultKind::BackendError };
-                    out.push(Event::Fault(Fault::new(kind, message)));
-                    ended = true;
-                }
-                None => {
-                    out.push(Event::Fault(Fault::new(
-                        FaultKind::BackendError,
-                        "The model stopped in the middle of its answer.",
-                    )));
-                    ended = true;
-                }
-            }
+            ended = answer.write(piece, &mut out);
             for event in out {
                 if events.send(event).await.is_err() {
                     ended = true;
@@ -357,5 +343,77 @@ mod here {
             }
         }
         local.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An answer on its way into events.
+    struct Writing {
+        /// Makes the ids of calls unlike those of other answers.
+        seed: u64,
+        /// A text part is open.
+        open: bool,
+        calls: usize,
+    }
+
+    impl Writing {
+        /// Writes a piece, and says whether it was the last.
+        fn write(&mut self, piece: Option<Piece>, out: &mut Vec<Event>) -> bool {
+            match piece {
+                Some(Piece::Start { prompt_tokens }) => {
+                    out.push(Event::Start { id: None, model: None });
+                    out.push(Event::Usage(Usage { input: Some(prompt_tokens as u64), ..Usage::default() }));
+                }
+                Some(Piece::Text(text)) => {
+                    if !std::mem::replace(&mut self.open, true) {
+                        out.push(Event::Open(Part::Text));
+                    }
+                    out.push(Event::Delta(Delta::Text(text)));
+                }
+                Some(Piece::Call(call)) => {
+                    self.close(out);
+                    let id = format!("call_{:016x}{}", self.seed, self.calls);
+                    self.calls += 1;
+                    out.push(Event::Open(Part::ToolCall { id, name: call.name }));
+                    out.push(Event::Delta(Delta::Arguments(call.arguments)));
+                    out.push(Event::Close);
+                }
+                Some(Piece::End { reason, prompt_tokens, cached_tokens, completion_tokens }) => {
+                    self.close(out);
+                    out.push(Event::Usage(Usage {
+                        input: Some(prompt_tokens as u64),
+                        cache_read: Some(cached_tokens as u64),
+                        output: Some(completion_tokens as u64),
+                        ..Usage::default()
+                    }));
+                    out.push(Event::Stop(match reason {
+                        End::Stop if self.calls > 0 => StopReason::ToolUse,
+                        End::Stop => StopReason::EndTurn,
+                        End::StopSequence(text) => StopReason::StopSequence(Some(text)),
+                        End::Length => StopReason::MaxTokens,
+                    }));
+                    return true;
+                }
+                Some(Piece::Refused(Refusal { place, message })) => {
+                    let fault = Fault::invalid(message);
+                    out.push(Event::Fault(Fault { param: place.map(Into::into), ..fault }));
+                    return true;
+                }
+                Some(Piece::Failed(message)) => {
+                    out.push(Event::Fault(Fault::new(FaultKind::BackendError, message)));
+                    return true;
+                }
+                None => {
+                    let message = "The model stopped in the middle of its answer.";
+                    out.push(Event::Fault(Fault::new(FaultKind::BackendError, message)));
+                    return true;
+                }
+            }
+            false
+        }
+
+        fn close(&mut self, out: &mut Vec<Event>) {
+            if std::mem::take(&mut self.open) {
+                out.push(Event::Close);
+            }
+        }
     }
 }

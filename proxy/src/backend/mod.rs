@@ -189,6 +189,7 @@ impl Backends {
         request: &Request,
         headers: &HeaderMap,
         request_id: &str,
+        organization: &Arc<str>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Sent, Fault> {
         let mut tries = Tries::over(self, route, request_id);
@@ -196,7 +197,7 @@ impl Backends {
             let backend = candidate.backend;
             let answer = match (&backend.local, candidate.endpoint) {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
-                (Some(local), _) => local.send(request, &target).inspect(|_| note(Step::Handed)),
+                (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
                 (None, Some(endpoint)) => match request.write(&backend.dialects, &target) {
                     Ok(outgoing) => {
                         let said = Said::generate(&outgoing, request, headers, request_id);

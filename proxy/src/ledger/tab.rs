@@ -92,6 +92,11 @@ impl Tab {
         &self.record.request_id
     }
 
+    /// The account's organization; empty before the gate has decided.
+    pub fn organization(&self) -> &Arc<str> {
+        &self.record.organization
+    }
+
     /// When the head had arrived, milliseconds since 1970.
     pub fn started_at(&self) -> i64 {
         self.record.started_at

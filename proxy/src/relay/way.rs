@@ -45,7 +45,8 @@ pub(super) async fn send(
 ) -> Result<Sent, Fault> {
     tab.routed(route);
     let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate_input());
-    let sent = now.backends.send(route, request, headers, &request_id, &mut note(tab, prompt)).await?;
+    let organization = tab.organization().clone();
+    let sent = now.backends.send(route, request, headers, &request_id, &organization, &mut note(tab, prompt)).await?;
     tab.spent(arrived.elapsed().saturating_sub(sent.waited));
     Ok(sent)
 }

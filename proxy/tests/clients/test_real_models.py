@@ -4,12 +4,15 @@ Fakes say what we believe of servers; these say what is so. The same small model
 held against each other: the same prompt must have the same number of tokens wherever it is counted.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 
 import gateway as setup
+import openai
+from pydantic import BaseModel, Field
 from gateway import WEB, Case, Gateway, Llama
 
 PROMPTS = [
@@ -19,6 +22,18 @@ PROMPTS = [
 ]
 LONG = [{"role": "user", "content": "Write a very long story about a ship and the sea. Never stop writing."}]
 WORDS = 12
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+        "required": ["city", "days"], "additionalProperties": False}
+TOOLS = [{"type": "function", "function": {"name": name, "description": f"Tells the {name} of a city.", "parameters": CITY}} for name in ("weather", "tides")]
+
+
+class Person(BaseModel):
+    """What the official client makes a strict schema of, and reads back."""
+
+    name: str = Field(max_length=20)
+    age: int = Field(ge=0, le=120)
+    happy: bool
+
 
 
 def setUpModule():
@@ -168,6 +183,66 @@ class Local(RealModels):
         ask = lambda seed: self.openai.chat.completions.create(model="here", messages=PROMPTS[0], max_tokens=16, temperature=1, seed=seed).choices[0].message.content
         self.assertEqual(ask(7), ask(7))
         self.assertGreater(len({ask(seed) for seed in range(4)}), 1, "sampling must not ignore the seed")
+
+    def test_json_of_a_schema(self):
+        ask = [{"role": "user", "content": "Invent a person."}]
+        for seed in range(3):
+            with self.subTest(seed=seed):
+                reply = self.openai.chat.completions.parse(model="here", messages=ask, response_format=Person, max_tokens=120, temperature=1, seed=seed)
+                self.assertEqual(reply.choices[0].finish_reason, "stop")
+                self.assertIsInstance(reply.choices[0].message.parsed, Person)
+        with self.openai.chat.completions.stream(model="here", messages=ask, response_format=Person, max_tokens=120) as stream:
+            self.assertIsInstance(stream.get_final_completion().choices[0].message.parsed, Person)
+        reply = self.openai.chat.completions.create(model="here", messages=ask, response_format={"type": "json_object"}, max_tokens=8, temperature=0)
+        self.assertEqual(reply.choices[0].finish_reason, "length")
+        self.assertTrue(reply.choices[0].message.content.startswith("{"), reply.choices[0].message.content)
+
+    def test_a_schema_that_cannot_be_kept(self):
+        for schema, expect in (({"type": "strin"}, "/type"), ({"type": "object", "properties": {"a": {"not": {}}}}, "/properties/a")):
+            with self.subTest(schema=schema), self.assertRaises(openai.BadRequestError) as refused:
+                self.openai.chat.completions.create(model="here", messages=PROMPTS[0], response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": schema}})
+            self.assertEqual(refused.exception.body["param"], "response_format")
+            self.assertIn(expect, refused.exception.body["message"])
+
+    def check_call(self, name, arguments):
+        self.assertIn(name, ("weather", "tides"))
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+        self.assertEqual(set(arguments), {"city", "days"})
+        self.assertTrue(isinstance(arguments["city"], str) and 1 <= arguments["days"] <= 7, arguments)
+
+    def test_a_required_call_arrives(self):
+        ask = [{"role": "user", "content": "What will the weather be in Bonn tomorrow?"}]
+        fields = {"model": "here", "messages": ask, "tools": TOOLS, "max_tokens": 400, "temperature": 0, "parallel_tool_calls": False}
+        for choice in ("required", {"type": "function", "function": {"name": "tides"}}):
+            with self.subTest(choice=choice):
+                reply = self.openai.chat.completions.create(**fields, tool_choice=choice).choices[0]
+                self.assertEqual((reply.finish_reason, reply.message.content), ("tool_calls", None))
+                call, = reply.message.tool_calls
+                self.check_call(call.function.name, call.function.arguments)
+                if choice != "required":
+                    self.assertEqual(call.function.name, "tides")
+        with self.openai.chat.completions.stream(**fields, tool_choice="required") as stream:
+            streamed, = stream.get_final_completion().choices[0].message.tool_calls
+        self.check_call(streamed.function.name, streamed.function.arguments)
+        self.assertNotEqual(streamed.id, call.id)
+        # And back: the call and its result are part of the next turn.
+        turn = [*ask, {"role": "assistant", "tool_calls": [call.to_dict()]}, {"role": "tool", "tool_call_id": call.id, "content": "Rain, 12 degrees."}]
+        reply = self.openai.chat.completions.create(model="here", messages=turn, tools=TOOLS, tool_choice="none", max_tokens=30, temperature=0).choices[0]
+        self.assertTrue(reply.message.content and not reply.message.tool_calls, reply)
+        reply = self.anthropic.messages.create(model="here", messages=ask, max_tokens=400, tools=[{"name": "weather", "input_schema": CITY}], tool_choice={"type": "any", "disable_parallel_tool_use": True})
+        self.assertEqual(reply.stop_reason, "tool_use")
+        self.check_call(reply.content[-1].name, reply.content[-1].input)
+
+    def test_the_next_turn_is_read_from_memory(self):
+        ask = [{"role": "user", "content": "Tell me about lighthouses, and about the people who keep them through the winter."}]
+        first = self.openai.chat.completions.create(model="here", messages=ask, max_tokens=24, temperature=0)
+        self.only_record()
+        turn = [*ask, {"role": "assistant", "content": first.choices[0].message.content}, {"role": "user", "content": "Go on."}]
+        second = self.openai.chat.completions.create(model="here", messages=turn, max_tokens=8, temperature=0)
+        cached = second.usage.prompt_tokens_details.cached_tokens
+        self.assertGreaterEqual(cached, first.usage.prompt_tokens - 1)
+        self.assertLess(cached, second.usage.prompt_tokens)
+        self.assertFields(self.only_record(), input_tokens=second.usage.prompt_tokens, cache_read_tokens=cached)
 
 
 CLIENT = """

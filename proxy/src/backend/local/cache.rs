@@ -68,6 +68,22 @@ impl Cache {
         }
     }
 
+    /// Forgets all but the first `positions` positions.
+    pub fn truncate(&mut self, positions: usize, spare: &mut Spare) {
+        let pages = self.pages.split_off(positions.div_ceil(PAGE).min(self.pages.len()));
+        spare.reclaim(Cache { shape: self.shape, pages });
+    }
+
+    /// Its first `positions` positions, for another sequence.
+    pub fn copy(&self, positions: usize, spare: &mut Spare) -> Cache {
+        let copied = self.pages.iter().take(positions.div_ceil(PAGE)).map(|page| {
+            let mut copy = spare.take();
+            copy.copy_from_slice(page);
+            copy
+        });
+        Cache { shape: self.shape, pages: copied.collect() }
+    }
+
     /// Stores one position's keys and values of a layer, all heads one after the other.
     pub fn store(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
         let Shape { heads, width, .. } = self.shape;
@@ -237,6 +253,13 @@ mod tests {
         let mut cache = Cache::new(shape);
         cache.reserve(3 * PAGE, &mut spare);
         assert_eq!(cache.pages.len(), 3);
+        cache.store(0, PAGE, &[1.0; 16], &[2.0; 16]);
+        let copy = cache.copy(PAGE + 1, &mut spare);
+        assert!(copy.pages.len() == 2 && copy.pages[1] == cache.pages[1]);
+        cache.truncate(PAGE, &mut spare);
+        assert_eq!((cache.pages.len(), spare.pages.len()), (1, 2));
+        spare.pages.clear();
+        cache.reserve(3 * PAGE, &mut spare);
         spare.reclaim(cache);
         assert_eq!(spare.pages.len(), 2);
     }

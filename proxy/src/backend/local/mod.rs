@@ -8,8 +8,10 @@
 //! receiver cancels it, and not reading pauses it without holding up anyone else.
 
 mod cache;
+mod call;
 mod encoder;
 mod gguf;
+mod grammar;
 #[allow(unsafe_code, reason = "SIMD kernels; each block says why it is sound")]
 mod kernel;
 mod math;
@@ -18,8 +20,10 @@ mod model;
 mod prompt;
 mod python;
 mod queue;
+mod remembered;
 mod sampler;
 mod sequence;
+mod tell;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -28,6 +32,7 @@ mod vocabulary;
 mod worker;
 
 pub use encoder::{EncodeError, EncodeJob, Encoded, Encoder};
+pub use call::ToolCall;
 pub use gguf::LoadError;
 
 use gguf::Gguf;
@@ -35,7 +40,7 @@ use prompt::Prompts;
 use queue::Queue;
 use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use template::Template;
 use tokio::sync::mpsc::Receiver;
 use vocabulary::Vocabulary;
@@ -87,8 +92,17 @@ pub struct ModelInfo {
 pub struct Job {
     /// OpenAI chat `messages`; content is a string or text parts.
     pub messages: Value,
-    /// OpenAI chat `tools`, for templates that know them.
+    /// OpenAI chat `tools`, all of them functions. With them the answer is searched for calls.
     pub tools: Option<Value>,
+    /// Whether one of them must be called.
+    pub choice: Choice,
+    /// Whether there may be more than one call.
+    pub parallel: bool,
+    /// What the answer must be, where it is no call.
+    pub format: Format,
+    /// Whose it is. What one owner's prompts left in memory is never used for another's: the time that it saves would
+    /// tell what they said.
+    pub owner: Arc<str>,
     /// Tokens to generate at most; by default as many as the context holds.
     pub max_tokens: Option<usize>,
     /// 0 always takes the likeliest token.
@@ -117,6 +131,10 @@ impl Job {
         Job {
             messages,
             tools: None,
+            choice: Choice::Auto,
+            parallel: true,
+            format: Format::Free,
+            owner: "".into(),
             max_tokens: None,
             temperature: 1.0,
             top_p: 1.0,
@@ -131,7 +149,38 @@ impl Job {
     }
 }
 
-/// A part of an answer: `Start · Text* · End`, or `Failed` at any point.
+/// Which tool is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The model decides.
+    Auto,
+    /// Any, but one must be.
+    Required,
+    /// This one.
+    Named(String),
+}
+
+/// What an answer must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Format {
+    /// Anything.
+    Free,
+    /// Any JSON object.
+    Json,
+    /// JSON of this schema.
+    Schema(Value),
+}
+
+/// Why a job cannot be done as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The field that is to blame, by OpenAI's name, where it is one.
+    pub place: Option<&'static str>,
+    /// For the caller to read.
+    pub message: String,
+}
+
+/// A part of an answer: `Start · (Text | Call)* · End`, or `Failed` at any point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// The prompt was read.
@@ -141,27 +190,29 @@ pub enum Piece {
     },
     /// Whole characters, never part of a stop sequence.
     Text(String),
+    /// A call of a tool, complete.
+    Call(ToolCall),
     /// The last piece of an answer that went well.
     End {
         /// Why it ended.
         reason: End,
         /// Length of the prompt.
         prompt_tokens: usize,
+        /// So many of the prompt's tokens were in memory from an earlier job of the same owner.
+        cached_tokens: usize,
         /// Tokens generated, the one that ended it included.
         completion_tokens: usize,
     },
     /// The last piece of one that did not.
-    Failed {
-        /// For the caller to read.
-        message: String,
-        /// Whether the same job would fail again: a prompt beyond the context, messages the template refuses.
-        callers_fault: bool,
-    },
+    Failed(String),
+    /// The only piece of a job that would fail whenever it is tried: a prompt beyond the context, messages the template
+    /// refuses, a schema that is none.
+    Refused(Refusal),
 }
 
 impl Piece {
     fn stopped() -> Piece {
-        Piece::Failed { message: "the engine is shutting down".into(), callers_fault: false }
+        Piece::Failed("the engine is shutting down".into())
     }
 }
 
@@ -242,7 +293,7 @@ impl Engine {
             file_size: gguf.length,
             memory: model.size() as u64,
         };
-        let prompts = Arc::new(Prompts { template, vocabulary, context });
+        let prompts = Arc::new(Prompts { template, vocabulary, context, grammars: OnceLock::new() });
         let queue = Arc::new(Queue::new(options.queue));
         let engine = Engine { info, prompts: prompts.clone(), queue: queue.clone() };
         let slots = options.slots;

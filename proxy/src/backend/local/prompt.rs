@@ -3,16 +3,19 @@
 //! This happens on a thread of its own: a long conversation takes tens of milliseconds, which belong neither to the
 //! caller's runtime nor to the streams that are being decoded.
 
+use super::call::Listener;
+use super::grammar::{Grammar, Grammars, Wanted};
 use super::queue::{Queue, Waiting};
 use super::sampler::{Sampler, Taste};
-use super::sequence::Sequence;
+use super::sequence::{Held, Sequence};
 use super::template::Template;
 use super::text::Text;
 use super::vocabulary::Vocabulary;
-use super::{End, Job, Piece};
+use super::{Choice, End, Format, Job, Piece, Refusal};
 use serde_json::Value;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
 
 /// All that is needed to read prompts.
 pub struct Prompts {
@@ -20,6 +23,8 @@ pub struct Prompts {
     pub vocabulary: Vocabulary,
     /// Positions a sequence may have, prompt and answer together.
     pub context: usize,
+    /// Made when the first answer must be held to something.
+    pub grammars: OnceLock<Result<Grammars, String>>,
 }
 
 impl Prompts {
@@ -32,7 +37,7 @@ impl Prompts {
             let prepared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.prepare(waiting)));
             queue.prepared(prepared.unwrap_or_else(|_| {
                 let message = "the prompt could not be prepared".into();
-                let _ = outlet.try_send(Piece::Failed { message, callers_fault: false });
+                let _ = outlet.try_send(Piece::Failed(message));
                 None
             }));
         }
@@ -47,10 +52,11 @@ impl Prompts {
         if outlet.is_closed() {
             return None;
         }
-        let tokens = match self.fitting_tokens(&job) {
-            Ok(tokens) => tokens,
-            Err(message) => {
-                let _ = outlet.try_send(Piece::Failed { message, callers_fault: true });
+        let asked = self.fitting_tokens(&job).and_then(|tokens| Ok((tokens, self.grammar(&job)?)));
+        let (tokens, grammar) = match asked {
+            Ok(asked) => asked,
+            Err(refusal) => {
+                let _ = outlet.try_send(Piece::Refused(refusal));
                 return None;
             }
         };
@@ -58,7 +64,12 @@ impl Prompts {
         let _ = outlet.try_send(Piece::Start { prompt_tokens });
         let limit = job.max_tokens.unwrap_or(usize::MAX).min(self.context - prompt_tokens);
         if limit == 0 {
-            let _ = outlet.try_send(Piece::End { reason: End::Length, prompt_tokens, completion_tokens: 0 });
+            let _ = outlet.try_send(Piece::End {
+                reason: End::Length,
+                prompt_tokens,
+                cached_tokens: 0,
+                completion_tokens: 0,
+            });
             return None;
         }
         let taste = Taste {
@@ -73,10 +84,34 @@ impl Prompts {
         // The standard library's hasher keys are the randomness at hand; nothing secret hangs on this.
         let seed = job.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
         let sampler = Sampler::new(taste, seed, &tokens);
-        Some(Sequence::new(outlet, tokens, limit, sampler, Text::new(job.stop)))
+        let names = tools(&job).iter().filter_map(|tool| Some(tool.pointer("/function/name")?.as_str()?.to_owned()));
+        let names: Vec<String> = names.collect();
+        let listener = (!names.is_empty()).then(|| Listener::new(names));
+        let held = Held { limit, grammar, listener, one_call: !job.parallel };
+        Some(Sequence::new(outlet, job.owner, tokens, held, sampler, Text::new(job.stop)))
     }
 
-    fn fitting_tokens(&self, job: &Job) -> Result<Vec<u32>, String> {
+    /// What the answer is held to.
+    fn grammar(&self, job: &Job) -> Result<Option<Grammar>, Refusal> {
+        if job.format == Format::Free && job.choice == Choice::Auto {
+            return Ok(None);
+        }
+        let grammars = self.grammars.get_or_init(|| Grammars::new(&self.vocabulary)).as_ref();
+        let unable = |reason: &String| Refusal {
+            place: Some("response_format"),
+            message: format!("This model's answers cannot be held to a format: {reason}"),
+        };
+        let form = self.template.form;
+        let wanted =
+            Wanted { format: &job.format, tools: tools(job), choice: &job.choice, parallel: job.parallel, form };
+        grammars.map_err(unable)?.compile(&wanted)
+    }
+
+    fn fitting_tokens(&self, job: &Job) -> Result<Vec<u32>, Refusal> {
+        self.fitting(job).map_err(|message| Refusal { place: None, message })
+    }
+
+    fn fitting(&self, job: &Job) -> Result<Vec<u32>, String> {
         let prompt = self.template.render(&job.messages, job.tools.as_ref())?;
         let context = self.context;
         let least = self.vocabulary.at_least(&prompt);
@@ -93,4 +128,8 @@ impl Prompts {
             _ => Ok(tokens),
         }
     }
+}
+
+fn tools(job: &Job) -> &[Value] {
+    job.tools.as_ref().and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

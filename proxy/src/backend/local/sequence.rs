@@ -1,15 +1,32 @@
 //! One answer on its way: what was computed of it, what was said, and what its reader has not taken yet.
 
+use super::call::{Heard, Listener};
+use super::grammar::Grammar;
 use super::sampler::Sampler;
 use super::text::{Said, Text};
 use super::vocabulary::Vocabulary;
 use super::{End, Piece};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
+/// What an answer is held to.
+pub struct Held {
+    /// Tokens that may be generated.
+    pub limit: usize,
+    /// What may be said.
+    pub grammar: Option<Grammar>,
+    /// Tells calls of tools from text, if there are tools.
+    pub listener: Option<Listener>,
+    /// The first call ends the answer.
+    pub one_call: bool,
+}
+
 /// A running or waiting sequence.
 pub struct Sequence {
+    /// Whose it is.
+    pub owner: Arc<str>,
     outlet: Sender<Piece>,
     /// Pieces the reader had no room for; while there are any, the sequence pauses.
     outbox: VecDeque<Piece>,
@@ -18,18 +35,26 @@ pub struct Sequence {
     prompt: usize,
     /// Positions already in the cache.
     computed: usize,
-    /// Tokens that may be generated.
-    limit: usize,
+    /// Positions that were in the cache before it began.
+    cached: usize,
+    held: Held,
     sampler: Sampler,
     text: Text,
     finished: bool,
 }
 
 impl Sequence {
-    /// A sequence whose `tokens` are its prompt, allowed to generate `limit` tokens.
-    pub fn new(outlet: Sender<Piece>, tokens: Vec<u32>, limit: usize, sampler: Sampler, text: Text) -> Sequence {
-        let prompt = tokens.len();
-        Sequence { outlet, outbox: VecDeque::new(), tokens, prompt, computed: 0, limit, sampler, text, finished: false }
+    /// A sequence whose `tokens` are its prompt.
+    pub fn new(
+        outlet: Sender<Piece>,
+        owner: Arc<str>,
+        tokens: Vec<u32>,
+        held: Held,
+        sampler: Sampler,
+        text: Text,
+    ) -> Sequence {
+        let (prompt, outbox) = (tokens.len(), VecDeque::new());
+        Sequence { owner, outlet, outbox, tokens, prompt, computed: 0, cached: 0, held, sampler, text, finished: false }
     }
 
     /// Whether nobody will read the answer.
@@ -78,6 +103,23 @@ impl Sequence {
         self.computed
     }
 
+    /// The tokens whose keys and values are in its cache; it needs them no more.
+    pub fn leave(&mut self) -> Vec<u32> {
+        self.tokens.truncate(self.computed);
+        std::mem::take(&mut self.tokens)
+    }
+
+    /// So many of `tokens` are the beginning of its prompt. At least one of that must be computed, for its scores.
+    pub fn shared(&self, tokens: &[u32]) -> usize {
+        let most = self.prompt - 1;
+        self.tokens[..most].iter().zip(tokens).take_while(|(mine, theirs)| mine == theirs).count()
+    }
+
+    /// Its first `count` tokens are in its cache before it begins.
+    pub fn begin_at(&mut self, count: usize) {
+        (self.computed, self.cached) = (count, count);
+    }
+
     /// The first `count` tokens due are in the cache now.
     pub fn advance(&mut self, count: usize) {
         self.computed += count;
@@ -85,21 +127,43 @@ impl Sequence {
 
     /// Chooses the next token from the scores of the last one due.
     pub fn answer(&mut self, scores: &mut [f32], vocabulary: &Vocabulary) {
+        match self.choose(scores, vocabulary) {
+            Ok((token, complete)) => self.take(token, complete, vocabulary),
+            Err(reason) => {
+                self.fail(Piece::Failed(format!("The answer could not be held to what was asked for: {reason}")));
+            }
+        }
+    }
+
+    /// The next token, and whether the answer is complete with it.
+    fn choose(&mut self, scores: &mut [f32], vocabulary: &Vocabulary) -> Result<(u32, bool), String> {
+        let Some(grammar) = &mut self.held.grammar else {
+            let token = self.sampler.pick(scores);
+            return Ok((token, vocabulary.ends(token)));
+        };
+        grammar.mask(scores)?;
         let token = self.sampler.pick(scores);
+        Ok((token, vocabulary.ends(token) || grammar.advance(token)?))
+    }
+
+    fn take(&mut self, token: u32, complete: bool, vocabulary: &Vocabulary) {
         self.tokens.push(token);
         let generated = self.tokens.len() - self.prompt;
-        if vocabulary.ends(token) {
-            let rest = self.text.finish();
-            return self.end(rest, End::Stop);
-        }
-        match self.text.push(vocabulary.bytes(token)) {
+        let bytes = if vocabulary.ends(token) { &[] } else { vocabulary.bytes(token) };
+        match self.text.push(bytes) {
             Said::Stopped(last, stop) => self.end(last, End::StopSequence(stop)),
-            Said::More(text) if generated >= self.limit => {
+            Said::More(text) if complete => {
+                let rest = text + &self.text.finish();
+                self.end(rest, End::Stop);
+            }
+            Said::More(text) if generated >= self.held.limit => {
                 let rest = text + &self.text.finish();
                 self.end(rest, End::Length);
             }
             Said::More(text) => {
-                self.say(text);
+                if self.say(&text) && self.held.one_call {
+                    self.end(String::new(), End::Stop);
+                }
                 self.flush();
             }
         }
@@ -113,16 +177,44 @@ impl Sequence {
     }
 
     fn end(&mut self, last: String, reason: End) {
-        self.say(last);
+        let called = self.say(&last);
+        let mut heard = Vec::new();
+        if let Some(listener) = &mut self.held.listener
+            && !(called && self.held.one_call)
+        {
+            listener.finish(&mut heard);
+        }
+        self.put(heard);
+        let (prompt_tokens, cached_tokens) = (self.prompt, self.cached);
         let completion_tokens = self.tokens.len() - self.prompt;
-        self.outbox.push_back(Piece::End { reason, prompt_tokens: self.prompt, completion_tokens });
+        self.outbox.push_back(Piece::End { reason, prompt_tokens, cached_tokens, completion_tokens });
         self.finished = true;
         self.flush();
     }
 
-    fn say(&mut self, text: String) {
-        if !text.is_empty() {
-            self.outbox.push_back(Piece::Text(text));
+    /// Returns whether a tool was called.
+    fn say(&mut self, text: &str) -> bool {
+        let mut heard = Vec::new();
+        match &mut self.held.listener {
+            _ if text.is_empty() => {}
+            Some(listener) => listener.push(text, &mut heard),
+            None => heard.push(Heard::Text(text.to_owned())),
         }
+        self.put(heard)
+    }
+
+    fn put(&mut self, heard: Vec<Heard>) -> bool {
+        for said in heard {
+            match said {
+                Heard::Text(text) => self.outbox.push_back(Piece::Text(text)),
+                Heard::Call(call) => {
+                    self.outbox.push_back(Piece::Call(call));
+                    if self.held.one_call {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
     }
 }

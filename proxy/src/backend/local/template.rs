@@ -1,8 +1,10 @@
 //! The model's own chat template, as Hugging Face renders it: Jinja with trimmed blocks, the special tokens as
 //! variables, and two functions templates call.
 
-use super::python;
+use super::call::{Form, LIST, OPENING};
+use super::{python, tell};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value as Jinja, context};
 use serde_json::{Map, Value};
 
@@ -11,6 +13,10 @@ pub struct Template {
     environment: Environment<'static>,
     bos: String,
     eos: String,
+    /// Whether it says tools, calls and results itself.
+    knows_tools: bool,
+    /// How the models it was written for say calls.
+    pub form: Form,
 }
 
 /// What models without a template are prompted with: ChatML, the commonest form.
@@ -30,21 +36,35 @@ impl Template {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", |format: String| strftime(&format, std::time::SystemTime::now()));
+        // Jinja's own filter writes JSON for HTML; Hugging Face's is Python's `json.dumps`.
+        environment.add_filter("tojson", to_json);
         let source = source.unwrap_or(CHATML).to_owned();
+        let knows_tools = source.contains("tools");
+        let form = match () {
+            () if !knows_tools || source.contains(OPENING) => Form::Hermes,
+            () if source.contains(LIST) => Form::Mistral,
+            () if source.contains("\"parameters\": ") || source.contains("<|python_tag|>") => Form::Llama,
+            () => Form::Hermes,
+        };
         environment.add_template_owned("chat", source).map_err(|e| format!("chat template: {e}"))?;
-        Ok(Template { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Template { environment, bos: bos.to_owned(), eos: eos.to_owned(), knows_tools, form })
     }
 
     /// The prompt for OpenAI chat `messages`. Errors are the caller's: parts that are not text, or what the
     /// template itself refuses.
     pub fn render(&self, messages: &Value, tools: Option<&Value>) -> Result<String, String> {
         let messages = messages.as_array().ok_or("messages must be an array")?;
-        let messages = messages.iter().map(plain).collect::<Result<Vec<_>, _>>()?;
+        let mut messages = messages.iter().map(plain).collect::<Result<Vec<_>, _>>()?;
         let template = self.environment.get_template("chat").map_err(|e| e.to_string())?;
-        let tools = tools.filter(|tools| tools.as_array().is_some_and(|list| !list.is_empty()));
+        let mut tools = tools.and_then(Value::as_array).filter(|list| !list.is_empty());
+        if !self.knows_tools {
+            messages = tell::tell(messages, tools.take());
+        } else if self.form == Form::Mistral {
+            messages.iter_mut().for_each(shorten_ids);
+        }
         let context = context! {
-            messages => messages.iter().map(jinja).collect::<Vec<_>>(),
-            tools => tools.map(jinja),
+            messages => messages.iter().map(map).collect::<Vec<_>>(),
+            tools => tools.map(|list| list.iter().map(jinja).collect::<Vec<_>>()),
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
             add_generation_prompt => true,
@@ -53,7 +73,41 @@ impl Template {
     }
 }
 
-/// By hand, because minijinja's own way is a feature that would bring nothing else.
+/// JSON as Python's `json.dumps` writes it; `indent` is the argument templates give.
+fn to_json(value: Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
+    let wrong = |error: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, error.to_string());
+    let value = serde_json::to_value(&value).map_err(wrong)?;
+    let text = match options.get::<Option<usize>>("indent")? {
+        None => tell::dump(&value),
+        Some(indent) => {
+            let (mut out, indent) = (Vec::new(), " ".repeat(indent.min(16)));
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+            let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+            serde::Serialize::serialize(&value, &mut serializer).map_err(wrong)?;
+            String::from_utf8_lossy(&out).into_owned()
+        }
+    };
+    Ok(Jinja::from_safe_string(text))
+}
+
+/// Mistral's templates refuse ids of calls that have not nine letters, and calls come from any model.
+fn shorten_ids(message: &mut Map<String, Value>) {
+    let short = |id: &mut Value| {
+        let Some(text) = id.as_str() else { return };
+        if text.len() != 9 || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let hash = text
+                .bytes()
+                .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+            *id = format!("{:09x}", hash & 0xf_ffff_ffff).into();
+        }
+    };
+    message.get_mut("tool_call_id").into_iter().for_each(short);
+    if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
+        calls.iter_mut().filter_map(|call| call.get_mut("id")).for_each(short);
+    }
+}
+
+/// By hand, because minijinja knows the way to serde only, not the one back.
 fn jinja(value: &Value) -> Jinja {
     match value {
         Value::Null => Jinja::from(()),
@@ -65,12 +119,16 @@ fn jinja(value: &Value) -> Jinja {
         },
         Value::String(text) => Jinja::from(text.as_str()),
         Value::Array(list) => Jinja::from(list.iter().map(jinja).collect::<Vec<_>>()),
-        Value::Object(object) => Jinja::from_pairs(object.iter().map(|(key, value)| (key.as_str(), jinja(value)))),
+        Value::Object(object) => map(object),
     }
 }
 
+fn map(object: &Map<String, Value>) -> Jinja {
+    Jinja::from_pairs(object.iter().map(|(key, value)| (key.as_str(), jinja(value))))
+}
+
 /// Templates know `content` as a string and tool arguments as an object; the wire also has parts and JSON in a string.
-fn plain(message: &Value) -> Result<Value, String> {
+fn plain(message: &Value) -> Result<Map<String, Value>, String> {
     let message = message.as_object().ok_or("each message must be an object")?;
     if !message.get("role").is_some_and(Value::is_string) {
         return Err("each message needs a role".into());
@@ -94,7 +152,7 @@ fn plain(message: &Value) -> Result<Value, String> {
             }
         }
     }
-    Ok(Value::Object(plain))
+    Ok(plain)
 }
 
 fn text(part: &Value) -> Result<&str, String> {
@@ -203,6 +261,39 @@ mod tests {
         let template = Template::new(Some(source), "<s>", "</s>").unwrap();
         assert_eq!(template.render(&messages, Some(&json!([{"name": "f"}]))).unwrap(), "<s>\nParisf</s>");
         assert_eq!(template.render(&messages, Some(&json!([]))).unwrap(), "<s>\nParis</s>");
+    }
+
+    #[test]
+    fn json_is_pythons() {
+        let source = "{{ tools | tojson }}|{{ tools[0] | tojson(indent=2) }}|{{ \"<&'é\" | tojson }}";
+        let template = Template::new(Some(source), "", "").unwrap();
+        let rendered = template.render(&json!([]), Some(&json!([{"type": "f", "a": [1, 2.5, null]}]))).unwrap();
+        let expect = "[{\"type\": \"f\", \"a\": [1, 2.5, null]}]|{\n  \"type\": \"f\",\n  \"a\": [\n    1,\n    2.5,\n    null\n  ]\n}|\"<&'é\"";
+        assert_eq!(rendered, expect);
+    }
+
+    #[test]
+    fn the_form_of_calls_is_the_templates() {
+        for (source, form) in [
+            ("{{ messages }}", Form::Hermes),
+            ("{{ tools }} <tool_call>", Form::Hermes),
+            ("{{ tools }} [TOOL_CALLS]", Form::Mistral),
+            ("{{ tools }} {\"name\": x, \"parameters\": y}", Form::Llama),
+            ("{{ tools }}", Form::Hermes),
+        ] {
+            assert_eq!(Template::new(Some(source), "", "").unwrap().form, form, "{source}");
+        }
+    }
+
+    #[test]
+    fn ids_have_nine_letters_where_the_template_wants_them() {
+        let source = "{% if tools %}[TOOL_CALLS]{% endif %}{% for m in messages %}{{ m.tool_calls[0].id if m.tool_calls else m.tool_call_id }} {% endfor %}";
+        let messages =
+            |id: &str| json!([{"role": "assistant", "tool_calls": [{"id": id}]}, {"role": "tool", "tool_call_id": id}]);
+        assert_eq!(render(source, messages("abcdefgh9")).unwrap(), "abcdefgh9 abcdefgh9 ");
+        let ids = render(source, messages("call_00112233")).unwrap();
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        assert!(ids[0] == ids[1] && ids[0].len() == 9, "{ids:?}");
     }
 
     #[test]

@@ -58,10 +58,10 @@ fn wait_for_text(pieces: &mut Receiver<Piece>) {
 #[test]
 fn a_greedy_answer_is_llama_cpps() {
     let Some(engine) = engine() else { return };
-    let (text, others) = run(engine, ask(SEA));
+    let (text, others) = run(engine, Job { owner: "greedy".into(), ..ask(SEA) });
     let expect = "In the depths of the blue,\nA world of endless wonder,\n";
     assert!(text.starts_with(expect), "{text}");
-    let end = Piece::End { reason: End::Length, prompt_tokens: 38, completion_tokens: 24 };
+    let end = Piece::End { reason: End::Length, prompt_tokens: 38, cached_tokens: 0, completion_tokens: 24 };
     assert_eq!(others, [Piece::Start { prompt_tokens: 38 }, end]);
     let info = engine.info();
     assert_eq!((info.architecture.as_str(), info.quantization.as_str()), ("llama", "Q4_1"));
@@ -182,8 +182,10 @@ fn a_seed_makes_an_answer_repeatable() {
 fn limits_are_kept() {
     let Some(engine) = engine() else { return };
     for limit in [0, 1, 5] {
-        let (_, others) = run(engine, Job { max_tokens: Some(limit), ..ask(SEA) });
-        let end = Piece::End { reason: End::Length, prompt_tokens: 38, completion_tokens: limit };
+        let (_, others) = run(engine, Job { max_tokens: Some(limit), owner: "limits".into(), ..ask(SEA) });
+        // The first is refused its slot, so it leaves nothing for the second.
+        let cached_tokens = if limit > 1 { 37 } else { 0 };
+        let end = Piece::End { reason: End::Length, prompt_tokens: 38, cached_tokens, completion_tokens: limit };
         assert_eq!(others[1], end);
     }
 }
@@ -197,11 +199,11 @@ fn the_context_is_a_limit() {
     for length in [64, 100_000] {
         let (text, others) = run(&engine, ask(&"word ".repeat(length)));
         assert_eq!(text, "");
-        let [Piece::Failed { message, callers_fault: true }] = others.as_slice() else { panic!("{others:?}") };
-        assert!(message.contains("context is 64"), "{message}");
+        let [Piece::Refused(refusal)] = others.as_slice() else { panic!("{others:?}") };
+        assert!(refusal.message.contains("context is 64"), "{refusal:?}");
     }
     let image = Job::new(json!([{"role": "user", "content": [{"type": "image_url"}]}]));
-    assert!(matches!(run(&engine, image).1.as_slice(), [Piece::Failed { callers_fault: true, .. }]));
+    assert!(matches!(run(&engine, image).1.as_slice(), [Piece::Refused(_)]));
 }
 
 #[test]
@@ -218,7 +220,7 @@ fn a_full_queue_refuses_but_forgets_the_gone() {
     wait_for_text(&mut next);
     drop(engine);
     let (_, others) = collect(next);
-    assert!(matches!(others.as_slice(), [Piece::Failed { callers_fault: false, .. }]), "{others:?}");
+    assert!(matches!(others.as_slice(), [Piece::Failed(_)]), "{others:?}");
 }
 
 #[test]
@@ -232,4 +234,195 @@ fn a_cut_file_is_refused() {
         assert!(error.contains("fetch it again"), "cut to {length}: {error}");
     }
     std::fs::remove_file(&cut).unwrap();
+}
+
+fn cached(others: &[Piece]) -> usize {
+    match others.last() {
+        Some(Piece::End { cached_tokens, .. }) => *cached_tokens,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A conversation of some five hundred tokens.
+fn conversation(turns: usize) -> Value {
+    let turn = |number: usize| {
+        let role = if number.is_multiple_of(2) { "user" } else { "assistant" };
+        let content =
+            format!("Turn {number}: the lighthouse keeper lit the lamp, and wrote down what ships had gone by.");
+        json!({"role": role, "content": content})
+    };
+    Value::Array((0..turns).map(turn).collect())
+}
+
+#[test]
+fn the_next_turn_begins_where_the_last_one_ended() {
+    let Some(engine) = engine() else { return };
+    let job = |owner: &str, turns| Job {
+        owner: owner.into(),
+        max_tokens: Some(20),
+        temperature: 0.0,
+        ..Job::new(conversation(turns))
+    };
+    let (_, first) = run(engine, job("a", 19));
+    assert_eq!(cached(&first), 0);
+    let Piece::Start { prompt_tokens: before } = first[0] else { panic!("{first:?}") };
+    for owner in ["a", "b"] {
+        let began = Instant::now();
+        let mut pieces = engine.submit(job(owner, 21)).unwrap();
+        assert!(matches!(pieces.blocking_recv(), Some(Piece::Start { .. })));
+        let Some(Piece::Text(first)) = pieces.blocking_recv() else { panic!("an answer begins") };
+        println!("{owner}: the first token after {:?}", began.elapsed());
+        let (rest, next) = collect(pieces);
+        let text = first + &rest;
+        let (fresh, _) = run(engine, job(&format!("{owner} alone"), 21));
+        assert_eq!(text, fresh, "what is remembered changes nothing");
+        // The prompt before, and of the answer as much as the conversation goes on with.
+        let expect = if owner == "a" { before - 1..before + 20 } else { 0..1 };
+        assert!(expect.contains(&cached(&next)), "{owner}: {next:?}");
+    }
+}
+
+#[test]
+fn what_was_used_longest_ago_is_forgotten() {
+    let Some(engine) = load(Options { slots: 2, ..Options::default() }) else { return };
+    let ask = |owner: &str| {
+        let (text, others) = run(&engine, Job { owner: owner.into(), max_tokens: Some(4), ..ask(SEA) });
+        (text, cached(&others))
+    };
+    let (text, none) = ask("a");
+    assert_eq!(none, 0);
+    assert_eq!(ask("b").1, 0);
+    assert_eq!(ask("a"), (text.clone(), 37));
+    assert_eq!(ask("c"), (text.clone(), 0), "in the place of b");
+    assert_eq!(ask("a"), (text.clone(), 37));
+    assert_eq!(ask("b"), (text, 0));
+}
+
+#[test]
+fn who_shares_only_a_beginning_leaves_the_rest_to_others() {
+    let Some(engine) = engine() else { return };
+    let job = |messages| Job { owner: "beginning".into(), max_tokens: Some(4), temperature: 0.0, ..Job::new(messages) };
+    let long = conversation(19);
+    run(engine, job(long.clone()));
+    let (_, others) = run(engine, job(json!([{"role": "user", "content": "Something else."}])));
+    assert!((20..40).contains(&cached(&others)), "the system prompt: {others:?}");
+    let (_, others) = run(engine, job(long));
+    let Piece::Start { prompt_tokens } = others[0] else { panic!("{others:?}") };
+    assert_eq!(cached(&others), prompt_tokens - 1);
+}
+
+fn weather() -> Value {
+    let parameters = json!({
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+        "required": ["city", "days"],
+        "additionalProperties": false,
+    });
+    let function = |name: &str| json!({"type": "function", "function": {"name": name, "description": "Tells.", "parameters": parameters}});
+    json!([function("get_weather"), function("get_tides")])
+}
+
+#[test]
+fn an_answer_is_json_of_its_schema() {
+    let Some(engine) = engine() else { return };
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 12},
+            "age": {"type": "integer", "minimum": 1, "maximum": 120},
+            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "minItems": 1, "maxItems": 3},
+        },
+        "required": ["name", "age", "tags"],
+        "additionalProperties": false,
+        "$defs": {"tag": {"enum": ["red", "green", "ä\n"]}},
+    });
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for seed in 0..8 {
+        let temperature = seed as f32 / 4.0;
+        let format = Format::Schema(schema.clone());
+        let job = Job { format, temperature, seed: Some(seed), max_tokens: Some(120), ..ask("Describe a person.") };
+        let (text, others) = run(engine, job);
+        assert!(matches!(others[1], Piece::End { reason: End::Stop, .. }), "{others:?} {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert!(validator.is_valid(&answer), "{text}");
+    }
+    let cut = Job { format: Format::Schema(schema), max_tokens: Some(6), ..ask("Describe a person.") };
+    assert!(matches!(run(engine, cut).1[1], Piece::End { reason: End::Length, completion_tokens: 6, .. }));
+    let any = Job { format: Format::Json, max_tokens: Some(200), ..ask("Give me JSON with a city and a country.") };
+    let (text, others) = run(engine, any);
+    if matches!(others[1], Piece::End { reason: End::Stop, .. }) {
+        assert!(serde_json::from_str::<serde_json::Map<String, Value>>(&text).is_ok(), "{text}");
+    }
+    assert!(text.starts_with('{'), "{text}");
+}
+
+#[test]
+fn a_schema_that_nothing_can_be_held_to_is_refused_with_its_place() {
+    let Some(engine) = engine() else { return };
+    for (schema, expect) in [
+        (json!({"type": "strin"}), "/type"),
+        (json!({"properties": {"a": {"type": 5}}}), "/properties/a/type"),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "array", "items": {"not": {}}}}}),
+            "/properties/a/items: ",
+        ),
+        (json!({"$ref": "#/$defs/x"}), "$defs"),
+        (json!({"type": "string", "pattern": "("}), "unclosed group"),
+    ] {
+        let job = Job { format: Format::Schema(schema), ..ask(SEA) };
+        let (_, others) = run(engine, job);
+        let [Piece::Refused(Refusal { place: Some("response_format"), message })] = others.as_slice() else {
+            panic!("{others:?}")
+        };
+        println!("{message}");
+        assert!(message.contains(expect), "{message}");
+    }
+    let mut tools = weather();
+    tools[1]["function"]["parameters"]["properties"]["city"] = json!({"if": {}});
+    let (_, others) = run(engine, Job { tools: Some(tools), choice: Choice::Required, ..ask(SEA) });
+    let [Piece::Refused(Refusal { place: Some("tools"), message })] = others.as_slice() else { panic!("{others:?}") };
+    assert!(message.contains("`get_tides` at /properties/city"), "{message}");
+}
+
+#[test]
+fn a_tool_that_must_be_called_is() {
+    let Some(engine) = engine() else { return };
+    for (choice, parallel) in
+        [(Choice::Required, true), (Choice::Required, false), (Choice::Named("get_tides".into()), false)]
+    {
+        let job = Job {
+            tools: Some(weather()),
+            choice: choice.clone(),
+            parallel,
+            max_tokens: Some(600),
+            ..ask("How is the weather in Bonn?")
+        };
+        let (text, others) = run(engine, job);
+        assert_eq!(text, "", "{others:?}");
+        let calls: Vec<&ToolCall> =
+            others.iter().filter_map(|piece| if let Piece::Call(call) = piece { Some(call) } else { None }).collect();
+        println!("{calls:?}");
+        assert!(!calls.is_empty() && (parallel || calls.len() == 1), "{others:?}");
+        for call in calls {
+            assert!(choice != Choice::Named("get_tides".into()) || call.name == "get_tides");
+            let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+            assert!(
+                arguments["city"].is_string() && (1..=7).contains(&arguments["days"].as_u64().unwrap()),
+                "{call:?}"
+            );
+        }
+    }
+    let nobody = Job { tools: Some(weather()), choice: Choice::Named("nobody".into()), ..ask(SEA) };
+    assert!(matches!(run(engine, nobody).1.as_slice(), [Piece::Refused(Refusal { place: Some("tool_choice"), .. })]));
+}
+
+#[test]
+fn an_answer_with_tools_and_a_schema_is_one_or_the_other() {
+    let Some(engine) = engine() else { return };
+    let schema = json!({"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"], "additionalProperties": false});
+    let format = Format::Schema(schema);
+    let job = Job { tools: Some(weather()), format, max_tokens: Some(200), ..ask("Say whether water is wet.") };
+    let (text, others) = run(engine, job);
+    let called = others.iter().any(|piece| matches!(piece, Piece::Call(_)));
+    assert!(called && text.is_empty() || text == "{\"x\": true}" || text == "{\"x\": false}", "{text} {others:?}");
 }

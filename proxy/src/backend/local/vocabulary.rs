@@ -3,6 +3,7 @@
 //! Forward through the `tokenizers` crate; back through a table of bytes per token, because a stream is bytes: one
 //! token may end in the middle of a character, and the crate's decoder only knows whole texts.
 
+use super::call::{CLOSING, LIST, OPENING};
 use super::gguf::{Gguf, LoadError};
 use candle_core::quantized::gguf_file::Value;
 use candle_core::quantized::tokenizer::TokenizerFromGguf;
@@ -16,7 +17,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 /// The tokens of a model.
 pub struct Vocabulary {
     tokenizer: Tokenizer,
-    /// What each token writes; nothing for control tokens.
+    /// What each token writes; nothing for control tokens, but those that mark calls of tools.
     bytes: Vec<Box<[u8]>>,
     ends: Vec<u32>,
     /// Put in front of each prompt, if the model wants it.
@@ -52,6 +53,7 @@ impl Vocabulary {
             .iter()
             .enumerate()
             .map(|(id, text)| match kinds.get(id) {
+                _ if [OPENING, CLOSING, LIST].contains(text) => text.as_bytes().into(),
                 Some(Value::I32(3) | Value::U32(3)) => Box::default(),
                 // Added by the user of the tokenizer: literal text, not byte letters.
                 Some(Value::I32(4) | Value::U32(4)) => text.as_bytes().into(),
@@ -104,6 +106,11 @@ impl Vocabulary {
     /// What a token writes.
     pub fn bytes(&self, token: u32) -> &[u8] {
         self.bytes.get(token as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// All tokens that end an answer.
+    pub fn all_ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// Whether a token ends the answer.

@@ -8,6 +8,7 @@ use super::cache::{Cache, Spare};
 use super::model::{Model, Row, Scratch};
 use super::prompt::Prompts;
 use super::queue::{Patience, Queue};
+use super::remembered::Remembered;
 use super::sequence::Sequence;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Worker<'a> {
     /// Sequences in slots, and at the same index their caches.
     running: Vec<Sequence>,
     caches: Vec<Cache>,
+    /// What finished sequences left in the slots that are free.
+    remembered: Remembered,
     /// Finished, with pieces their reader has not taken.
     lingering: Vec<Sequence>,
     spare: Spare,
@@ -48,6 +51,7 @@ impl<'a> Worker<'a> {
             slots,
             running: Vec::new(),
             caches: Vec::new(),
+            remembered: Remembered::default(),
             lingering: Vec::new(),
             // A few hundred positions per slot stay warm; the rest goes back to the system.
             spare: Spare::new(model.spec.shape(), slots * 4),
@@ -63,15 +67,22 @@ impl<'a> Worker<'a> {
             self.sweep();
             let room = self.slots - self.running.len();
             let Some(started) = queue.take(room, self.patience()) else { break };
-            for sequence in started {
-                self.running.push(sequence);
-                self.caches.push(Cache::new(self.model.spec.shape()));
-            }
+            started.into_iter().for_each(|sequence| self.start(sequence));
             self.step();
         }
         for mut sequence in self.running.drain(..).chain(self.lingering.drain(..)) {
             sequence.fail(Piece::stopped());
         }
+    }
+
+    /// Gives a sequence a slot, with as much of its prompt as one of its owner's left there.
+    fn start(&mut self, mut sequence: Sequence) {
+        let room = self.slots - self.running.len();
+        let found = self.remembered.take(&sequence, room, &mut self.spare);
+        let (cache, count) = found.unwrap_or_else(|| (Cache::new(self.model.spec.shape()), 0));
+        sequence.begin_at(count);
+        self.running.push(sequence);
+        self.caches.push(cache);
     }
 
     fn patience(&self) -> Patience {
@@ -95,8 +106,8 @@ impl<'a> Worker<'a> {
                 at += 1;
                 continue;
             }
-            let sequence = self.running.swap_remove(at);
-            self.spare.reclaim(self.caches.swap_remove(at));
+            let mut sequence = self.running.swap_remove(at);
+            self.remembered.keep(&mut sequence, self.caches.swap_remove(at));
             if !sent && !sequence.is_cancelled() {
                 self.lingering.push(sequence);
             }
