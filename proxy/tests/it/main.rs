@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod calls;
+mod counted;
 mod fake;
 mod floors;
+mod fuzzed;
 mod gateway;
 mod golden;
 mod guest;
+mod heap;
 mod http2;
 mod https;
 mod ollama;
@@ -20,4 +24,8 @@ mod reload;
 mod replies;
 mod responses;
 mod running;
+mod steady;
 mod tenants;
+
+#[global_allocator]
+static HEAP: heap::Counting = heap::Counting;
