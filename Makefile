@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit redis plugins clients docs bench clean
+.PHONY: run demo release model test fmt lint unit redis plugins clients docs bench fuzz clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -68,6 +68,11 @@ clients: release model plugins
 ## bench: what a request and a chunk cost (docs/performance.md)
 bench: release
 	cargo bench --locked --bench side_by_side
+
+## fuzz: every reader of strangers' bytes against inputs made up, FUZZ_SECONDS each (CONTRIBUTING.md)
+FUZZ_SECONDS ?= 20
+fuzz:
+	$(PYTHON) proxy/fuzz/run.py $(FUZZ_SECONDS)
 
 clean:
 	cargo clean

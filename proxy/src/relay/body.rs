@@ -115,6 +115,15 @@ impl Source {
             Self::Over => None,
         }
     }
+
+    /// See [`Pipe::write_fault`].
+    fn write_fault(&mut self, fault: &Fault) -> Option<Bytes> {
+        match self {
+            Self::Http(_, pipe) => pipe.write_fault(fault),
+            Self::Events(_, watch, _) => watch.write_fault(fault),
+            Self::Over => None,
+        }
+    }
 }
 
 impl Body {
@@ -271,8 +280,10 @@ impl Stream {
         let Passed { mut bytes, end, fault } = passed;
         if let Some(fault) = fault {
             if let Some(mut tab) = self.tab.take() {
-                let reply_id = if let Source::Http(_, pipe) = &self.source { pipe.reply_id() } else { None };
-                let frame = self.dialect.codec().write_fault_frame(&fault, tab.request_id(), reply_id);
+                let frame = self.source.write_fault(&fault).unwrap_or_else(|| {
+                    let reply_id = if let Source::Http(_, pipe) = &self.source { pipe.reply_id() } else { None };
+                    self.dialect.codec().write_fault_frame(&fault, tab.request_id(), reply_id)
+                });
                 bytes = [&bytes[..], &frame[..]].concat().into();
                 tab.failed(&fault, true);
             }

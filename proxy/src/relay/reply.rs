@@ -189,10 +189,10 @@ async fn whole(
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
     if outgoing.dialect != request.dialect || streamed || request.stream {
+        let events = read_whole(outgoing.dialect, text.clone(), streamed)?;
         if let Some(times) = backend.times(&text) {
             tab.see(&Glance { times: Some(times), ..Glance::default() });
         }
-        let events = read_whole(outgoing.dialect, text, streamed)?;
         book(&events, tab)?;
         return write(request, head, seen(watching, events).await?);
     }

@@ -4,6 +4,9 @@ use super::json::{Json, Kind};
 use crate::canon::{Fault, FaultKind};
 use std::borrow::Cow;
 
+/// Bytes kept of a backend's sentence.
+const LONGEST: usize = 1000;
+
 /// A backend's error as a fault. Its own words are kept where they are words.
 pub(super) fn backend_fault(error: Json<'_>) -> Fault {
     let status = ["code", "status", "status_code", "http_code"]
@@ -65,8 +68,8 @@ fn clean(text: &str) -> String {
             out.push(' ');
         }
         out.push_str(if hide(word) { "[hidden]" } else { word });
-        if out.len() > 1000 {
-            out = out.chars().take(1000).collect();
+        if out.len() > LONGEST {
+            out.truncate(out.floor_char_boundary(LONGEST));
             out.push('…');
             break;
         }

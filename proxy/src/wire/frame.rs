@@ -73,7 +73,9 @@ impl Frame {
     pub fn with_data(&self, data: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(self.raw.len() + data.len());
         let mut written = false;
-        for line in lines(&self.raw) {
+        let text = self.raw.strip_prefix(BOM).unwrap_or(&self.raw);
+        out.extend_from_slice(&self.raw[..self.raw.len() - text.len()]);
+        for line in lines(text) {
             match field(line) {
                 Some((b"data", value)) => {
                     if !written {

@@ -223,7 +223,7 @@ pub trait Codec: Send + Sync {
         false
     }
 
-    /// The times that a whole reply, or the last frame of a stream, tells. Glances have them by themselves.
+    /// The times that a whole reply, or the last frame of a stream, tells, once it has been read. Glances have them by themselves.
     fn times(&self, _last: &[u8]) -> Option<Times> {
         None
     }
@@ -251,6 +251,12 @@ pub trait ReadReply {
 pub trait WriteReply {
     /// Appends what `event` is in this protocol: nothing, a frame, or several.
     fn write(&mut self, event: &Event, out: &mut BytesMut);
+
+    /// Appends the frame that ends the stream with this fault, if it has to go on from what was written. Where it need not,
+    /// nothing is appended, the answer is false, and [`Codec::write_fault_frame`] writes it.
+    fn write_fault(&mut self, _fault: &Fault, _out: &mut BytesMut) -> bool {
+        false
+    }
 }
 
 /// What a reply that we write ourselves says at its head.
@@ -321,6 +327,8 @@ pub struct Glance {
     pub fault: Option<Fault>,
     /// The frame exists only to carry usage that the client may not have asked for (`choices: []`).
     pub usage_only: bool,
+    /// The counts are one choice's: such a frame comes for each of them (llama.cpp).
+    pub of_one_choice: bool,
     /// Usage stands on a frame that also carries something else (continuous usage).
     pub usage_beside: bool,
     /// How long the backend says it took.

@@ -16,6 +16,8 @@ pub struct Pipe {
     frames: Frames,
     way: Way,
     stop: Option<StopReason>,
+    /// Tokens of the choices whose counts have come, where each has counts of its own.
+    choices: u64,
     over: bool,
     /// Somebody looks at the reply on its way.
     watch: Option<Box<Watch>>,
@@ -43,14 +45,14 @@ impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
     pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
         let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage, id: OnceCell::new() };
-        Self { frames: Frames::of(dialect.framing()), way, stop: None, over: false, watch: None }
+        Self { frames: Frames::of(dialect.framing()), way, stop: None, choices: 0, over: false, watch: None }
     }
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
         let (reader, writer) = (backend.codec().reader(), client.codec().writer(head));
         let way = Way::Across { backend, reader, writer, events: Vec::new() };
-        Self { frames: Frames::of(backend.framing()), way, stop: None, over: false, watch: None }
+        Self { frames: Frames::of(backend.framing()), way, stop: None, choices: 0, over: false, watch: None }
     }
 
     /// Has the events of the reply kept beside its bytes; [`Pipe::watch`] then gives them. `head` is the head of what is
@@ -75,6 +77,18 @@ impl Pipe {
         match &self.way {
             Way::Alike { id, .. } => id.get()?.as_deref(),
             Way::Across { .. } => None,
+        }
+    }
+
+    /// The frame that ends the stream with this fault, from whoever wrote it so far; `None` where nobody did who counts.
+    pub fn write_fault(&mut self, fault: &Fault) -> Option<Bytes> {
+        match (&mut self.watch, &mut self.way) {
+            (Some(watch), _) => watch.write_fault(fault),
+            (None, Way::Alike { .. }) => None,
+            (None, Way::Across { writer, .. }) => {
+                let mut out = BytesMut::new();
+                writer.write_fault(fault, &mut out).then(|| out.freeze())
+            }
         }
     }
 
@@ -145,6 +159,11 @@ impl Pipe {
                     // Ollama's last line does not say that there were calls before it.
                     glance.stop.clone_from(&self.stop);
                 }
+                if let Some(usage) = glance.usage.as_mut().filter(|_| glance.of_one_choice) {
+                    // The prompt was one for all of them.
+                    self.choices = self.choices.saturating_add(usage.output.unwrap_or(0));
+                    usage.output = usage.output.map(|_| self.choices);
+                }
                 see(&glance);
                 if let Some(watch) = &mut self.watch {
                     watch.read(frame);
@@ -153,7 +172,8 @@ impl Pipe {
                     self.stop.clone_from(&glance.stop);
                 }
                 passed.end = glance.end;
-                let unfinished = (glance.end && self.stop.is_none()).then(Fault::cut);
+                // Where the end is a frame of its own, it is the end even if no word was said why.
+                let unfinished = (glance.end && self.stop.is_none() && dialect.ends_by_stop()).then(Fault::cut);
                 if let Some(fault) = glance.fault.or(unfinished) {
                     passed.end = false;
                     passed.fault = Some(fault);

@@ -7,7 +7,7 @@
 use super::frame::Frame;
 use super::{Dialect, ReadReply, ReplyHead, WriteReply};
 use crate::canon::{Delta, Event, Fault};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// See the module.
 pub struct Watch {
@@ -94,6 +94,12 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// The frame that ends the stream with this fault, from whoever wrote it so far.
+    pub fn write_fault(&mut self, fault: &Fault) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        self.writer.as_mut()?.write_fault(fault, &mut out).then(|| out.freeze())
     }
 
     /// Writes events in the client's dialect. A fault among them is left to the caller.

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod calls;
+mod counted;
 mod embed;
 mod fake;
 mod floors;
+mod fuzzed;
 mod gateway;
 mod golden;
 mod guest;
+mod heap;
 mod http2;
 mod https;
 mod ollama;
@@ -21,6 +25,10 @@ mod reload;
 mod replies;
 mod responses;
 mod running;
+mod steady;
 mod stopping;
 mod tenants;
 mod tls;
+
+#[global_allocator]
+static HEAP: heap::Counting = heap::Counting;

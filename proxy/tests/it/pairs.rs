@@ -173,7 +173,7 @@ fn every_pair_of_dialects_agrees_on_streams_and_wholes() {
 }
 
 /// A target that takes everything its dialect can say.
-fn target() -> Target {
+pub fn target() -> Target {
     Target {
         model: "there".into(),
         system_first: true,
@@ -185,7 +185,7 @@ fn target() -> Target {
 }
 
 /// What a dialect has no words for, so that it must refuse the call.
-fn refuses(dialect: Dialect, call: &Call) -> bool {
+pub fn refuses(dialect: Dialect, call: &Call) -> bool {
     let contents = || call.turns.iter().flat_map(|turn| &turn.content);
     let forced = matches!(call.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_)));
     let spoken = call.turns.iter().filter(|turn| !matches!(turn.role, Role::System | Role::Developer)).count();
@@ -207,14 +207,14 @@ fn refuses(dialect: Dialect, call: &Call) -> bool {
     }
 }
 
-fn read_call(dialect: Dialect, body: &Bytes) -> Call {
+pub fn read_call(dialect: Dialect, body: &Bytes) -> Call {
     let object = Object::read(body.clone()).unwrap();
     dialect.codec().check(&object).unwrap();
     dialect.codec().read_call(&object).unwrap_or_else(|fault| panic!("{fault:?} in {}", String::from_utf8_lossy(body)))
 }
 
 /// What the conversation says, without what some dialect cannot say.
-fn talk(call: &Call) -> Vec<(Role, String)> {
+pub fn talk(call: &Call) -> Vec<(Role, String)> {
     let mut said: Vec<(Role, String)> = Vec::new();
     for turn in &call.turns {
         for content in &turn.content {

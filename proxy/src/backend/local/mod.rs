@@ -31,8 +31,8 @@ mod text;
 mod vocabulary;
 mod worker;
 
-pub use encoder::{EncodeError, EncodeJob, Encoded, Encoder};
 pub use call::ToolCall;
+pub use encoder::{EncodeError, EncodeJob, Encoded, Encoder};
 pub use gguf::LoadError;
 
 use gguf::Gguf;

@@ -33,6 +33,9 @@ pub(super) fn answer(body: &Bytes) -> Result<Vec<Event>, Fault> {
     reader.start(&message, &mut out);
     for (index, block) in content.items().enumerate() {
         reader.open(Some(index as u64), block, &mut out);
+        if reader.done {
+            return whole(out);
+        }
         reader.close(&mut out);
     }
     reader.stop(&message);
@@ -173,6 +176,9 @@ impl Reader {
 
     fn open(&mut self, index: Option<u64>, json: Json<'_>, out: &mut Vec<Event>) {
         self.close(out);
+        if json.kind() != Kind::Object {
+            return self.fail("The backend started a content block that is none.", out);
+        }
         let block = Fields::of(json);
         let text = |name: &str| block.text(name).unwrap_or_default().into_owned();
         let kind = text("type");
@@ -194,6 +200,9 @@ impl Reader {
             "redacted_thinking" => {
                 out.push(Event::Open(Part::RedactedThinking { data: text("data") }));
                 BlockKind::Redacted
+            }
+            "tool_use" if text("name").is_empty() => {
+                return self.fail("The backend sent a tool call without a name.", out);
             }
             "tool_use" => {
                 self.calls = true;

@@ -17,6 +17,8 @@ use std::borrow::Cow;
 const KNOWN: &[&str] = &["model", "stream", "think", "format", "options"];
 const CHAT: &[&str] = &["messages", "tools"];
 const GENERATE: &[&str] = &["prompt", "system", "images"];
+/// What is said, in either form.
+pub(super) const SPOKEN: &[&str] = &["messages", "tools", "prompt", "system", "images"];
 /// Options with a canonical form.
 const OPTIONS: &[&str] =
     &["num_predict", "temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "seed", "stop"];

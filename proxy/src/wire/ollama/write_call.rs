@@ -5,6 +5,7 @@
 //! behind. Ids are written though older versions do not know them, and the tool's name beside, which all know.
 
 use super::Form;
+use super::read_call::SPOKEN;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
@@ -324,7 +325,10 @@ impl<'c> Writer<'c> {
                     let name = if name == "repetition_penalty" { "repeat_penalty" } else { name };
                     put_raw(&mut options, name, json);
                 }
-                _ if own && !name.contains('.') => put_raw(&mut self.out, name, json),
+                // What the other form calls its own is said here already, in this form's words.
+                _ if own && !name.contains('.') && !SPOKEN.contains(&name.as_str()) => {
+                    put_raw(&mut self.out, name, json)
+                }
                 _ => drop_named(&mut self.dropped, name),
             }
         }

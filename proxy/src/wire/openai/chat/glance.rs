@@ -89,9 +89,17 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, whole: bool, finish: bool) -
     if counts.is_some() {
         glance.usage_beside = choices.is_some_and(Json::has_items);
         glance.usage_only = !glance.usage_beside && !whole;
+        glance.of_one_choice = glance.usage_only && get("timings").is_some();
     }
-    let timed = get("timings").map(timings);
-    glance.usage = counts.or(timed).filter(|counts| *counts != Usage::default());
+    let known = match (counts, get("timings").map(timings)) {
+        // What the counts leave out stands in the timings, as the reader takes it.
+        (Some(counts), Some(mut timed)) if !counts.is_complete() => {
+            timed.update(&counts);
+            Some(timed)
+        }
+        (counts, timed) => counts.or(timed),
+    };
+    glance.usage = known.filter(|counts| *counts != Usage::default());
     glance
 }
 

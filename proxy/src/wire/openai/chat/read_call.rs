@@ -325,6 +325,7 @@ fn format(check: &mut Check, request: &Object, call: &mut Call) {
             let at = at.key("json_schema");
             let Some(json) = need(check, &at, &format, "json_schema") else { return };
             let Some(schema) = check.as_dict(&at, json) else { return };
+            check.object(&at, &schema, "schema");
             call.format =
                 check.need_text(&at, &schema, "name").map(|name| Format::Schema { name, json: json.raw().to_owned() });
         }

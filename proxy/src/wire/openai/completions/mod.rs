@@ -99,6 +99,10 @@ fn confined(call: &Call) -> Result<(), Fault> {
     if call.choices > 1 {
         return Err(Fault::unsupported("n", "`n` greater than 1 is not supported for this model."));
     }
+    if call.max_tokens == Some(0) {
+        let message = "`max_tokens` of 0, which generates nothing, is not supported for this model.";
+        return Err(Fault::unsupported("max_tokens", message));
+    }
     for (name, json) in &call.extra {
         let asks = match name.as_str() {
             "suffix" => json != "\"\"",

@@ -342,6 +342,7 @@ fn text(check: &mut Check, request: &Object, call: &mut Call) {
         Some("json_schema") => {
             let name = check.need_text(&at, &format, "name");
             let schema = check.need(&at, &format, "schema");
+            schema.and_then(|schema| check.as_dict(&at.key("schema"), schema));
             if let (Some(name), Some(_)) = (name, schema) {
                 call.format = Some(Format::Schema { name, json: nested(json) });
             }

@@ -14,6 +14,7 @@ use crate::wire::ReadReply;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind as Shape, validate};
+use crate::wire::reply::whole;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -33,7 +34,7 @@ pub(super) fn answer(body: &Bytes) -> Result<Vec<Event>, Fault> {
     let mut out = Vec::new();
     reader.start(&response, &mut out);
     reader.finish(&response, "completed", &mut out);
-    Ok(out)
+    whole(out)
 }
 
 /// State of one stream.
@@ -148,12 +149,16 @@ impl Reader {
             return;
         }
         self.close(out);
+        let name = item.text("name").unwrap_or_default();
+        if name.is_empty() {
+            let message = "The backend sent a tool call without a name.";
+            return self.fail(Fault::new(FaultKind::BackendError, message), out);
+        }
         let mut id = ["call_id", "id"].iter().find_map(|key| item.text(key)).unwrap_or_default().into_owned();
         if id.is_empty() {
             id = format!("call_{}{}", self.seed, self.made);
             self.made += 1;
         }
-        let name = item.text("name").unwrap_or_default();
         let name = flat(item.text("namespace").as_deref(), &name).into_owned();
         out.push(Event::Open(Part::ToolCall { id, name }));
         let kind = if kind == "function_call" { Kind::Call } else { Kind::Custom };
@@ -243,7 +248,8 @@ impl Reader {
                 Kind::Custom => self.whole_call(Kind::Custom, at, item.text("input"), out),
                 _ => self.close(out),
             }
-        } else if !self.told.contains(&at) {
+        } else if !self.told.contains(&at) && !self.done {
+            self.close(out);
             parts(item, out);
             self.told.push(at);
         }
@@ -264,6 +270,9 @@ impl Reader {
         if self.told.is_empty() {
             for (at, item) in response.get("output").into_iter().flat_map(Json::items).enumerate() {
                 self.whole_item(at as u64, &Fields::of(item), out);
+                if self.done {
+                    return;
+                }
             }
         }
         let counts = response.get("usage").filter(|json| json.kind() == Shape::Object).map(usage);

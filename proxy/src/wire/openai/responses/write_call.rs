@@ -14,10 +14,11 @@ use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
     drop_chat_sampling, drop_named, earlier_arguments, extras, refuse_part, refuse_thread, says_error, system_texts,
 };
-use crate::wire::json::write_str;
+use crate::wire::json::{validate, write_str};
 use crate::wire::openai::words::effort_word;
-use crate::wire::put::{comma, key, number, put_raw, put_some, put_text};
+use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
+use std::borrow::Cow;
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     refuse_thread(call)?;
@@ -56,17 +57,20 @@ struct Writer<'c> {
 
 impl Writer<'_> {
     fn input(&mut self) -> Result<(), Fault> {
-        let first = self.call.turns.first().filter(|turn| turn.role == Role::System);
-        let texts = if self.to.system_first { system_texts(&self.call.turns)? } else { system_texts(first)? };
+        // A conversation of instructions alone stays where it is: `input` may not be empty.
+        let spoken = self.call.turns.iter().any(|turn| !turn.role.is_system());
+        let first = self.call.turns.first().filter(|turn| spoken && turn.role == Role::System);
+        let gather = self.to.system_first && spoken;
+        let texts = if gather { system_texts(&self.call.turns)? } else { system_texts(first)? };
         if !texts.is_empty() {
             put_text(&mut self.out, "instructions", &texts.join("\n\n"));
         }
-        let told = usize::from(first.is_some() && !self.to.system_first);
+        let told = usize::from(first.is_some() && !gather);
         key(&mut self.out, "input");
         self.out.push(b'[');
         for turn in self.call.turns.iter().skip(told) {
             match turn.role {
-                Role::System | Role::Developer if self.to.system_first => {}
+                Role::System | Role::Developer if gather => {}
                 Role::System => self.message("system", &turn.content)?,
                 Role::Developer => self.message("developer", &turn.content)?,
                 Role::User => self.user(&turn.content)?,
@@ -241,6 +245,12 @@ impl Writer<'_> {
             None => return,
             Some(Format::Json) => r#"{"type":"json_object"}"#.to_owned(),
             Some(Format::Schema { json, .. }) => {
+                // Without a schema, which chat allows, any object is one.
+                let schemed = validate(json.as_bytes()).is_ok_and(|whole| whole.get("schema").is_some());
+                let filled = (!schemed).then(|| merge(json, &[("schema", b"{}".as_slice())])).flatten();
+                let json = filled.map_or(Cow::Borrowed(json.as_str()), |json| {
+                    Cow::Owned(String::from_utf8_lossy(&json).into_owned())
+                });
                 let members = json.trim().strip_prefix('{').unwrap_or_default();
                 format!("{{\"type\":\"json_schema\",{members}")
             }

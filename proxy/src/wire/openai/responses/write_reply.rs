@@ -145,6 +145,12 @@ impl Writer {
 }
 
 impl WriteReply for Writer {
+    /// Events are numbered here, the last one too.
+    fn write_fault(&mut self, fault: &Fault, out: &mut BytesMut) -> bool {
+        self.write(&Event::Fault(fault.clone()), out);
+        true
+    }
+
     fn write(&mut self, event: &Event, out: &mut BytesMut) {
         match event {
             Event::Start { .. } => {

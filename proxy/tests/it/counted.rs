@@ -1,0 +1,56 @@
+//! What is counted over a whole stream: the tokens of several choices, and the numbers of events.
+
+use crate::golden::recordings;
+use bytes::Bytes;
+use tidegate::canon::{Fault, Usage};
+use tidegate::wire::reply::Pipe;
+use tidegate::wire::{Dialect, ReplyHead};
+
+/// llama.cpp gives each choice counts of its own; the prompt was one for all.
+#[test]
+fn the_tokens_of_all_choices_are_counted() {
+    let mut known =
+        recordings(false).into_iter().filter(|known| known.path.ends_with("recorded_llamacpp_choices_two.sse"));
+    let mut usage = Usage::default();
+    let mut pipe = Pipe::alike(Dialect::Chat, "smollm2", false);
+    let passed =
+        pipe.push(known.next().unwrap().bytes, &mut |glance| glance.usage.iter().for_each(|more| usage.update(more)));
+    assert!(passed.end, "{passed:?}");
+    assert_eq!((usage.input, usage.cache_read, usage.output), (Some(33), Some(32), Some(8)));
+}
+
+/// A server that counts on every chunk, and once more at the end, counts the same tokens each time.
+#[test]
+fn a_running_count_is_not_added() {
+    let chunk = |choices: &str, output: u64| {
+        format!(
+            "data: {{\"choices\":[{choices}],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":{output}}}}}\n\n"
+        )
+    };
+    let text = r#"{"index":0,"delta":{"content":"x"}}"#;
+    let stop = r#"{"index":0,"delta":{},"finish_reason":"stop"}"#;
+    let stream = [chunk(text, 1), chunk(stop, 2), chunk("", 2), "data: [DONE]\n\n".to_owned()].concat();
+    let mut usage = Usage::default();
+    let mut pipe = Pipe::alike(Dialect::Chat, "m", false);
+    pipe.push(stream.into(), &mut |glance| glance.usage.iter().for_each(|more| usage.update(more)));
+    assert_eq!((usage.input, usage.output), (Some(3), Some(2)));
+}
+
+#[test]
+fn the_event_of_a_failure_bears_the_next_number() {
+    let mut pipe =
+        Pipe::across(Dialect::Responses, Dialect::Chat, ReplyHead { id: "1".into(), ..ReplyHead::default() });
+    let chunk = Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n");
+    let mut text = pipe.push(chunk, &mut |_| {}).bytes.to_vec();
+    let passed = pipe.finish(&mut |_| {});
+    text.extend_from_slice(&passed.bytes);
+    text.extend_from_slice(&pipe.write_fault(&passed.fault.unwrap_or_else(Fault::cut)).unwrap());
+    let text = String::from_utf8(text).unwrap();
+    let numbers: Vec<u64> = text
+        .split("\"sequence_number\":")
+        .skip(1)
+        .map(|rest| rest.split([',', '}']).next().unwrap().parse().unwrap())
+        .collect();
+    assert!(text.contains("event: response.failed") && text.contains("\"id\":\"resp_1\""), "{text}");
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "{text}");
+}

@@ -1,0 +1,142 @@
+//! What the fuzz targets (`proxy/fuzz`) found, each as the smallest case that shows it.
+
+use crate::golden::read_stream;
+use bytes::Bytes;
+use tidegate::canon::event::Grammar;
+use tidegate::canon::{Event, StopReason};
+use tidegate::wire::frame::Frame;
+use tidegate::wire::object::Object;
+use tidegate::wire::reply::Pipe;
+use tidegate::wire::request::Request;
+use tidegate::wire::{Dialect, Target};
+
+fn request(dialect: Dialect, body: &'static str) -> Request {
+    Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap()
+}
+
+#[test]
+fn a_mark_of_the_byte_order_hides_no_data() {
+    let frame = Frame { raw: Bytes::from_static("\u{feff}data: {\"a\":1}\n\n".as_bytes()) };
+    assert_eq!(frame.with_data(b"{}"), "\u{feff}data: {}\n\n".as_bytes());
+}
+
+#[test]
+fn instructions_alone_are_still_a_conversation() {
+    let request = request(Dialect::Chat, r#"{"model":"m","messages":[{"role":"system","content":"S"}]}"#);
+    for system_first in [false, true] {
+        let target = Target { model: "there".into(), system_first, ..Target::default() };
+        for backend in Dialect::ALL {
+            let Ok(written) = backend.codec().write_call(request.call().unwrap(), &target) else { continue };
+            let again = Request::read(backend, written.body).unwrap();
+            assert!(
+                again.call().unwrap().turns.iter().any(|turn| format!("{turn:?}").contains("\"S\"")),
+                "{backend:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_schema_is_an_object() {
+    let chat = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"s","schema":true}}}"#;
+    let fault = request(Dialect::Chat, chat).call().unwrap_err();
+    assert_eq!(fault.param.as_deref(), Some("response_format.json_schema.schema"));
+    let responses = r#"{"model":"m","input":"x","text":{"format":{"type":"json_schema","name":"s","schema":[]}}}"#;
+    assert_eq!(request(Dialect::Responses, responses).call().unwrap_err().param.as_deref(), Some("text.format.schema"));
+}
+
+#[test]
+fn nothing_to_generate_is_a_word_of_completions_alone() {
+    let request = request(Dialect::Completions, r#"{"model":"m","prompt":"x","max_tokens":0}"#);
+    assert_eq!(request.call_for_others().unwrap_err().param.as_deref(), Some("max_tokens"));
+}
+
+#[test]
+fn a_tool_call_without_a_name_is_refused_in_every_dialect() {
+    for (dialect, body) in [
+        (
+            Dialect::Chat,
+            r#"{"choices":[{"message":{"tool_calls":[{"id":"a","function":{"name":"","arguments":"{}"}}]}}]}"#,
+        ),
+        (
+            Dialect::Messages,
+            r#"{"content":[{"type":"tool_use","id":"a","name":"","input":{}}],"stop_reason":"tool_use"}"#,
+        ),
+        (
+            Dialect::Responses,
+            r#"{"output":[{"type":"function_call","call_id":"a","arguments":"{}"}],"status":"completed"}"#,
+        ),
+    ] {
+        let fault = dialect.codec().read_answer(&Bytes::from_static(body.as_bytes())).unwrap_err();
+        assert_eq!(fault.message, "The backend sent a tool call without a name.", "{dialect:?}");
+    }
+}
+
+/// llama.cpp writes both; what one leaves out the other has, for the books as for a client of another dialect.
+#[test]
+fn counts_and_timings_together_are_one_report() {
+    let body = r#"{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"completion_tokens":4},"timings":{"prompt_n":1,"cache_n":2,"predicted_n":9}}"#;
+    let usage = Dialect::Chat.codec().glance_answer(&Object::read(Bytes::from_static(body.as_bytes())).unwrap()).usage;
+    let events = Dialect::Chat.codec().read_answer(&Bytes::from_static(body.as_bytes())).unwrap();
+    let usage = usage.unwrap();
+    assert_eq!((usage.input, usage.output), (Some(3), Some(4)));
+    assert!(events.contains(&Event::Usage(usage)), "{events:?}");
+}
+
+#[test]
+fn a_message_that_ends_without_a_reason_has_ended() {
+    let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    let events = read_stream(Dialect::Messages, [Bytes::from_static(stream.as_bytes())]);
+    assert_eq!(events.last(), Some(&Event::Stop(StopReason::EndTurn)));
+    let passed = Pipe::alike(Dialect::Messages, "m", false).push(Bytes::from_static(stream.as_bytes()), &mut |_| {});
+    assert!(passed.end && passed.fault.is_none(), "{passed:?}");
+}
+
+#[test]
+fn a_format_without_a_schema_takes_any_object() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"s"}}}"#;
+    let request = request(Dialect::Chat, body);
+    let written = Dialect::Responses.codec().write_call(request.call().unwrap(), &Target::default()).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+    assert_eq!(written["text"]["format"], serde_json::json!({"type":"json_schema","name":"s","schema":{}}));
+}
+
+#[test]
+fn the_members_of_one_form_of_ollamas_are_not_written_beside_the_others() {
+    let request =
+        request(Dialect::OllamaChat, r#"{"model":"m","messages":[{"role":"user","content":"x"}],"prompt":"y"}"#);
+    let target = Target { model: "m".into(), ..Target::default() };
+    let written = Dialect::OllamaGenerate.codec().write_call(request.call().unwrap(), &target).unwrap();
+    assert_eq!(Object::read(written.body).unwrap().get("prompt").unwrap().raw(), "\"x\"");
+    assert_eq!(written.dropped, ["prompt"]);
+}
+
+#[test]
+fn a_content_block_is_an_object() {
+    let body = Bytes::from_static(br#"{"content":[null],"stop_reason":"end_turn"}"#);
+    assert!(Dialect::Messages.codec().read_answer(&body).is_err());
+}
+
+/// An item told at once, while another is still open, ends that one.
+#[test]
+fn items_of_a_response_do_not_nest() {
+    let events = [
+        r#"{"type":"response.reasoning_summary_text.delta","output_index":0,"delta":"a"}"#,
+        r#"{"type":"response.output_item.done","output_index":1,"item":{"type":"reasoning","summary":[{"type":"summary_text","text":"b"}]}}"#,
+        r#"{"type":"response.completed","response":{"status":"completed","output":[]}}"#,
+    ];
+    let stream: String = events.iter().map(|data| format!("data: {data}\n\n")).collect();
+    let events = read_stream(Dialect::Responses, [Bytes::from(stream)]);
+    Grammar::check(&events).unwrap_or_else(|rule| panic!("{rule}: {events:#?}"));
+    assert!(matches!(events.last(), Some(Event::Stop(_))), "{events:#?}");
+}
+
+#[test]
+fn a_long_complaint_is_cut_once() {
+    let told = |text: &str| {
+        Dialect::Chat.codec().read_fault(&serde_json::to_vec(&serde_json::json!({"error": text})).unwrap())
+    };
+    let once = told(&"🌊".repeat(300)).unwrap();
+    assert!(once.len() <= 1003 && once.ends_with('…'), "{once}");
+    assert_eq!(told(&once), Some(once.clone()));
+}
