@@ -45,7 +45,7 @@ pub struct Rooms {
     pub backends: Backends,
     /// The books.
     pub ledger: Arc<Ledger>,
-    /// Bounds on what clients send.
+    /// Bounds on what clients send, and on how long they hear nothing.
     pub limits: Limits,
     /// Add DeepFellow's misspelt usage key to replies we write.
     pub deepfellow: bool,
@@ -53,7 +53,7 @@ pub struct Rooms {
     pub cut: CancellationToken,
 }
 
-/// Bounds on what clients send.
+/// Bounds on what clients send, and on how long they hear nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of a request body, after decompression.
@@ -63,6 +63,8 @@ pub struct Limits {
 }
 
 /// A request as the server hands it over.
+    /// Longest silence within a stream; zero: as long as the backend's.
+    pub keep_alive: Duration,
 pub struct Asked {
     /// Its head.
     pub head: Parts,

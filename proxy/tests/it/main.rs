@@ -15,6 +15,7 @@ mod pairs;
 mod plugin_load;
 mod plugin_outside;
 mod plugins;
+mod pressure;
 mod refusals;
 mod registry;
 mod reload;
