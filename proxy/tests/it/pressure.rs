@@ -5,7 +5,7 @@ use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -172,7 +172,7 @@ fn a_client_that_does_not_read_makes_the_backend_wait() {
     let client = send(&gateway, "/v1/chat/completions", STREAM);
     let stopped = stalled(&written);
     assert!(stopped < KERNEL, "{stopped}");
-    assert!(resident().saturating_sub(before) < 4 << 20, "{} bytes for it", resident() - before);
+    assert!(resident().saturating_sub(before) < 4 << 20, "{before} bytes before it, {} with it", resident());
     drop(client);
     assert_eq!(gateway.wait_for_records(1)[0].outcome, Outcome::ClientGone);
 }
@@ -194,7 +194,7 @@ fn a_client_that_does_not_read_makes_the_backend_wait_over_http2() {
         let written = written.clone();
         let stopped = tokio::task::spawn_blocking(move || stalled(&written)).await.unwrap();
         assert!(stopped < KERNEL, "{stopped}");
-        assert!(resident().saturating_sub(before) < 8 << 20, "{} bytes for it", resident() - before);
+        assert!(resident().saturating_sub(before) < 8 << 20, "{before} bytes before it, {} with it", resident());
         let mut body = response.into_body();
         assert!(body.frame().await.unwrap().is_ok(), "it goes on when the client does");
     });
@@ -209,4 +209,30 @@ fn memory(key: &str) -> usize {
 
 fn resident() -> usize {
     memory("VmRSS:")
+}
+
+#[test]
+fn a_client_that_says_much_and_sends_little_holds_little() {
+    let (url, ..) = deaf();
+    let gateway = Gateway::before("openai", &url, "");
+    let before = memory("VmSize:");
+    let mut clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = gateway.open();
+            let head = format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 30000000\r\n\r\n"
+            );
+            client.write_all(head.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    for piece in [b"{", b" "] {
+        std::thread::sleep(Duration::from_millis(300));
+        clients.iter_mut().for_each(|client| client.write_all(piece).unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let grown = memory("VmSize:").saturating_sub(before);
+    assert!(grown < 300 << 20, "{grown} bytes for 80 that were sent");
+    clients[0].set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    assert_eq!(clients[0].read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "it is still waited for");
 }
