@@ -8,6 +8,7 @@ use crate::config::{self, Config, Problem};
 use crate::gate::{self, Gate};
 use crate::ledger::Ledger;
 use crate::plugin::{self, Plugins};
+use crate::queue::{self, Queues};
 use crate::relay::{Limits, Rooms};
 use crate::route::Routes;
 use crate::server::{self, Workers};
@@ -27,6 +28,7 @@ pub struct Foundation {
     ledger: Arc<Ledger>,
     plugins: plugin::Host,
     backends: backend::Kept,
+    queues: queue::Kept,
     /// Connections end after the requests they have.
     drain: CancellationToken,
     /// Streams end now.
@@ -54,7 +56,9 @@ impl Foundation {
             plugins.share(redis, &registry)?;
         }
         let backends = backend::Kept::register(&registry)?;
-        Ok(Self { registry, ledger, plugins, backends, drain: CancellationToken::new(), cut: CancellationToken::new() })
+        let queues = queue::Kept::register(&registry)?;
+        let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self { registry, ledger, plugins, backends, queues, drain, cut })
     }
 }
 
@@ -72,6 +76,7 @@ impl Foundation {
     fn settle(&self, now: &Rooms) {
         self.plugins.settle(&now.plugins);
         self.backends.settle(&now.backends);
+        self.queues.settle(&now.queues);
     }
 }
 
@@ -94,6 +99,7 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
     Ok(Rooms {
         gate,
         routes,
+        queues: queues(config, &foundation.queues),
         plugins,
         backends,
         ledger: foundation.ledger.clone(),
@@ -101,6 +107,13 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
         deepfellow: config.api.deepfellow_compat,
         cut: foundation.cut.clone(),
     })
+}
+
+/// The queues of models that have a limit, shared by the weights of organizations.
+fn queues(config: &Config, kept: &queue::Kept) -> Queues {
+    let capacities = config.models.iter().filter_map(|(name, model)| Some((name.clone(), model.capacity()?)));
+    let weight = |(id, organization): (&Arc<str>, &gate::Organization)| (id.clone(), organization.weight.unwrap_or(1));
+    Queues::build(capacities, config.organizations.iter().map(weight).collect(), kept)
 }
 
 /// What can be known of a configuration without touching the world outside, but for the files of its secrets and authorities.

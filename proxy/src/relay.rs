@@ -23,6 +23,7 @@ use crate::canon::{Fault, FaultKind};
 use crate::gate::{Admitted, Gate};
 use crate::ledger::{Ledger, Tab};
 use crate::plugin::{Judged, Plugins};
+use crate::queue::Queues;
 use crate::route::Routes;
 use crate::wire::Dialect;
 use crate::wire::request::Request;
@@ -39,6 +40,8 @@ pub struct Rooms {
     pub gate: Gate,
     /// Where a model is.
     pub routes: Routes,
+    /// Whose turn it is.
+    pub queues: Queues,
     /// Who looks in.
     pub plugins: Plugins,
     /// What serves it.
@@ -60,11 +63,11 @@ pub struct Limits {
     pub body: usize,
     /// Longest pause within a request body.
     pub body_idle: Duration,
+    /// Longest silence within a stream; zero: as long as the backend's.
+    pub keep_alive: Duration,
 }
 
 /// A request as the server hands it over.
-    /// Longest silence within a stream; zero: as long as the backend's.
-    pub keep_alive: Duration,
 pub struct Asked {
     /// Its head.
     pub head: Parts,

@@ -16,6 +16,7 @@ mod plugin_load;
 mod plugin_outside;
 mod plugins;
 mod pressure;
+mod queue;
 mod refusals;
 mod registry;
 mod reload;
