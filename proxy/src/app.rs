@@ -11,6 +11,7 @@ use crate::config::{self, Config, Problem};
 use crate::gate::{self, Gate};
 use crate::ledger::Ledger;
 use crate::plugin::{self, Plugins};
+use crate::queue::{self, Queues};
 use crate::relay::{Limits, Rooms};
 use crate::route::Routes;
 use crate::server::{self, Inherited, Listener, Workers};
@@ -34,6 +35,7 @@ pub struct Foundation {
     backends: backend::Kept,
     /// The API's, then the operator's.
     tls: [Arc<Handshakes>; 2],
+    queues: queue::Kept,
     /// Connections end after the requests they have.
     drain: CancellationToken,
     /// Streams end now.
@@ -64,8 +66,9 @@ impl Foundation {
         let backends = backend::Kept::register(&registry)?;
         let series = trust::Series::register(&registry).map_err(|error| error.to_string())?;
         let tls = shown::LISTENERS.map(|(name, ..)| Arc::new(Handshakes::new(name, series.clone())));
+        let queues = queue::Kept::register(&registry)?;
         let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
-        Ok(Self { registry, ledger, plugins, backends, tls, drain, cut })
+        Ok(Self { registry, ledger, plugins, backends, queues, tls, drain, cut })
     }
 }
 
@@ -83,6 +86,7 @@ impl Foundation {
     fn settle(&self, now: &Rooms) {
         self.plugins.settle(&now.plugins);
         self.backends.settle(&now.backends);
+        self.queues.settle(&now.queues);
     }
 }
 
@@ -105,6 +109,7 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
     Ok(Rooms {
         gate,
         routes,
+        queues: queues(config, &foundation.queues),
         plugins,
         backends,
         ledger: foundation.ledger.clone(),
@@ -112,6 +117,13 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
         deepfellow: config.api.deepfellow_compat,
         cut: foundation.cut.clone(),
     })
+}
+
+/// The queues of models that have a limit, shared by the weights of organizations.
+fn queues(config: &Config, kept: &queue::Kept) -> Queues {
+    let capacities = config.models.iter().filter_map(|(name, model)| Some((name.clone(), model.capacity()?)));
+    let weight = |(id, organization): (&Arc<str>, &gate::Organization)| (id.clone(), organization.weight.unwrap_or(1));
+    Queues::build(capacities, config.organizations.iter().map(weight).collect(), kept)
 }
 
 /// What can be known of a configuration without touching the world outside, but for the files of its secrets,

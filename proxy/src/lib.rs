@@ -5,8 +5,8 @@
 //! * [`canon`]: what calls, replies, counts and failures mean, whatever protocol carried them.
 //! * [`wire`]: bytes ↔ canon, one file per protocol, known from both ends. [`store`]: the database.
 //!   [`trust`]: whose word counts for a server's certificate.
-//! * [`gate`]: who is calling. [`plugin`]: guests that see and change. [`route`]: where a model is. [`backend`]: what serves it.
-//!   [`ledger`]: the books.
+//! * [`gate`]: who is calling. [`plugin`]: guests that see and change. [`route`]: where a model is. [`queue`]: whose turn it is.
+//!   [`backend`]: what serves it. [`ledger`]: the books.
 //! * [`relay`]: the request, top to bottom; the only place where those rooms meet.
 //! * [`server`]: the door. [`admin`]: the operator's.
 //! * [`config`], [`app`], [`cli`]: read, build, run.
@@ -22,6 +22,7 @@ pub mod config;
 pub mod gate;
 pub mod ledger;
 pub mod plugin;
+pub mod queue;
 pub mod relay;
 pub mod route;
 pub mod server;

@@ -23,6 +23,7 @@ use crate::canon::{Fault, FaultKind};
 use crate::gate::{Admitted, Gate};
 use crate::ledger::{Ledger, Tab};
 use crate::plugin::{Judged, Plugins};
+use crate::queue::Queues;
 use crate::route::Routes;
 use crate::wire::Dialect;
 use crate::wire::request::Request;
@@ -39,13 +40,15 @@ pub struct Rooms {
     pub gate: Gate,
     /// Where a model is.
     pub routes: Routes,
+    /// Whose turn it is.
+    pub queues: Queues,
     /// Who looks in.
     pub plugins: Plugins,
     /// What serves it.
     pub backends: Backends,
     /// The books.
     pub ledger: Arc<Ledger>,
-    /// Bounds on what clients send.
+    /// Bounds on what clients send, and on how long they hear nothing.
     pub limits: Limits,
     /// Add DeepFellow's misspelt usage key to replies we write.
     pub deepfellow: bool,
@@ -53,13 +56,15 @@ pub struct Rooms {
     pub cut: CancellationToken,
 }
 
-/// Bounds on what clients send.
+/// Bounds on what clients send, and on how long they hear nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of a request body, after decompression.
     pub body: usize,
     /// Longest pause within a request body.
     pub body_idle: Duration,
+    /// Longest silence within a stream; zero: as long as the backend's.
+    pub keep_alive: Duration,
 }
 
 /// A request as the server hands it over.

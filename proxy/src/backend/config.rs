@@ -95,7 +95,7 @@ impl Speaks {
     }
 }
 
-/// Time limits towards a backend. There is no limit on the whole reply: long generations are not failures.
+/// Time limits towards a backend. There is no limit on the whole reply unless one is set: long generations are not failures.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
@@ -105,11 +105,13 @@ pub struct Timeouts {
     pub first_token: Period,
     /// Between two reads of a streamed reply.
     pub idle: Period,
+    /// From the request to the last byte of its reply, streamed or not.
+    pub total: Option<Period>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = |seconds| Period(Duration::from_secs(seconds));
-        Self { connect: seconds(2), first_token: seconds(120), idle: seconds(60) }
+        Self { connect: seconds(2), first_token: seconds(120), idle: seconds(60), total: None }
     }
 }

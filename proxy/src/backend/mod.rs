@@ -37,7 +37,7 @@ use said::Said;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tries::Tries;
 use verdict::Verdict;
 
@@ -78,6 +78,8 @@ pub struct Sent {
     pub waited: Duration,
     /// Who sends it.
     pub backend: Arc<Backend>,
+    /// When it must be complete.
+    pub until: Option<Instant>,
 }
 
 /// Where a reply comes from.
@@ -211,7 +213,8 @@ impl Backends {
             };
             match answer {
                 Ok((outgoing, reply)) => {
-                    return Ok(Sent { outgoing, reply, waited: tries.waited, backend: backend.clone() });
+                    let until = backend.timeouts.total.map(|total| tries.began + total.0);
+                    return Ok(Sent { outgoing, reply, waited: tries.waited, backend: backend.clone(), until });
                 }
                 Err(verdict) => tries.failed(verdict)?,
             }
@@ -270,10 +273,10 @@ impl Backend {
         };
         let sending = http::send(address, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
-        let sent = if said.stream {
-            tokio::time::timeout(self.timeouts.first_token.0, sending).await.unwrap_or(Err(http::Failure::Slow))
-        } else {
-            sending.await
+        let first = said.stream.then_some(self.timeouts.first_token.0);
+        let sent = match first.into_iter().chain(self.timeouts.total.map(|total| total.0)).min() {
+            Some(limit) => tokio::time::timeout(limit, sending).await.unwrap_or(Err(http::Failure::Slow)),
+            None => sending.await,
         };
         let (head, body) = sent.map_err(|failure| verdict::unreachable(&failure))?;
         if head.status().is_success() {

@@ -36,7 +36,8 @@ pub(super) struct Tries<'a> {
     candidates: Vec<Candidate<'a>>,
     /// How many of them have been tried.
     tried: usize,
-    began: Instant,
+    /// When the one tried last was asked.
+    pub began: Instant,
     /// Time spent waiting for backends.
     pub waited: Duration,
     last: Option<Fault>,

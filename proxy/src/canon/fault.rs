@@ -204,6 +204,11 @@ impl Fault {
         Self::new(FaultKind::BackendCut, "The backend's stream broke off before the reply was complete.")
     }
 
+    /// The backend took longer for its whole reply than it may.
+    pub fn too_long() -> Self {
+        Self::new(FaultKind::BackendTimeout, "The backend did not finish its reply in the time it has.")
+    }
+
     /// The model is unknown or not this caller's; both read the same.
     pub fn model_not_found(model: &str) -> Self {
         let model: String = model.chars().take(256).collect();

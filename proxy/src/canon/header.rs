@@ -23,6 +23,10 @@ names! {
     OPENAI_ORGANIZATION = "openai-organization";
     /// Which project is meant.
     OPENAI_PROJECT = "openai-project";
+    /// How long the client waits for a reply, in seconds, as OpenAI's and Anthropic's libraries say it.
+    X_STAINLESS_TIMEOUT = "x-stainless-timeout";
+    /// The same for each read.
+    X_STAINLESS_READ_TIMEOUT = "x-stainless-read-timeout";
     /// The backend that served.
     X_TIDEGATE_BACKEND = "x-tidegate-backend";
     /// The model's name there.

@@ -103,4 +103,6 @@ pub struct Record {
     pub currency: Option<Arc<str>>,
     /// Free words from plugins and the operator.
     pub tags: Vec<String>,
+    /// How long it waited for its turn, where its model has a limit.
+    pub queue_ms: Option<f64>,
 }

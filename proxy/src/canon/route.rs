@@ -2,6 +2,7 @@
 
 use super::{Fault, FaultKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A model of the configuration, resolved for one request.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +64,17 @@ pub enum Policy {
     RoundRobin,
     /// At random, by weight.
     Weighted,
+}
+
+/// How much a model can do with at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Requests at work.
+    pub at_work: usize,
+    /// Requests that may wait for their turn.
+    pub waiting: usize,
+    /// How long each of them may.
+    pub wait: Duration,
 }
 
 /// Price of tokens, per million.

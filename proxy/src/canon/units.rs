@@ -12,6 +12,9 @@ pub struct Size(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(pub Duration);
 
+/// So that a period can be added to any point in time.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86400);
+
 /// A secret, given as itself, `"env:NAME"` or `"file:PATH"`. Prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -71,9 +74,15 @@ impl<'de> Deserialize<'de> for Period {
             Written::Number(number) => {
                 Err(D::Error::custom(format!("a period needs a unit: write \"{number}s\" for seconds")))
             }
-            Written::Text(text) => humantime::parse_duration(&text).map(Period).map_err(|error| {
-                D::Error::custom(format!("expected a period such as \"30s\", found \"{text}\" ({error})"))
-            }),
+            Written::Text(text) => match humantime::parse_duration(&text) {
+                Ok(period) if period > LONGEST => {
+                    Err(D::Error::custom(format!("\"{text}\" is longer than a century, the longest period there is")))
+                }
+                Ok(period) => Ok(Period(period)),
+                Err(error) => {
+                    Err(D::Error::custom(format!("expected a period such as \"30s\", found \"{text}\" ({error})")))
+                }
+            },
         }
     }
 }
@@ -135,6 +144,7 @@ mod tests {
             ("\"400d\"", Some(34_560_000_000)),
             ("30", None),
             ("\"soon\"", None),
+            ("\"101y\"", None),
         ] {
             assert_eq!(serde_json::from_str::<Period>(text).ok().map(|period| period.0.as_millis()), expect, "{text}");
         }

@@ -24,6 +24,8 @@ pub struct Organization {
     pub keys: Vec<Key>,
     /// Its projects, by id.
     pub projects: BTreeMap<Arc<str>, Project>,
+    /// Its share of the turns at models with `concurrent`, among those who wait; 1 where absent.
+    pub weight: Option<u32>,
     /// No calls any more.
     pub archived: bool,
 }
@@ -120,6 +122,10 @@ impl Config {
         };
         for (name, organization) in &self.organizations {
             id(format!("organizations.{name}"), name, &mut errors);
+            if organization.weight == Some(0) {
+                let what = "an organization of weight 0 would never get its turn; `archived = true` refuses its calls";
+                errors.push((format!("organizations.{name}.weight"), what.into()));
+            }
             for project in organization.projects.keys() {
                 id(format!("organizations.{name}.projects.{project}"), project, &mut errors);
             }

@@ -52,6 +52,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record) {
         }
         fields.0.push(b']');
     }
+    fields.decimal_if("queue_ms", record.queue_ms);
     line.extend_from_slice(b"}\n");
 }
 
@@ -134,6 +135,7 @@ mod tests {
             cost: Some(6.9e-6),
             currency: Some("USD".into()),
             tags: vec!["x".into(), "y".into()],
+            queue_ms: Some(250.5),
         };
         for record in [full, Record::default()] {
             let mut line = Vec::new();

@@ -7,6 +7,7 @@ use super::Ledger;
 use super::series::Labels;
 use crate::canon::{Caller, Fault, Outcome, Record, Route, Usage, UsageSource};
 use crate::wire::{Glance, Times};
+use std::any::Any;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -41,6 +42,10 @@ pub struct Tab {
     times: Option<Times>,
     closed: bool,
     at_close: Option<Rc<dyn AtClose>>,
+    /// What the request has for as long as it is at work.
+    place: Option<Box<dyn Any>>,
+    /// Since when it waits for that.
+    waits: Option<Instant>,
 }
 
 impl Ledger {
@@ -76,6 +81,8 @@ impl Ledger {
             times: None,
             closed: false,
             at_close: None,
+            place: None,
+            waits: None,
         }
     }
 }
@@ -162,6 +169,29 @@ impl Tab {
     pub fn routed(&mut self, route: &Arc<Route>) {
         self.labels.route = route.name.clone();
         self.route = Some(route.clone());
+    }
+
+    /// The account the request is booked to.
+    pub fn organization(&self) -> &Arc<str> {
+        &self.record.organization
+    }
+
+    /// It waits for its turn from now on.
+    pub fn waits(&mut self) {
+        self.waits = Some(Instant::now());
+    }
+
+    /// It has a place among those at work, which is given back (dropped) when the tab closes. Returns how long it waited.
+    pub fn placed(&mut self, place: Box<dyn Any>) -> Duration {
+        self.place = Some(place);
+        let waited = self.waits.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.record.queue_ms = Some(millis(waited));
+        waited
+    }
+
+    /// Whether it has one.
+    pub fn is_placed(&self) -> bool {
+        self.place.is_some()
     }
 
     /// A backend is about to be tried. What others before it had is forgotten: they produced nothing.
@@ -262,6 +292,10 @@ impl Tab {
         record.duration_ms = millis(elapsed);
         record.ended_at = record.started_at + elapsed.as_millis() as i64;
         record.overhead_ms = millis(self.busy);
+        if let Some(since) = self.waits {
+            // Its turn never came.
+            record.queue_ms = Some(millis(since.elapsed()));
+        }
         if let Some(price) = self
             .route
             .as_ref()
@@ -278,6 +312,7 @@ impl Tab {
             record.cost = Some(price.of(&usage));
             record.currency = Some(price.currency.clone());
         }
+        self.place = None;
         let somebody = self.at_close.take();
         if let Some(somebody) = &somebody {
             self.record.tags = somebody.tags();

@@ -13,6 +13,7 @@ use crate::wire::request::Request;
 use http::HeaderMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,11 +25,13 @@ thread_local! { static CLASS: Arc<str> = ENDPOINT.into(); }
 pub(super) struct Asker {
     now: Arc<Rooms>,
     caller: Admitted,
+    /// The request has a place among those at work on its model.
+    placed: Arc<AtomicBool>,
 }
 
 impl Asker {
-    pub fn boxed(now: &Arc<Rooms>, caller: &Admitted) -> Box<dyn Ask> {
-        Box::new(Self { now: now.clone(), caller: caller.clone() })
+    pub fn boxed(now: &Arc<Rooms>, caller: &Admitted, placed: &Arc<AtomicBool>) -> Box<dyn Ask> {
+        Box::new(Self { now: now.clone(), caller: caller.clone(), placed: placed.clone() })
     }
 }
 
@@ -38,11 +41,11 @@ impl Ask for Asker {
         tab.admitted(&self.caller.caller);
         tab.asked(&call.model, false, about.user.clone());
         tab.at_close(Rc::new(Questioner(plugin.clone())));
-        let (now, caller) = (self.now.clone(), self.caller.clone());
+        let (now, caller, placed) = (self.now.clone(), self.caller.clone(), self.placed.load(Ordering::Relaxed));
         // What a backend is spoken to with never leaves its thread, and what a guest waits for could. So the question is a task
         // of this worker's own, which ends when nobody waits for it any more.
         let task = tokio::task::spawn_local(async move {
-            let asked = put(&now, &caller, call, &mut tab).await;
+            let asked = put(&now, &caller, call, placed, &mut tab).await;
             match &asked {
                 Ok(_) => {
                     tab.answered(200);
@@ -60,7 +63,7 @@ impl Ask for Asker {
     }
 }
 
-async fn put(now: &Rooms, caller: &Admitted, call: Call, tab: &mut Tab) -> Result<Answer, Fault> {
+async fn put(now: &Rooms, caller: &Admitted, call: Call, placed: bool, tab: &mut Tab) -> Result<Answer, Fault> {
     let arrived = Instant::now();
     accepts(now)?;
     if !caller.may_use(&call.model) {
@@ -69,6 +72,10 @@ async fn put(now: &Rooms, caller: &Admitted, call: Call, tab: &mut Tab) -> Resul
     }
     let request = Request::compose(call)?;
     let route = way::find(now, &request, None, tab)?;
+    if placed {
+        // It would wait for a place while it keeps one from others: with one place, for ever.
+        way::step_in(now, &route, tab);
+    }
     let sent = way::send(now, &route, &request, &HeaderMap::new(), arrived, tab).await?;
     reply::whole_answer(sent, tab).await
 }

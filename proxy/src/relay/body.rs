@@ -71,17 +71,36 @@ pub(super) enum Source {
     Over,
 }
 
-/// The time limit between two reads. Arming a timer for every read would cost more than reading: one is left running and looks,
-/// when it fires, at when the last read was.
+/// The time limits of a stream: between two reads, for all of it, and for how long the client hears nothing. Arming a timer for
+/// every read would cost more than reading: one is left running and looks, when it fires, at when the last read was.
 pub(super) struct Clock {
     sleep: Pin<Box<Sleep>>,
     last: Instant,
     limit: Duration,
+    /// When all of it must have come.
+    until: Option<Instant>,
+    /// When the client last got something, and how long it may get nothing.
+    told: Instant,
+    keep_alive: Option<Duration>,
+}
+
+/// What it is time for.
+enum Due {
+    /// Nothing has come for too long.
+    Silent,
+    /// It has not ended in time.
+    Late,
+    /// The client has heard nothing for a while.
+    KeepAlive,
 }
 
 impl Clock {
-    pub fn new(limit: Duration) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(limit)), last: Instant::now(), limit }
+    pub fn new(limit: Duration, until: Option<Instant>, keep_alive: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let mut clock = Self { sleep, last: now, limit, until, told: now, keep_alive };
+        clock.arm();
+        clock
     }
 
     /// Something came; the next may take until `limit` from now.
@@ -89,19 +108,35 @@ impl Clock {
         self.last = now;
         if self.limit != limit {
             self.limit = limit;
-            self.sleep.as_mut().reset((now + limit).into());
+            self.arm();
         }
     }
 
-    /// Ready when nothing has come for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn arm(&mut self) {
+        let silent = self.keep_alive.map(|limit| self.told + limit);
+        let first = silent.into_iter().chain(self.until).fold(self.last + self.limit, Instant::min);
+        self.sleep.as_mut().reset(first.into());
+    }
+
+    /// Ready when it is time for something.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));
-            let until = self.last + self.limit;
-            if until <= Instant::now() {
-                return Poll::Ready(());
+            let now = Instant::now();
+            if self.last + self.limit <= now {
+                return Poll::Ready(Due::Silent);
             }
-            self.sleep.as_mut().reset(until.into());
+            if self.until.is_some_and(|until| until <= now) {
+                return Poll::Ready(Due::Late);
+            }
+            let silent = self.keep_alive.is_some_and(|limit| self.told + limit <= now);
+            if silent {
+                self.told = now;
+            }
+            self.arm();
+            if silent {
+                return Poll::Ready(Due::KeepAlive);
+            }
         }
     }
 }
@@ -176,6 +211,7 @@ impl Stream {
             };
             let bytes = self.settle(passed);
             if !bytes.is_empty() {
+                self.clock.told = self.clock.told.max(self.clock.last);
                 return Poll::Ready(Some(bytes));
             }
         }
@@ -264,13 +300,23 @@ impl Stream {
         }
     }
 
-    /// Waiting: has the backend been silent for too long, or is the gateway stopping?
+    /// Waiting: has the backend been silent or busy for too long, or the client heard nothing, or is the gateway stopping?
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
-        let fault = if self.clock.poll(cx).is_ready() {
-            Fault::new(FaultKind::BackendTimeout, "The backend stopped sending in the middle of its reply.")
-        } else {
-            ready!(self.cut.as_mut().poll(cx));
-            Fault::new(FaultKind::Overloaded, "The gateway is stopping and could not wait for the rest of this reply.")
+        let fault = match self.clock.poll(cx) {
+            Poll::Ready(Due::KeepAlive) => {
+                // Between two frames: what there is of an unfinished one is held back.
+                let bytes = Bytes::from_static(self.dialect.keep_alive());
+                return Poll::Ready(Passed { bytes, ..Passed::default() });
+            }
+            Poll::Ready(Due::Silent) => {
+                Fault::new(FaultKind::BackendTimeout, "The backend stopped sending in the middle of its reply.")
+            }
+            Poll::Ready(Due::Late) => Fault::too_long(),
+            Poll::Pending => {
+                ready!(self.cut.as_mut().poll(cx));
+                let message = "The gateway is stopping and could not wait for the rest of this reply.";
+                Fault::new(FaultKind::Overloaded, message)
+            }
         };
         Poll::Ready(Passed { fault: Some(fault), ..Passed::default() })
     }

@@ -11,6 +11,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::io::Read;
 
+/// Room made at once for a body that says how long it will be: whoever says much and sends little gets no more.
+const AHEAD: usize = 1 << 20;
+
 /// Reads the whole body and undoes its encoding. A body that came in one piece is not copied.
 ///
 /// # Errors
@@ -51,7 +54,7 @@ pub(super) async fn read(
             whole = data;
         } else {
             if joined.is_empty() {
-                joined.reserve((declared as usize).max(2 * whole.len() + data.len()));
+                joined.reserve((declared as usize).min(AHEAD).max(2 * whole.len() + data.len()));
                 joined.extend_from_slice(&std::mem::take(&mut whole));
             }
             joined.extend_from_slice(&data);

@@ -10,6 +10,7 @@ use crate::wire::request::Request;
 use http::HeaderMap;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -17,6 +18,8 @@ use std::task::{Context, Waker};
 pub(super) struct Party {
     about: Arc<About>,
     guests: RefCell<Option<Guests>>,
+    /// The request has a place among those at work: what is asked for its sake must not wait for one.
+    placed: Arc<AtomicBool>,
 }
 
 /// The plugins attached to this request, if there are any. The tab will tell them its end.
@@ -28,7 +31,7 @@ pub(super) fn invite(
     endpoint: &Arc<str>,
     tab: &mut Tab,
 ) -> Option<Rc<Party>> {
-    let caller = &admitted.caller;
+    let (caller, placed) = (&admitted.caller, Arc::new(AtomicBool::new(false)));
     let about = |ask: bool| About {
         id: tab.request_id().to_owned(),
         caller: caller.clone(),
@@ -40,10 +43,11 @@ pub(super) fn invite(
         headers: headers.clone(),
         route: Mutex::default(),
         notes: Mutex::default(),
-        asker: ask.then(|| Asker::boxed(now, admitted)),
+        asker: ask.then(|| Asker::boxed(now, admitted, &placed)),
     };
     let guests = now.plugins.invite(&caller.organization, &caller.project, &request.model, about)?;
-    let party = Rc::new(Party { about: guests.about().clone(), guests: RefCell::new(Some(guests)) });
+    let about = guests.about().clone();
+    let party = Rc::new(Party { about, guests: RefCell::new(Some(guests)), placed });
     tab.at_close(party.clone());
     Some(party)
 }
@@ -84,6 +88,7 @@ impl Party {
             model: tab.model().to_owned(),
             attempt: tab.attempts(),
         };
+        self.placed.store(tab.is_placed(), Ordering::Relaxed);
         *self.about.route.lock().unwrap_or_else(PoisonError::into_inner) = Some(hop);
     }
 }
@@ -100,6 +105,7 @@ impl AtClose for Party {
     }
 
     fn closed(&self, record: &Record) {
+        self.placed.store(false, Ordering::Relaxed);
         let guests = self.guests.borrow_mut().take();
         let Some(guests) = guests else { return };
         let mut told = Box::pin(guests.on_end(record));

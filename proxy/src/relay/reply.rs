@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// A whole reply of a backend may be this large.
 const WHOLE: usize = 64 << 20;
@@ -33,7 +34,7 @@ pub(super) struct Begun {
 
 enum Way {
     Whole(Bytes),
-    Stream(Source, Option<Seat>, Arc<Backend>),
+    Stream(Source, Option<Seat>, Arc<Backend>, Option<Instant>),
 }
 
 /// Takes the backend's reply as far as its head can be answered for: a whole one to its end, a stream to its beginning.
@@ -45,7 +46,7 @@ pub(super) async fn begin(
     tab: &mut Tab,
 ) -> Result<Begun, Fault> {
     let watching = party.filter(|party| party.watches());
-    let Sent { outgoing, reply, backend, .. } = sent;
+    let Sent { outgoing, reply, backend, until, .. } = sent;
     let verbatim = outgoing.dialect == request.dialect && !request.stream && watching.is_none();
     let verbatim = verbatim && matches!(&reply, Reply::Http(response, _) if !is_stream(response, outgoing.dialect));
     let head = if verbatim { ReplyHead::default() } else { reply_head(now, &request, tab) };
@@ -59,11 +60,11 @@ pub(super) async fn begin(
             if watching.is_some() {
                 pipe = pipe.watched(request.dialect, head);
             }
-            Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), backend)
+            Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), backend, until)
         }
         Reply::Http(response, mut body) => {
             let began = is_stream(&response, outgoing.dialect);
-            let text = collect(&mut body).await?;
+            let text = within(until, collect(&mut body)).await?;
             let arrived = Instant::now();
             let whole = whole(&request, &outgoing, head, text, began, watching, tab).await;
             let whole = whole.map_err(|mut fault| {
@@ -78,17 +79,18 @@ pub(super) async fn begin(
             let limit = if request.stream { backend.timeouts().first_token.0 } else { Duration::MAX };
             let slow =
                 || Event::Fault(Fault::new(FaultKind::BackendTimeout, "The model did not begin to answer in time."));
-            let first = tokio::time::timeout(limit, events.recv()).await;
+            let first = within(until, async { Ok(tokio::time::timeout(limit, events.recv()).await) }).await?;
             let first = first.map_or_else(|_| slow(), |event| event.unwrap_or_else(|| Event::Fault(Fault::cut())));
             if let Event::Fault(fault) = first {
                 return Err(fault);
             }
             if request.stream {
                 let watch = Watch::new(request.dialect, None, head);
-                Way::Stream(Source::Events(events, Box::new(watch), vec![first]), watching.map(Seat::new), backend)
+                let source = Source::Events(events, Box::new(watch), vec![first]);
+                Way::Stream(source, watching.map(Seat::new), backend, until)
             } else {
                 let mut all = vec![first];
-                while events.recv_many(&mut all, 256).await > 0 {}
+                within(until, drain(&mut events, &mut all)).await?;
                 book(&all, tab)?;
                 Way::Whole(write(&request, head, seen(watching, all).await?)?)
             }
@@ -99,16 +101,16 @@ pub(super) async fn begin(
 
 /// All of a reply, booked like any other and written for nobody: a plugin has asked for it.
 pub(super) async fn whole_answer(sent: Sent, tab: &mut Tab) -> Result<Answer, Fault> {
-    let Sent { outgoing, reply, backend, .. } = sent;
+    let Sent { outgoing, reply, backend, until, .. } = sent;
     let answer = async {
         let events = match reply {
             Reply::Http(response, mut body) => {
-                let text = collect(&mut body).await?;
+                let text = within(until, collect(&mut body)).await?;
                 read_whole(outgoing.dialect, text, is_stream(&response, outgoing.dialect))?
             }
             Reply::Events(mut events) => {
                 let mut all = Vec::new();
-                while events.recv_many(&mut all, 256).await > 0 {}
+                within(until, drain(&mut events, &mut all)).await?;
                 all
             }
         };
@@ -147,6 +149,7 @@ pub(super) async fn answered(
 impl Begun {
     /// The reply, with the tab in it or closed.
     pub(super) fn into_response(self, mut tab: Tab) -> Response<Body> {
+        let keep_alive = self.keep_alive();
         let mut response = Response::new(Body::whole(Bytes::new()));
         let headers = response.headers_mut();
         head::describe(headers, self.dialect, &tab);
@@ -166,8 +169,8 @@ impl Begun {
                 tab.done();
                 *response.body_mut() = Body::whole(bytes);
             }
-            Way::Stream(source, seat, backend) => {
-                let clock = Clock::new(backend.timeouts().first_token.0);
+            Way::Stream(source, seat, backend, until) => {
+                let clock = Clock::new(backend.timeouts().first_token.0, until, keep_alive);
                 let cut = Box::pin(self.now.cut.clone().cancelled_owned());
                 let (tab, dialect) = (Some(tab), self.dialect);
                 *response.body_mut() = Body::stream(Stream { source, tab, dialect, backend, cut, clock, seat });
@@ -175,6 +178,28 @@ impl Begun {
         }
         response
     }
+}
+
+impl Begun {
+    /// How long the client may hear nothing, if it can be told that there is nothing yet.
+    fn keep_alive(&self) -> Option<Duration> {
+        let limit = self.now.limits.keep_alive;
+        (!limit.is_zero() && !self.dialect.keep_alive().is_empty()).then_some(limit)
+    }
+}
+
+/// What a backend sends, if all of it is there in time.
+async fn within<T>(until: Option<Instant>, reply: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until.into(), reply).await.unwrap_or_else(|_| Err(Fault::too_long())),
+        None => reply.await,
+    }
+}
+
+/// All the events there are.
+async fn drain(events: &mut mpsc::Receiver<Event>, all: &mut Vec<Event>) -> Result<(), Fault> {
+    while events.recv_many(all, 256).await > 0 {}
+    Ok(())
 }
 
 /// A whole body for the client, from whatever came.

@@ -4,12 +4,13 @@
 
 use super::Rooms;
 use crate::backend::{Sent, Step};
+use crate::canon::header::{X_STAINLESS_READ_TIMEOUT, X_STAINLESS_TIMEOUT};
 use crate::canon::{Fault, Route};
 use crate::ledger::Tab;
 use crate::wire::request::Request;
 use http::HeaderMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where the request goes; `backend`: the one that a plugin chose.
 pub(super) fn find(now: &Rooms, request: &Request, backend: Option<&str>, tab: &Tab) -> Result<Arc<Route>, Fault> {
@@ -44,11 +45,45 @@ pub(super) async fn send(
     tab: &mut Tab,
 ) -> Result<Sent, Fault> {
     tab.routed(route);
+    let queued = take_place(now, route, headers, tab).await?;
     let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate_input());
     let organization = tab.organization().clone();
     let sent = now.backends.send(route, request, headers, &request_id, &organization, &mut note(tab, prompt)).await?;
-    tab.spent(arrived.elapsed().saturating_sub(sent.waited));
+    tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
     Ok(sent)
+}
+
+/// Waits for the request's turn where its model has a limit, and says for how long; the place is its tab's.
+///
+/// # Errors
+/// 429 or 503: there is no room to wait, or the turn did not come in time.
+pub(super) async fn take_place(
+    now: &Rooms,
+    route: &Route,
+    headers: &HeaderMap,
+    tab: &mut Tab,
+) -> Result<Duration, Fault> {
+    let Some(queue) = now.queues.of(&route.name).filter(|_| !tab.is_placed()) else { return Ok(Duration::ZERO) };
+    tab.waits();
+    // Boxed: a request to a model without a limit should not be as large as one with it.
+    let place = Box::pin(queue.enter(tab.organization(), patience(headers))).await?;
+    Ok(tab.placed(Box::new(place)))
+}
+
+/// How long the client waits to hear of its reply, where it says so: OpenAI's and Anthropic's libraries do.
+fn patience(headers: &HeaderMap) -> Duration {
+    let said = |name| {
+        let seconds: f64 = headers.get(&name)?.to_str().ok()?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
+    };
+    [X_STAINLESS_TIMEOUT, X_STAINLESS_READ_TIMEOUT].into_iter().filter_map(said).min().unwrap_or(Duration::MAX)
+}
+
+/// The same without waiting, for a question that a request at work depends on.
+pub(super) fn step_in(now: &Rooms, route: &Route, tab: &mut Tab) {
+    if let Some(queue) = now.queues.of(&route.name) {
+        tab.placed(Box::new(queue.step_in(tab.organization())));
+    }
 }
 
 /// Tells the books how far a request has come. `prompt`: its tokens by rule of thumb.

@@ -1,10 +1,11 @@
 //! Model name → where it is served: names, patterns, aliases, fallbacks.
 
-use crate::canon::{Fault, Hop, Policy, Price, Route};
+use crate::canon::{Capacity, Fault, Hop, Period, Policy, Price, Route};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `[models]`, by name or pattern.
 pub type Config = BTreeMap<Arc<str>, Model>;
@@ -28,6 +29,41 @@ pub struct Model {
     pub price: Option<Price>,
     /// Most tokens it can write: said to backends that must be told (Anthropic).
     pub max_output: Option<u64>,
+    /// Requests at work on it at the same time, streams to their last byte; the others wait for their turn. No limit where
+    /// absent.
+    pub concurrent: Option<usize>,
+    /// How many may wait; four times `concurrent` where absent.
+    pub queue: Option<usize>,
+    /// How long each may wait; 30 s where absent.
+    pub queue_time: Option<Period>,
+}
+
+/// Those who wait, to each that is at work: with requests of seven seconds the last of them has its turn in 28.
+const WAITING: usize = 4;
+const WAIT: Duration = Duration::from_secs(30);
+
+impl Model {
+    /// How much it can do with at a time, if there is a limit.
+    pub fn capacity(&self) -> Option<Capacity> {
+        let at_work = self.concurrent?;
+        let waiting = self.queue.unwrap_or(at_work.saturating_mul(WAITING));
+        Some(Capacity { at_work, waiting, wait: self.queue_time.map_or(WAIT, |time| time.0) })
+    }
+
+    fn errors(&self, place: &str) -> Vec<(String, String)> {
+        let mut errors = Vec::new();
+        if self.concurrent == Some(0) {
+            let what = "a limit of 0 would let no request through; leave it out for no limit";
+            errors.push((format!("{place}.concurrent"), what.to_owned()));
+        }
+        for (key, given) in [("queue", self.queue.is_some()), ("queue_time", self.queue_time.is_some())] {
+            if given && self.concurrent.is_none() {
+                let what = format!("`{key}` is for models with `concurrent`: without a limit nobody waits");
+                errors.push((format!("{place}.{key}"), what));
+            }
+        }
+        errors
+    }
 }
 
 /// One place that serves a model.
@@ -78,6 +114,7 @@ impl Routes {
         let mut routes = Self::default();
         for (name, model) in config {
             let place = format!("models.\"{name}\"");
+            errors.extend(model.errors(&place));
             if model.targets.is_empty() {
                 errors.push((format!("{place}.targets"), "a model needs at least one target".into()));
             }
@@ -216,9 +253,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        let errors = routes(r#"{"a":{"targets":[{"backend":"gqu"}],"fallbacks":["b"]},"c":{"targets":[]},"x*y*":{"targets":[{"backend":"gpu"}]}}"#).unwrap_err();
+        let errors = routes(r#"{"a":{"targets":[{"backend":"gqu"}],"fallbacks":["b"]},"c":{"targets":[]},"x*y*":{"targets":[{"backend":"gpu"}]},
+            "d":{"targets":[{"backend":"gpu"}],"concurrent":0},"e":{"targets":[{"backend":"gpu"}],"queue_time":"1s"}}"#).unwrap_err();
         let text = format!("{errors:?}");
-        for part in ["did you mean `gpu`?", "no model `b`", "at least one target", "one `*`"] {
+        for part in [
+            "did you mean `gpu`?",
+            "no model `b`",
+            "at least one target",
+            "one `*`",
+            "limit of 0",
+            "without a limit nobody waits",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert_eq!(Routes::default().pick("x").unwrap_err().status(), 404);

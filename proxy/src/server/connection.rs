@@ -296,6 +296,6 @@ fn root(headers: &HeaderMap) -> Response<Body> {
 impl Limits {
     /// The server's bounds on what clients send.
     pub fn of(config: &Config) -> Self {
-        Self { body: config.body_limit.0, body_idle: config.body_timeout.0 }
+        Self { body: config.body_limit.0, body_idle: config.body_timeout.0, keep_alive: config.keep_alive.0 }
     }
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub body_timeout: Period,
     /// A client that takes nothing of its reply for so long is let go (HTTP/1.1: on Linux).
     pub write_timeout: Period,
+    /// A stream in which there is silence for so long gets a sign of life; `0s`: never.
+    pub keep_alive: Period,
     /// Requests at the same time, streams included; further ones get 503.
     pub max_in_flight: usize,
     /// Threads that serve requests; all cores where absent.
@@ -64,6 +66,7 @@ impl Default for Config {
             header_timeout: seconds(10),
             body_timeout: seconds(30),
             write_timeout: seconds(60),
+            keep_alive: seconds(15),
             max_in_flight: 10_000,
             workers: None,
         }

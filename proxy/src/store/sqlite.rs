@@ -13,9 +13,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use std::path::Path;
 use std::sync::Arc;
 
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
-const SCHEMA: &str = "
+const TABLES: &str = "
 CREATE TABLE kinds (
   kind INTEGER PRIMARY KEY,
   organization TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL, endpoint TEXT NOT NULL, dialect TEXT NOT NULL,
@@ -26,14 +26,17 @@ CREATE TABLE requests (
   id BLOB PRIMARY KEY, kind INTEGER NOT NULL, request_id TEXT, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, user TEXT,
   model_requested TEXT NOT NULL, model TEXT, tags TEXT,
   input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER,
-  first_token_us INTEGER, duration_us INTEGER NOT NULL, overhead_us INTEGER NOT NULL, cost REAL
+  first_token_us INTEGER, duration_us INTEGER NOT NULL, overhead_us INTEGER NOT NULL, cost REAL, queue_us INTEGER
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE journals (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+";
+
+const VIEW: &str = "
 CREATE VIEW records AS SELECT
   id, coalesce(request_id, lower(format('%s-%s-%s-%s-%s', substr(hex(id), 1, 8), substr(hex(id), 9, 4), substr(hex(id), 13, 4), substr(hex(id), 17, 4), substr(hex(id), 21)))) AS request_id,
   started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, coalesce(model, model_requested) AS model, backend, target, attempts, stream,
   outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source,
-  first_token_us / 1000.0 AS first_token_ms, duration_us / 1000.0 AS duration_ms, overhead_us / 1000.0 AS overhead_ms, cost, currency, coalesce(tags, '') AS tags
+  first_token_us / 1000.0 AS first_token_ms, duration_us / 1000.0 AS duration_ms, overhead_us / 1000.0 AS overhead_ms, cost, currency, coalesce(tags, '') AS tags, queue_us / 1000.0 AS queue_ms
 FROM requests JOIN kinds USING (kind);
 ";
 
@@ -41,25 +44,31 @@ FROM requests JOIN kinds USING (kind);
 const FROM_1: &str = "
 ALTER TABLE records RENAME TO old;
 ALTER TABLE journals RENAME TO old_journals;
-{SCHEMA}
+{TABLES}
 INSERT INTO journals SELECT * FROM old_journals;
 INSERT INTO kinds SELECT DISTINCT NULL, organization, project, key, endpoint, dialect, backend, target, attempts, stream,
   outcome, status, stop_reason, usage_source, currency FROM old;
 INSERT INTO requests SELECT id, kind, request_id, started_at, ended_at, user, model_requested, nullif(model, model_requested), nullif(tags, ''),
   input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
-  CAST(round(first_token_ms * 1000) AS INTEGER), CAST(round(duration_ms * 1000) AS INTEGER), CAST(round(overhead_ms * 1000) AS INTEGER), cost
+  CAST(round(first_token_ms * 1000) AS INTEGER), CAST(round(duration_ms * 1000) AS INTEGER), CAST(round(overhead_ms * 1000) AS INTEGER), cost, NULL
 FROM old JOIN kinds USING (organization, project, key, endpoint, dialect, backend, target, attempts, stream, outcome, status, usage_source)
 WHERE old.stop_reason IS kinds.stop_reason AND old.currency IS kinds.currency;
 DROP TABLE old;
 DROP TABLE old_journals;
 ";
 
-const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+/// Without the time that requests waited for their turn.
+const FROM_2: &str = "
+ALTER TABLE requests ADD COLUMN queue_us INTEGER;
+DROP VIEW records;
+";
+
+const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 const INSERT_KIND: &str = "INSERT INTO kinds VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// Columns in the order of the contract (docs/usage.md).
 pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, model, backend, target, attempts, stream, \
-     outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source, first_token_ms, duration_ms, overhead_ms, cost, currency, tags";
+     outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source, first_token_ms, duration_ms, overhead_ms, cost, currency, tags, queue_ms";
 
 /// An open ledger.
 pub struct Store {
@@ -130,10 +139,12 @@ fn migrate(connection: &mut Connection) -> Result<i64, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been first.
     match version(&transaction)? {
-        0 => transaction.execute_batch(SCHEMA)?,
-        1 => transaction.execute_batch(&FROM_1.replace("{SCHEMA}", SCHEMA))?,
+        0 => transaction.execute_batch(TABLES)?,
+        1 => transaction.execute_batch(&FROM_1.replace("{TABLES}", TABLES))?,
+        2 => transaction.execute_batch(FROM_2)?,
         newer => return Ok(newer),
     }
+    transaction.execute_batch(VIEW)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;
     Ok(VERSION)
@@ -271,6 +282,7 @@ impl Batch<'_> {
                 micros(record.duration_ms),
                 micros(record.overhead_ms),
                 record.cost,
+                record.queue_ms.map(micros),
             ])?;
         }
         Ok(())
@@ -353,96 +365,9 @@ pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error>
         cost: row.get(28)?,
         currency: row.get::<_, Option<String>>(29)?.map(Into::into),
         tags: row.get::<_, String>(30)?.split_whitespace().map(str::to_owned).collect(),
+        queue_ms: row.get(31)?,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::canon::{Outcome, UsageSource};
-    use crate::store::{Filter, Group};
-
-    #[test]
-    fn a_record_comes_back_as_it_was_and_only_once() {
-        let folder = std::env::temp_dir().join(format!("tidegate-store-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut store = Store::open(&folder.join("t.db")).unwrap();
-        let record = Record {
-            id: uuid::Uuid::now_v7(),
-            request_id: "r".into(),
-            organization: "acme".into(),
-            project: "web".into(),
-            model_requested: "m".into(),
-            outcome: Outcome::Cut,
-            usage_source: UsageSource::Estimated,
-            input_tokens: Some(u64::from(u32::MAX) + 1),
-            output_tokens: Some(0),
-            cost: Some(0.5),
-            currency: Some("USD".into()),
-            tags: vec!["a".into(), "b".into()],
-            ..Record::default()
-        };
-        for _ in 0..2 {
-            let mut batch = store.batch().unwrap();
-            batch.insert([&record]).unwrap();
-            batch.advance("j", 7).unwrap();
-            batch.commit().unwrap();
-        }
-        assert_eq!(store.batch().unwrap().offset("j").unwrap(), 7);
-        assert_eq!(store.records(&Filter::default()).unwrap(), std::slice::from_ref(&record));
-        let totals = store.totals(&Filter::default(), &[Group::Organization]).unwrap();
-        assert_eq!((totals.len(), totals[0].requests, totals[0].input_tokens), (1, 1, u64::from(u32::MAX) + 1));
-        // Neither a batch that was not committed nor another process leaves a kind that is not there.
-        let refused = Record { id: uuid::Uuid::now_v7(), status: 404, request_id: String::new(), ..record.clone() };
-        drop(store.batch().map(|mut batch| batch.insert([&refused])).unwrap());
-        let mut other = Store::open(&folder.join("t.db")).unwrap();
-        let again = Record { id: uuid::Uuid::now_v7(), ..record.clone() };
-        for (store, record) in [(&mut store, &refused), (&mut other, &again)] {
-            let mut batch = store.batch().unwrap();
-            batch.insert([record]).unwrap();
-            batch.commit().unwrap();
-        }
-        assert_eq!(store.records(&Filter::default()).unwrap(), [record, refused, again]);
-        assert_eq!(store.connection.query_row("SELECT count(*) FROM kinds", [], |row| row.get::<_, i64>(0)), Ok(2));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
-        let path = std::env::temp_dir().join(format!("tidegate-store-{}.db", uuid::Uuid::now_v7()));
-        let newer = Connection::open(&path).unwrap();
-        newer.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        let before = std::fs::read(&path).unwrap();
-        assert!(Store::open(&path).err().unwrap().contains("newer version"));
-        assert_eq!(std::fs::read(&path).unwrap(), before);
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn a_ledger_of_version_1_is_taken_over() {
-        let folder = std::env::temp_dir().join(format!("tidegate-store-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("t.db");
-        let old = Connection::open(&path).unwrap();
-        old.execute_batch(include_str!("version_1.sql")).unwrap();
-        drop(old);
-        for _ in 0..2 {
-            let mut store = Store::open(&path).unwrap();
-            let records = store.records(&Filter::default()).unwrap();
-            assert_eq!(records.len(), 3);
-            let first = &records[0];
-            assert_eq!((&*first.organization, &*first.model, first.status), ("acme", "smol", 200));
-            assert_eq!((first.first_token_ms, first.duration_ms, first.overhead_ms), (Some(12.345), 43.162, 0.063));
-            assert_eq!(
-                (first.cost, first.currency.as_deref(), &*first.tags),
-                (Some(6.9e-6), Some("USD"), &["a".into(), "b".into()][..])
-            );
-            assert_eq!(
-                (records[1].input_tokens, records[1].outcome, &*records[2].request_id),
-                (None, Outcome::Refused, "mine")
-            );
-            assert_eq!(store.batch().unwrap().offset("j.jsonl").unwrap(), 99);
-        }
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-}
+mod tests;

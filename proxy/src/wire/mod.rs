@@ -123,6 +123,16 @@ impl Dialect {
         matches!(self, Self::Chat | Self::Completions)
     }
 
+    /// What goes into a stream between two frames to say that there still is somebody, and nothing else; empty where the
+    /// protocol has no word for it. Ollama's clients read every line as JSON, an empty one, too, and fail.
+    pub fn keep_alive(self) -> &'static [u8] {
+        match (self, self.framing()) {
+            (Self::Messages, _) => b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
+            (_, Framing::Events) => b": keep-alive\n\n",
+            (_, Framing::Lines) => b"",
+        }
+    }
+
     /// A request that does not say whether it wants a stream gets one.
     pub fn streams_by_default(self) -> bool {
         matches!(self, Self::OllamaChat | Self::OllamaGenerate)

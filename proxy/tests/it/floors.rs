@@ -6,7 +6,7 @@ use std::path::Path;
 const FLOORS: &[&[&str]] = &[
     &["canon"],
     &["wire", "store", "trust"],
-    &["gate", "route", "backend", "plugin", "ledger"],
+    &["gate", "route", "queue", "backend", "plugin", "ledger"],
     &["relay"],
     &["server", "admin"],
     &["config", "app", "cli"],

@@ -19,6 +19,8 @@ mod pairs;
 mod plugin_load;
 mod plugin_outside;
 mod plugins;
+mod pressure;
+mod queue;
 mod refusals;
 mod registry;
 mod reload;

@@ -1,0 +1,284 @@
+//! Models with a limit: who waits, who is refused and in which words, who is forgotten at once, what a reload and a plugin do.
+
+use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
+use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use crate::guest::{ASK, Guest, ON_CALL, ON_EVENTS, ask, importing, tell, wat};
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+use tidegate::canon::Outcome;
+
+const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+const CHAT_PATH: &str = "/v1/chat/completions";
+
+/// A backend that answers each request when it is told to.
+fn held() -> (Fake, mpsc::Sender<()>) {
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let fake = Fake::start(move |_| {
+        let _ = gone.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        json(200, "", CHAT)
+    });
+    (fake, go)
+}
+
+/// One backend behind the models `m` and `served`, `m` with these keys.
+fn limited(fake: &Fake, keys: &str) -> String {
+    one_backend("openai", &fake.url(), "").replace("[models.m]\n", &format!("[models.m]\n{keys}\n"))
+}
+
+fn send(gateway: &Gateway, path: &str, key: &str, body: &str) -> TcpStream {
+    let mut client = gateway.open();
+    client.write_all(&post(path, &format!("x-api-key: {key}\r\n"), body.as_bytes())).unwrap();
+    client
+}
+
+fn waiting(gateway: &Gateway, count: usize) {
+    gateway.wait_for_metric(&format!("tidegate_queue_waiting{{model=\"m\"}} {count}"), true);
+}
+
+fn at_work(gateway: &Gateway, count: usize) {
+    gateway.wait_for_metric(&format!("tidegate_queue_at_work{{model=\"m\"}} {count}"), true);
+}
+
+#[test]
+fn requests_wait_for_their_turn_and_are_refused_in_their_own_words() {
+    let (fake, go) = held();
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nqueue = 1"));
+    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    let mut second = send(&gateway, CHAT_PATH, KEY, CALL);
+    waiting(&gateway, 1);
+    let says = "As many requests wait for this model as may wait for it; try again later.";
+    let messages = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#;
+    for (path, body, place) in [
+        (CHAT_PATH, STREAM, "/error/message"),
+        ("/v1/messages", messages, "/error/message"),
+        ("/api/chat", CALL, "/error"),
+    ] {
+        let full = read_answer(&mut send(&gateway, path, KEY, body));
+        assert_eq!((full.status, full.header("retry-after")), (503, Some("2")), "{full:?}");
+        assert_eq!(full.json().pointer(place).unwrap(), says, "{full:?}");
+    }
+    let other = gateway.post(CHAT_PATH, &CALL.replace("\"m\"", "\"none\""));
+    assert_eq!(other.status, 404, "other models do not wait");
+    assert_eq!(fake.seen().len(), 1, "the backend knows of one");
+    std::thread::sleep(Duration::from_millis(100));
+    go.send(()).unwrap();
+    assert_eq!(read_answer(&mut first).status, 200);
+    go.send(()).unwrap();
+    let second = read_answer(&mut second);
+    assert_eq!(second.status, 200);
+    let overhead: f64 = second.header("x-tidegate-overhead-ms").unwrap().parse().unwrap();
+    assert!(overhead < 90.0, "waiting is not the gateway's own work: {overhead}");
+    at_work(&gateway, 0);
+    let records = gateway.wait_for_records(6);
+    let refused = records.iter().filter(|record| record.status == 503);
+    assert!(refused.clone().all(|record| record.outcome == Outcome::Refused && record.attempts == 0));
+    assert!(refused.count() == 3 && records.iter().any(|record| record.queue_ms.is_some_and(|time| time > 90.0)));
+    let metrics = gateway.operator("/metrics").body;
+    for line in [
+        "tidegate_queue_refused_total{model=\"m\",reason=\"full\"} 3",
+        "tidegate_queue_refused_total{model=\"m\",reason=\"share\"} 0",
+        "tidegate_queue_seconds_count{model=\"m\"} 2",
+        "tidegate_queue_position_count{model=\"m\"} 1",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");
+    }
+    assert!(!metrics.contains("tidegate_queue_waiting{model=\"served\"}"), "models without a limit have no queue");
+}
+
+#[test]
+fn requests_for_vectors_wait_with_the_others() {
+    let (fake, go) = held();
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
+    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    let mut second = send(&gateway, "/v1/embeddings", KEY, r#"{"model":"m","input":"x"}"#);
+    waiting(&gateway, 1);
+    assert_eq!(fake.seen().len(), 1);
+    (0..4).for_each(|_| go.send(()).unwrap());
+    assert_eq!(read_answer(&mut first).status, 200);
+    // What came is an answer of a chat: it is asked for in its turn, that is all there is to see.
+    assert_eq!(read_answer(&mut second).status, 502);
+    at_work(&gateway, 0);
+    assert!(gateway.wait_for_records(2).iter().all(|record| record.queue_ms.is_some()));
+}
+
+#[test]
+fn a_turn_that_does_not_come_in_time_is_refused() {
+    let (fake, go) = held();
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nqueue_time = \"200ms\""));
+    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    let began = Instant::now();
+    let late = gateway.post(CHAT_PATH, CALL);
+    assert_eq!((late.status, late.json()["error"]["message"].as_str().unwrap().contains("in time")), (503, true));
+    assert!(late.header("retry-after").is_some() && began.elapsed() > Duration::from_millis(190));
+    waiting(&gateway, 0);
+    go.send(()).unwrap();
+    assert_eq!(read_answer(&mut first).status, 200);
+    let records = gateway.wait_for_records(2);
+    let late = records.iter().find(|record| record.status == 503).unwrap();
+    assert!(late.queue_ms.unwrap() > 190.0 && late.input_tokens.is_none(), "{late:?}");
+}
+
+#[test]
+fn a_client_s_own_time_limit_counts() {
+    let (fake, _go) = held();
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
+    let _first = send(&gateway, CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    for says in ["x-stainless-timeout: 0.3", "x-stainless-timeout: 600\r\nx-stainless-read-timeout: 0.3"] {
+        let began = Instant::now();
+        let headers = format!("x-api-key: {KEY}\r\n{says}\r\n");
+        assert_eq!(gateway.raw(&post(CHAT_PATH, &headers, CALL.as_bytes())).status, 503);
+        assert!(began.elapsed() < Duration::from_secs(5), "the queue's own limit is 30 s");
+    }
+}
+
+#[test]
+fn a_stream_holds_its_place_to_its_last_byte() {
+    let text = chat_stream("served");
+    let (head, rest) = text.split_at(text.find("\n\n").unwrap() + 2);
+    let (head, rest) = (head.to_owned(), rest.to_owned());
+    let fake = Fake::start(move |_| {
+        let wait = Act::Wait(Duration::from_millis(400));
+        vec![
+            stream_head(),
+            Act::Chunk(head.clone().into()),
+            wait,
+            Act::Chunk(rest.clone().into()),
+            Act::Send(b"0\r\n\r\n".to_vec()),
+        ]
+    });
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
+    let mut clients: Vec<_> = (0..3).map(|_| send(&gateway, CHAT_PATH, KEY, STREAM)).collect();
+    let began = Instant::now();
+    waiting(&gateway, 2);
+    for client in &mut clients {
+        assert!(read_answer(client).body.ends_with("data: [DONE]\n\n"));
+    }
+    assert!(began.elapsed() > Duration::from_millis(1100), "one after the other: {:?}", began.elapsed());
+    // Who leaves in the middle of a stream gives its place back as well.
+    let leaves = send(&gateway, CHAT_PATH, KEY, STREAM);
+    at_work(&gateway, 1);
+    drop(leaves);
+    at_work(&gateway, 0);
+}
+
+#[test]
+fn who_leaves_the_queue_is_forgotten_at_once() {
+    let (fake, go) = held();
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nqueue = 100"));
+    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    let leavers: Vec<_> = (0..20).map(|_| send(&gateway, CHAT_PATH, KEY, CALL)).collect();
+    waiting(&gateway, 20);
+    let mut last = send(&gateway, CHAT_PATH, "dfproj_small", CALL);
+    waiting(&gateway, 21);
+    drop(leavers);
+    let gone = Instant::now();
+    waiting(&gateway, 1);
+    assert!(gone.elapsed() < Duration::from_millis(100), "{:?}", gone.elapsed());
+    go.send(()).unwrap();
+    assert_eq!(read_answer(&mut first).status, 200);
+    go.send(()).unwrap();
+    assert_eq!(read_answer(&mut last).status, 200);
+    assert_eq!(fake.seen().len(), 2, "no backend heard of those who left");
+    let records = gateway.wait_for_records(22);
+    let left = records.iter().filter(|record| record.outcome == Outcome::ClientGone);
+    assert!(left.clone().all(|record| record.queue_ms.is_some() && record.cost.is_none() && record.status == 499));
+    assert_eq!(left.count(), 20);
+}
+
+#[test]
+fn a_burst_of_one_organization_does_not_starve_another() {
+    let fake = Fake::start(|_| [vec![Act::Wait(Duration::from_millis(20))], json(200, "", CHAT)].concat());
+    let other = format!(
+        "[organizations.quiet.projects.web]\nkeys = [{{ id = \"q\", hash = \"{}\" }}]\n",
+        tidegate::gate::hash_of("dfproj_quiet")
+    );
+    let gateway = Gateway::start(&(limited(&fake, "concurrent = 2\nqueue = 300") + &other));
+    let burst: Vec<_> = (0..300).map(|_| send(&gateway, CHAT_PATH, KEY, CALL)).collect();
+    gateway.wait_for_metric("tidegate_queue_refused_total{model=\"m\",reason=\"share\"} 0", false);
+    for _ in 0..5 {
+        let began = Instant::now();
+        assert_eq!(read_answer(&mut send(&gateway, CHAT_PATH, "dfproj_quiet", CALL)).status, 200);
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    }
+    let mut statuses: Vec<u16> = burst.into_iter().map(|mut client| read_answer(&mut client).status).collect();
+    statuses.sort_unstable();
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)) && served >= 200, "{served}: {statuses:?}");
+    at_work(&gateway, 0);
+}
+
+#[test]
+fn a_reload_counts_for_those_who_wait_and_forgets_nobody_at_work() {
+    let (fake, go) = held();
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
+    let mut clients: Vec<_> = (0..4).map(|_| send(&gateway, CHAT_PATH, KEY, CALL)).collect();
+    waiting(&gateway, 3);
+    gateway.rewrite(&limited(&fake, "concurrent = 2"));
+    waiting(&gateway, 2);
+    at_work(&gateway, 2);
+    // New requests meet the same queue.
+    clients.push(send(&gateway, CHAT_PATH, KEY, CALL));
+    waiting(&gateway, 3);
+    // Without a limit all go, and nothing is told of a queue.
+    gateway.rewrite(&limited(&fake, ""));
+    gateway.wait_for_metric("tidegate_queue_waiting", false);
+    let began = Instant::now();
+    while fake.seen().len() < 5 {
+        assert!(began.elapsed() < Duration::from_secs(10), "all go");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // With one again, those that still have a place count.
+    gateway.rewrite(&limited(&fake, "concurrent = 3"));
+    at_work(&gateway, 5);
+    clients.push(send(&gateway, CHAT_PATH, KEY, CALL));
+    waiting(&gateway, 1);
+    (0..clients.len()).for_each(|_| go.send(()).unwrap());
+    assert!(clients.iter_mut().all(|client| read_answer(client).status == 200));
+    at_work(&gateway, 0);
+}
+
+#[test]
+fn a_question_of_a_request_at_work_does_not_wait_for_itself() {
+    for hook in [ON_CALL, ON_EVENTS] {
+        let guest = Guest::new(&importing(&wat(hook, &ask("m", "is it?")), ASK));
+        let fake = Fake::start(|_| json(200, "", &CHAT.replace("served", "m")));
+        let section = guest.section("p", "grants = { model = [\"*\"] }");
+        let gateway = Gateway::start(&(limited(&fake, "concurrent = 1") + &section));
+        let began = Instant::now();
+        assert_eq!(gateway.post(CHAT_PATH, CALL).status, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "nobody waited until the plugin's time was over");
+        let records = gateway.wait_for_records(fake.seen().len());
+        assert!(
+            records.len() > 1
+                && records.iter().all(|record| record.outcome == Outcome::Ok && record.queue_ms.is_some()),
+            "{records:#?}"
+        );
+        at_work(&gateway, 0);
+    }
+}
+
+#[test]
+fn a_question_waits_for_its_turn_no_longer_than_its_plugin_may() {
+    let guest = Guest::new(&importing(&wat(ON_CALL, &(ask("m", "is it?") + &tell())), ASK));
+    let (fake, _go) = held();
+    let section = guest.section("p", "grants = { model = [\"*\"] }\nlimits = { wait = \"300ms\" }");
+    let gateway = Gateway::start(&(limited(&fake, "concurrent = 1") + &section));
+    // The first question is at work and the second waits; neither is answered.
+    let mut clients = [(); 2].map(|()| send(&gateway, CHAT_PATH, KEY, CALL));
+    waiting(&gateway, 1);
+    for client in &mut clients {
+        let answer = read_answer(client);
+        assert!((460..470).contains(&answer.status), "the plugin is told that its time is over: {answer:?}");
+    }
+    waiting(&gateway, 0);
+    at_work(&gateway, 0);
+}
