@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod chaos;
 mod fake;
 mod floors;
 mod gateway;
