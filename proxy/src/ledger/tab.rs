@@ -171,11 +171,6 @@ impl Tab {
         self.route = Some(route.clone());
     }
 
-    /// The account the request is booked to.
-    pub fn organization(&self) -> &Arc<str> {
-        &self.record.organization
-    }
-
     /// It waits for its turn from now on.
     pub fn waits(&mut self) {
         self.waits = Some(Instant::now());
