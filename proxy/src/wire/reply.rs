@@ -5,6 +5,7 @@
 
 use super::frame::{Frame, Frames};
 use super::object::Object;
+use super::openai;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
 use crate::canon::{Answer, Event, Fault, FaultKind, StopReason};
@@ -116,7 +117,11 @@ impl Pipe {
                 }
                 passed.bytes = out.freeze();
             }
-            Way::Alike { dialect, .. } if dialect.ends_by_stop() && self.stop.is_some() => passed.end = true,
+            Way::Alike { dialect, .. } if dialect.ends_by_stop() && self.stop.is_some() => {
+                // All is said; only the word that says so is missing, for which some clients wait.
+                passed.bytes = [&passed.bytes[..], openai::DONE].concat().into();
+                passed.end = true;
+            }
             Way::Alike { .. } => passed.fault = Some(Fault::cut()),
         }
         self.tell_end(&passed);
@@ -182,13 +187,17 @@ impl Pipe {
                 if glance.usage_only && *hide_usage {
                     return;
                 }
-                if self.frames.broke_off() && !glance.end && !(dialect.ends_by_stop() && self.stop.is_some()) {
-                    // The error that follows would be appended to its line.
+                let broke_off = self.frames.broke_off() && !glance.end;
+                if broke_off && !(dialect.ends_by_stop() && self.stop.is_some() && is_whole(frame)) {
+                    // Half a frame is of no use to anybody, and the error that follows would be appended to its line.
                     return;
                 }
                 let bare = (glance.usage_beside && *hide_usage).then(|| without_usage(frame)).flatten();
                 let named = rename.apply(*dialect, bare.as_ref().unwrap_or(frame));
                 run.add(named.or(bare.map(|frame| frame.raw)).unwrap_or_else(|| frame.raw.clone()));
+                if broke_off {
+                    run.add(Bytes::from_static(b"\n\n"));
+                }
             }
             Way::Across { backend, reader, writer, events } => {
                 reader.read(frame, events);
@@ -302,6 +311,11 @@ pub fn fold(events: impl IntoIterator<Item = Event>) -> Result<Answer, Fault> {
         answer.fold(event)?;
     }
     if answer.stop.is_none() { Err(Fault::cut()) } else { Ok(answer) }
+}
+
+/// Nothing but its last newline is missing.
+fn is_whole(frame: &Frame) -> bool {
+    frame.data().is_some_and(|data| Object::read(Bytes::copy_from_slice(&data)).is_ok())
 }
 
 /// The same frame without its `usage` member.

@@ -91,6 +91,12 @@ fn calls() -> impl Strategy<Value = Call> {
     )
 }
 
+/// All that is said, in one.
+fn prompt(call: &Call) -> String {
+    let said: Vec<String> = talk(call).into_iter().map(|(_, text)| text).filter(|text| !text.is_empty()).collect();
+    said.join("\n\n")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -106,7 +112,12 @@ proptest! {
             };
             prop_assert!(!refuses(backend, &call), "{:?}", backend);
             let again = read_call(backend, &written.body);
-            prop_assert_eq!(talk(&again), talk(&call), "{:?}: {:?}", backend, written.body);
+            if matches!(backend, Dialect::Completions) {
+                // It knows one prompt, whoever said what.
+                prop_assert_eq!(prompt(&again), prompt(&call), "{:?}: {:?}", backend, written.body);
+            } else {
+                prop_assert_eq!(talk(&again), talk(&call), "{:?}: {:?}", backend, written.body);
+            }
             prop_assert_eq!((again.stream, again.tools.len()), (call.stream, call.tools.len()), "{:?}", backend);
             prop_assert_eq!(&again.stop, &call.stop, "{:?}", backend);
             let second = backend.codec().write_call(&again, &target()).unwrap();

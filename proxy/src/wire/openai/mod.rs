@@ -6,3 +6,6 @@ pub(super) mod embeddings;
 pub mod models;
 pub mod responses;
 mod words;
+
+/// The last frame of a stream of chat or completions.
+pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";

@@ -7,6 +7,7 @@ use super::{finish_reason, put_fault, put_usage};
 use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, Usage};
 use crate::wire::json::write_str;
+use crate::wire::openai::DONE;
 use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
@@ -72,7 +73,7 @@ impl Writer {
             out.extend_from_slice(&last);
             out.extend_from_slice(b"}\n\n");
         }
-        out.extend_from_slice(b"data: [DONE]\n\n");
+        out.extend_from_slice(DONE);
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::canon::event::{Delta, Event};
 use crate::canon::{Answer, Part, Usage};
 use crate::wire::json::write_str;
+use crate::wire::openai::DONE;
 use crate::wire::openai::chat::{Chat, finish_reason, put_usage};
 use crate::wire::put::{put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
@@ -53,7 +54,7 @@ impl WriteReply for Writer {
                     out.extend_from_slice(&last);
                     out.extend_from_slice(b"}\n\n");
                 }
-                out.extend_from_slice(b"data: [DONE]\n\n");
+                out.extend_from_slice(DONE);
             }
             Event::Fault(fault) => out.extend_from_slice(&Chat.write_fault_frame(fault, "", None)),
             Event::Start { .. } | Event::Open(_) | Event::Close | Event::Delta(_) => {}
