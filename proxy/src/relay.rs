@@ -4,6 +4,7 @@
 
 mod ask;
 mod body;
+mod count;
 mod embed;
 mod head;
 mod intake;
@@ -13,6 +14,7 @@ mod reply;
 mod way;
 
 pub use body::Body;
+pub use count::count;
 pub use embed::embed;
 pub use head::{fault_response, plain_response};
 pub use models::{list_models, list_running, show_model, tell_of_model};

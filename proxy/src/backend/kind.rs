@@ -1,6 +1,7 @@
 //! What is known of each kind of server, as data.
 
 use crate::wire::embed::EmbedApi;
+use crate::wire::count::Counter;
 use crate::wire::{Dialect, Target};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Traits {
     pub dialects: &'static [Dialect],
     /// What it speaks about vectors, likewise.
     pub embeds: &'static [EmbedApi],
+    /// What counts a prompt's tokens there, best first; asked where the backend speaks its dialect.
+    pub counters: &'static [Counter],
     /// Carries the key in `x-api-key` instead of `Authorization: Bearer`.
     pub api_key_header: bool,
     /// Idle connections are dropped after this: sooner than the server does it (vLLM after 5 s).
@@ -51,6 +54,7 @@ const PLAIN: Traits = Traits {
     provider: "openai",
     dialects: &[Dialect::Chat],
     embeds: &[EmbedApi::Openai],
+    counters: &[],
     api_key_header: false,
     idle: Duration::from_secs(4),
     health: None,
@@ -65,6 +69,7 @@ const PLAIN: Traits = Traits {
 const VLLM: Traits = Traits {
     provider: "vllm",
     dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions],
+    counters: &[Counter::Tokenize],
     health: Some("/health"),
     system_first: true,
     thinking_kwargs: true,
@@ -75,6 +80,7 @@ const VLLM: Traits = Traits {
 const LLAMACPP: Traits = Traits {
     provider: "llamacpp",
     dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Completions],
+    counters: &[Counter::Messages],
     continuous_usage: false,
     ..VLLM
 };
@@ -91,6 +97,7 @@ const OLLAMA: Traits = Traits {
 // completions: those are translated unless the configuration says otherwise.
 const OPENAI: Traits = Traits {
     dialects: &[Dialect::Chat, Dialect::Responses],
+    counters: &[Counter::Responses],
     idle: Duration::from_secs(30),
     max_completion_tokens: true,
     ..PLAIN
@@ -99,6 +106,7 @@ const ANTHROPIC: Traits = Traits {
     provider: "anthropic",
     dialects: &[Dialect::Messages],
     embeds: &[],
+    counters: &[Counter::Messages],
     api_key_header: true,
     idle: Duration::from_secs(30),
     extended_sampling: true,
@@ -108,6 +116,7 @@ const TIDEGATE: Traits = Traits {
     provider: "tidegate",
     dialects: &Dialect::ALL,
     embeds: &EmbedApi::ALL,
+    counters: &[Counter::Messages, Counter::Responses],
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),

@@ -6,6 +6,7 @@
 mod build;
 mod config;
 mod embed;
+mod count;
 mod endpoint;
 mod health;
 pub mod http;
@@ -21,6 +22,7 @@ mod verdict;
 
 pub use config::{Config, Settings, Timeouts};
 pub use embed::{EmbedSource, SentEmbed};
+pub use count::Counted;
 pub use endpoint::Endpoint;
 pub use kept::Kept;
 pub use kind::{Kind, Traits};

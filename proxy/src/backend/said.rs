@@ -4,6 +4,7 @@ use super::endpoint::Address;
 use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
 use crate::wire::Dialect;
 use crate::wire::embed::EmbedApi;
+use crate::wire::count::Counter;
 use crate::wire::request::{Outgoing, Request};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -46,6 +47,19 @@ impl<'a> Said<'a> {
         Self {
             path: api.path(),
             dialect: api.dialect(),
+            stream: false,
+            content_type: HeaderValue::from_static("application/json"),
+            body,
+            headers,
+            request_id,
+        }
+    }
+
+    /// A question for the length of a prompt.
+    pub fn count(counter: Counter, body: Bytes, headers: &'a HeaderMap, request_id: &'a str) -> Self {
+        Self {
+            path: counter.path(),
+            dialect: counter.dialect(),
             stream: false,
             content_type: HeaderValue::from_static("application/json"),
             body,

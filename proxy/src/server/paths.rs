@@ -13,6 +13,8 @@ pub(super) enum Path {
     Generate(Dialect),
     /// Make vectors.
     Embed(EmbedApi),
+    /// Count the tokens of a prompt.
+    Count(Dialect),
     /// List models.
     Models(Dialect),
     /// Show one model.
@@ -38,6 +40,7 @@ impl Path {
     pub fn dialect(&self) -> Dialect {
         match self {
             Self::Generate(dialect)
+            | Self::Count(dialect)
             | Self::Models(dialect)
             | Self::Model(dialect, _)
             | Self::Tell(dialect)
@@ -58,17 +61,19 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     // Anthropic's clients ask for the same model list as OpenAI's and are told apart by their version header.
     let shared =
         || if request.headers().contains_key(&header::ANTHROPIC_VERSION) { Dialect::Messages } else { Dialect::Chat };
-    let generate = |dialect| {
-        if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") }
+    let post = |path: Path| {
+        if request.method() == Method::POST { path } else { Path::Method(path.dialect(), "POST") }
     };
+    let generate = |dialect| post(Path::Generate(dialect));
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     match path {
         "/v1/chat/completions" => generate(Dialect::Chat),
         "/v1/messages" => generate(Dialect::Messages),
         "/v1/responses" => generate(Dialect::Responses),
         "/v1/completions" => generate(Dialect::Completions),
-        "/v1/embeddings" if *request.method() == Method::POST => Path::Embed(EmbedApi::Openai),
-        "/v1/embeddings" => Path::Method(Dialect::Chat, "POST"),
+        "/v1/embeddings" => post(Path::Embed(EmbedApi::Openai)),
+        "/v1/messages/count_tokens" => post(Path::Count(Dialect::Messages)),
+        "/v1/responses/input_tokens" => post(Path::Count(Dialect::Responses)),
         "/v1/models" if reading => Path::Models(shared()),
         "/v1/models" => Path::Method(shared(), "GET, HEAD"),
         "/" if reading => Path::Root,
@@ -109,7 +114,7 @@ fn ollama(path: &str, method: &Method) -> Path {
 }
 
 /// The path classes of records and metrics: a closed set.
-pub(super) const CLASSES: [&str; 11] = [
+pub(super) const CLASSES: [&str; 13] = [
     "chat/completions",
     "messages",
     "models",
@@ -121,6 +126,8 @@ pub(super) const CLASSES: [&str; 11] = [
     "embeddings",
     "api/embed",
     "api/embeddings",
+    "messages/count_tokens",
+    "responses/input_tokens",
 ];
 
 /// Which of [`CLASSES`] a path is in.
@@ -135,6 +142,8 @@ pub(super) fn class(path: &Path) -> usize {
         Path::Embed(EmbedApi::Openai) => 8,
         Path::Embed(EmbedApi::Ollama) => 9,
         Path::Embed(EmbedApi::OllamaPrompt) => 10,
+        Path::Count(Dialect::Messages) => 11,
+        Path::Count(_) => 12,
         Path::Models(_) | Path::Model(..) | Path::Tell(_) | Path::Running(_) => 2,
         Path::Root | Path::Version | Path::Withheld(_) | Path::Method(..) | Path::Unknown(_) => 3,
     }
@@ -161,6 +170,9 @@ mod tests {
             ("GET /v1/responses", Path::Method(Responses, "POST")),
             ("GET /v1/responses/resp_1", Path::Unknown(Responses)),
             ("POST /v1/completions", Path::Generate(Completions)),
+            ("POST /v1/messages/count_tokens?beta=true", Path::Count(Messages)),
+            ("GET /v1/messages/count_tokens", Path::Method(Messages, "POST")),
+            ("POST /v1/responses/input_tokens", Path::Count(Responses)),
             ("GET /v1/models", Path::Models(Chat)),
             ("GET /v1/models/org/name:tag%20x", Path::Model(Chat, "org/name:tag x".into())),
             ("GET /v1/models/100%", Path::Model(Chat, "100%".into())),

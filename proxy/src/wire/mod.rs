@@ -8,6 +8,7 @@ pub mod anthropic;
 mod backend_fault;
 mod beyond;
 mod check;
+pub mod count;
 pub mod edit;
 pub mod embed;
 pub mod frame;

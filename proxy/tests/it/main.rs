@@ -6,6 +6,7 @@ mod calls;
 mod chaos;
 mod counted;
 mod embed;
+mod counting;
 mod fake;
 mod floors;
 mod fuzzed;
