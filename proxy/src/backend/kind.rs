@@ -1,7 +1,7 @@
 //! What is known of each kind of server, as data.
 
-use crate::wire::embed::EmbedApi;
 use crate::wire::count::Counter;
+use crate::wire::embed::EmbedApi;
 use crate::wire::{Dialect, Target};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Traits {
     pub idle: Duration,
     /// Answers 2xx here when it can serve; `None`: not probed, because somebody else's servers are.
     pub health: Option<&'static str>,
+    /// May have APIs of which only the model is known: it is asked.
+    pub opaque: bool,
     /// See [`Target`].
     pub system_first: bool,
     /// See [`Target`].
@@ -58,6 +60,7 @@ const PLAIN: Traits = Traits {
     api_key_header: false,
     idle: Duration::from_secs(4),
     health: None,
+    opaque: true,
     system_first: false,
     thinking_kwargs: false,
     reasoning_effort: true,
@@ -108,6 +111,7 @@ const ANTHROPIC: Traits = Traits {
     embeds: &[],
     counters: &[Counter::Messages],
     api_key_header: true,
+    opaque: false,
     idle: Duration::from_secs(30),
     extended_sampling: true,
     ..PLAIN
@@ -122,7 +126,8 @@ const TIDEGATE: Traits = Traits {
     health: Some("/"),
     ..PLAIN
 };
-const LOCAL: Traits = Traits { provider: "local", embeds: &[], system_first: true, extended_sampling: true, ..PLAIN };
+const LOCAL: Traits =
+    Traits { provider: "local", embeds: &[], opaque: false, system_first: true, extended_sampling: true, ..PLAIN };
 
 impl Kind {
     /// Its facts.

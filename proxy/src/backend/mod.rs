@@ -4,9 +4,10 @@
 //! the first byte goes to the client, never after.
 
 mod build;
+mod carry;
 mod config;
-mod embed;
 mod count;
+mod embed;
 mod endpoint;
 mod health;
 pub mod http;
@@ -20,9 +21,10 @@ mod said;
 mod tries;
 mod verdict;
 
+pub use carry::Carried;
 pub use config::{Config, Settings, Timeouts};
-pub use embed::{EmbedSource, SentEmbed};
 pub use count::Counted;
+pub use embed::{EmbedSource, SentEmbed};
 pub use endpoint::Endpoint;
 pub use kept::Kept;
 pub use kind::{Kind, Traits};

@@ -11,14 +11,17 @@ mod check;
 pub mod count;
 pub mod edit;
 pub mod embed;
+mod form;
 pub mod frame;
 pub mod json;
 pub mod object;
 pub mod ollama;
+pub mod opaque;
 pub mod openai;
 mod put;
 pub mod reply;
 pub mod request;
+pub mod skim;
 pub mod watch;
 
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};

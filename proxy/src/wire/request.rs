@@ -271,7 +271,7 @@ pub(super) fn object(body: Bytes) -> Result<Object, Fault> {
     Object::read(body.clone()).map_err(|refusal| refused(&refusal, &body))
 }
 
-fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
+pub(super) fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
     match refusal {
         Refusal::Syntax(syntax) => {
             let msg = format!("JSON decode error: {} at {}", syntax.what, syntax.place(body));

@@ -5,8 +5,8 @@
 mod calls;
 mod chaos;
 mod counted;
-mod embed;
 mod counting;
+mod embed;
 mod fake;
 mod floors;
 mod fuzzed;
@@ -17,6 +17,7 @@ mod heap;
 mod http2;
 mod https;
 mod ollama;
+mod opaque;
 mod pairs;
 mod plugin_load;
 mod plugin_outside;
