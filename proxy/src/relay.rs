@@ -4,18 +4,23 @@
 
 mod ask;
 mod body;
+mod carried;
+mod count;
 mod embed;
 mod head;
 mod intake;
 mod models;
+mod opaque;
 mod party;
 mod reply;
 mod way;
 
 pub use body::Body;
+pub use count::count;
 pub use embed::embed;
 pub use head::{fault_response, plain_response};
 pub use models::{list_models, list_running, show_model, tell_of_model};
+pub use opaque::carry;
 pub use party::ending;
 
 use crate::backend::Backends;

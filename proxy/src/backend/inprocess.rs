@@ -39,6 +39,9 @@ impl Local {
     pub async fn embed(self: &Arc<Self>, _: &EmbedCall) -> Result<(Embedded, Vec<String>), Verdict> {
         Err(Self::none())
     }
+    pub async fn count(&self, _: &Request, _: &Target) -> Result<u64, Verdict> {
+        Err(Self::none())
+    }
     fn none() -> Verdict {
         Verdict::Another(Fault::new(FaultKind::BackendUnavailable, "This gateway was built without local models."))
     }
@@ -218,10 +221,28 @@ mod here {
             let written = Written { dropped, ..Written::default() };
             Ok((Outgoing { dialect: Dialect::Chat, written, hide_usage: false }, Reply::Events(receiver)))
         }
+
+        /// The tokens of a request's prompt, exactly.
+        pub async fn count(&self, request: &Request, target: &Target) -> Result<u64, Verdict> {
+            let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
+            let call = request.call_for_others().map_err(Verdict::Final)?;
+            // Nothing of it is remembered, so it is nobody's.
+            let job = job(call, target, &Arc::default(), &mut Vec::new()).map_err(Verdict::Final)?;
+            let mut pieces = engine.submit(Job { max_tokens: Some(0), ..job }).map_err(not_taken)?;
+            match pieces.recv().await {
+                Some(Piece::Start { prompt_tokens }) => Ok(prompt_tokens as u64),
+                Some(Piece::Refused(refusal)) => Err(Verdict::Final(refused(refusal))),
+                _ => Err(unavailable("The model did not count the prompt.")),
+            }
+        }
     }
 
     fn unavailable(message: &str) -> Verdict {
         Verdict::Another(Fault::new(FaultKind::BackendUnavailable, message))
+    }
+
+    fn refused(Refusal { place, message }: Refusal) -> Fault {
+        Fault { param: place.map(Into::into), ..Fault::invalid(message) }
     }
 
     fn not_taken(error: SubmitError) -> Verdict {
@@ -392,9 +413,8 @@ mod here {
                     }));
                     return true;
                 }
-                Some(Piece::Refused(Refusal { place, message })) => {
-                    let fault = Fault::invalid(message);
-                    out.push(Event::Fault(Fault { param: place.map(Into::into), ..fault }));
+                Some(Piece::Refused(refusal)) => {
+                    out.push(Event::Fault(refused(refusal)));
                     return true;
                 }
                 Some(Piece::Failed(message)) => {

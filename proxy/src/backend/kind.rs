@@ -1,5 +1,6 @@
 //! What is known of each kind of server, as data.
 
+use crate::wire::count::Counter;
 use crate::wire::embed::EmbedApi;
 use crate::wire::{Dialect, Target};
 use std::time::Duration;
@@ -27,12 +28,16 @@ pub struct Traits {
     pub dialects: &'static [Dialect],
     /// What it speaks about vectors, likewise.
     pub embeds: &'static [EmbedApi],
+    /// What counts a prompt's tokens there, best first; asked where the backend speaks its dialect.
+    pub counters: &'static [Counter],
     /// Carries the key in `x-api-key` instead of `Authorization: Bearer`.
     pub api_key_header: bool,
     /// Idle connections are dropped after this: sooner than the server does it (vLLM after 5 s).
     pub idle: Duration,
     /// Answers 2xx here when it can serve; `None`: not probed, because somebody else's servers are.
     pub health: Option<&'static str>,
+    /// May have APIs of which only the model is known: it is asked.
+    pub opaque: bool,
     /// See [`Target`].
     pub system_first: bool,
     /// See [`Target`].
@@ -51,9 +56,11 @@ const PLAIN: Traits = Traits {
     provider: "openai",
     dialects: &[Dialect::Chat],
     embeds: &[EmbedApi::Openai],
+    counters: &[],
     api_key_header: false,
     idle: Duration::from_secs(4),
     health: None,
+    opaque: true,
     system_first: false,
     thinking_kwargs: false,
     reasoning_effort: true,
@@ -65,6 +72,7 @@ const PLAIN: Traits = Traits {
 const VLLM: Traits = Traits {
     provider: "vllm",
     dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions],
+    counters: &[Counter::Tokenize],
     health: Some("/health"),
     system_first: true,
     thinking_kwargs: true,
@@ -75,6 +83,7 @@ const VLLM: Traits = Traits {
 const LLAMACPP: Traits = Traits {
     provider: "llamacpp",
     dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Completions],
+    counters: &[Counter::Messages],
     continuous_usage: false,
     ..VLLM
 };
@@ -91,6 +100,7 @@ const OLLAMA: Traits = Traits {
 // completions: those are translated unless the configuration says otherwise.
 const OPENAI: Traits = Traits {
     dialects: &[Dialect::Chat, Dialect::Responses],
+    counters: &[Counter::Responses],
     idle: Duration::from_secs(30),
     max_completion_tokens: true,
     ..PLAIN
@@ -99,7 +109,9 @@ const ANTHROPIC: Traits = Traits {
     provider: "anthropic",
     dialects: &[Dialect::Messages],
     embeds: &[],
+    counters: &[Counter::Messages],
     api_key_header: true,
+    opaque: false,
     idle: Duration::from_secs(30),
     extended_sampling: true,
     ..PLAIN
@@ -108,12 +120,14 @@ const TIDEGATE: Traits = Traits {
     provider: "tidegate",
     dialects: &Dialect::ALL,
     embeds: &EmbedApi::ALL,
+    counters: &[Counter::Messages, Counter::Responses],
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),
     ..PLAIN
 };
-const LOCAL: Traits = Traits { provider: "local", embeds: &[], system_first: true, extended_sampling: true, ..PLAIN };
+const LOCAL: Traits =
+    Traits { provider: "local", embeds: &[], opaque: false, system_first: true, extended_sampling: true, ..PLAIN };
 
 impl Kind {
     /// Its facts.

@@ -4,7 +4,9 @@
 //! the first byte goes to the client, never after.
 
 mod build;
+mod carry;
 mod config;
+mod count;
 mod embed;
 mod endpoint;
 mod health;
@@ -19,7 +21,9 @@ mod said;
 mod tries;
 mod verdict;
 
+pub use carry::Carried;
 pub use config::{Config, Settings, Timeouts};
+pub use count::Counted;
 pub use embed::{EmbedSource, SentEmbed};
 pub use endpoint::Endpoint;
 pub use kept::Kept;

@@ -3,7 +3,9 @@
 use super::endpoint::Address;
 use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
 use crate::wire::Dialect;
+use crate::wire::count::Counter;
 use crate::wire::embed::EmbedApi;
+use crate::wire::opaque::Parcel;
 use crate::wire::request::{Outgoing, Request};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -49,6 +51,32 @@ impl<'a> Said<'a> {
             stream: false,
             content_type: HeaderValue::from_static("application/json"),
             body,
+            headers,
+            request_id,
+        }
+    }
+
+    /// A question for the length of a prompt.
+    pub fn count(counter: Counter, body: Bytes, headers: &'a HeaderMap, request_id: &'a str) -> Self {
+        Self {
+            path: counter.path(),
+            dialect: counter.dialect(),
+            stream: false,
+            content_type: HeaderValue::from_static("application/json"),
+            body,
+            headers,
+            request_id,
+        }
+    }
+
+    /// Something that is only carried. Its errors are OpenAI's, or like them.
+    pub fn carry(parcel: &Parcel, model: &str, headers: &'a HeaderMap, request_id: &'a str) -> Self {
+        Self {
+            path: parcel.to.path,
+            dialect: Dialect::Chat,
+            stream: parcel.stream,
+            content_type: parcel.content_type.clone(),
+            body: parcel.body(model),
             headers,
             request_id,
         }

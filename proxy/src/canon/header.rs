@@ -35,4 +35,6 @@ names! {
     X_TIDEGATE_ATTEMPTS = "x-tidegate-attempts";
     /// Milliseconds that the gateway itself took before the reply's head.
     X_TIDEGATE_OVERHEAD_MS = "x-tidegate-overhead-ms";
+    /// Where the counts of this reply come from.
+    X_TIDEGATE_USAGE_SOURCE = "x-tidegate-usage-source";
 }

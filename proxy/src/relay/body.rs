@@ -4,6 +4,7 @@
 //! dialect says so in an event of its own, and the record says `cut`. *Dropped*: hyper drops the body when the client leaves;
 //! the backend's body goes with it, which closes that connection, and the tab writes its record by being dropped.
 
+use super::carried::{Broken, Carried};
 use super::party::Party;
 use crate::backend::{Backend, http};
 use crate::canon::{Event, Fault, FaultKind};
@@ -14,7 +15,6 @@ use crate::wire::reply::{self, Passed, Pipe};
 use crate::wire::watch::Watch;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub struct Body(Kind);
 enum Kind {
     Whole(Option<Bytes>),
     Stream(Box<Stream>),
+    Carried(Box<Carried>),
 }
 
 /// A reply on its way.
@@ -85,7 +86,7 @@ pub(super) struct Clock {
 }
 
 /// What it is time for.
-enum Due {
+pub(super) enum Due {
     /// Nothing has come for too long.
     Silent,
     /// It has not ended in time.
@@ -104,7 +105,7 @@ impl Clock {
     }
 
     /// Something came; the next may take until `limit` from now.
-    fn saw(&mut self, now: Instant, limit: Duration) {
+    pub fn saw(&mut self, now: Instant, limit: Duration) {
         self.last = now;
         if self.limit != limit {
             self.limit = limit;
@@ -119,7 +120,7 @@ impl Clock {
     }
 
     /// Ready when it is time for something.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));
             let now = Instant::now();
@@ -170,29 +171,39 @@ impl Body {
     pub(super) fn stream(stream: Stream) -> Self {
         Self(Kind::Stream(Box::new(stream)))
     }
+
+    pub(super) fn carried(carried: Carried) -> Self {
+        Self(Kind::Carried(Box::new(carried)))
+    }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.get_mut().0 {
             Kind::Whole(bytes) => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
             Kind::Stream(stream) => stream.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Carried(carried) => carried.poll(cx).map(|read| read.map(|read| read.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Kind::Whole(None))
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.is_none(),
+            Kind::Stream(_) => false,
+            Kind::Carried(carried) => carried.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Stream(_) => SizeHint::default(),
+            Kind::Carried(carried) => carried.left().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

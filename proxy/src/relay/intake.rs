@@ -14,13 +14,13 @@ use std::io::Read;
 /// Room made at once for a body that says how long it will be: whoever says much and sends little gets no more.
 const AHEAD: usize = 1 << 20;
 
-/// Reads the whole body and undoes its encoding. A body that came in one piece is not copied.
+/// Reads the whole body of a request in this dialect.
 ///
 /// # Errors
-/// 415 for a type or encoding we do not read, 413 as soon as it is known to be too large, 408 for a client that stops sending.
+/// 415 for another type, and those of [`whole`].
 pub(super) async fn read(
     headers: &HeaderMap,
-    mut body: Incoming,
+    body: Incoming,
     dialect: Dialect,
     limits: Limits,
 ) -> Result<Bytes, Fault> {
@@ -28,6 +28,14 @@ pub(super) async fn read(
     if !matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate) {
         check_type(headers)?;
     }
+    whole(headers, body, limits).await
+}
+
+/// Reads the whole body, of whatever type, and undoes its encoding. A body that came in one piece is not copied.
+///
+/// # Errors
+/// 415 for an encoding we do not read, 413 as soon as it is known to be too large, 408 for a client that stops sending.
+pub(super) async fn whole(headers: &HeaderMap, mut body: Incoming, limits: Limits) -> Result<Bytes, Fault> {
     let declared = body.size_hint().lower();
     if declared > limits.body as u64 {
         return Err(too_large(limits));

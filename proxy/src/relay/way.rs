@@ -3,10 +3,11 @@
 //! A client is told of the name it asked for and of no other: where a plugin sent its request is for the log.
 
 use super::Rooms;
-use crate::backend::{Sent, Step};
+use crate::backend::{Carried, Counted, Sent, Step};
 use crate::canon::header::{X_STAINLESS_READ_TIMEOUT, X_STAINLESS_TIMEOUT};
 use crate::canon::{Fault, Route};
 use crate::ledger::Tab;
+use crate::wire::opaque::Parcel;
 use crate::wire::request::Request;
 use http::HeaderMap;
 use std::sync::Arc;
@@ -53,6 +54,41 @@ pub(super) async fn send(
     Ok(sent)
 }
 
+/// Has the prompt of a request counted, which is charged to nobody and needs no turn: nothing is generated.
+pub(super) async fn count(
+    now: &Rooms,
+    route: &Arc<Route>,
+    request: &Request,
+    headers: &HeaderMap,
+    arrived: Instant,
+    tab: &mut Tab,
+) -> Result<Counted, Fault> {
+    tab.routed(route);
+    let request_id = tab.request_id().to_owned();
+    let mut note = |step: Step<'_>| tried(tab, &step);
+    let counted = now.backends.measure(route, request, headers, &request_id, &mut note).await?;
+    tab.spent(arrived.elapsed().saturating_sub(counted.waited));
+    Ok(counted)
+}
+
+/// Carries a body that is not understood, and of which nothing can be estimated.
+pub(super) async fn carry(
+    now: &Rooms,
+    route: &Arc<Route>,
+    parcel: &Parcel,
+    headers: &HeaderMap,
+    arrived: Instant,
+    tab: &mut Tab,
+) -> Result<Carried, Fault> {
+    tab.routed(route);
+    let queued = take_place(now, route, headers, tab).await?;
+    let request_id = tab.request_id().to_owned();
+    let mut note = |step: Step<'_>| tried(tab, &step);
+    let carried = now.backends.carry(route, parcel, headers, &request_id, &mut note).await?;
+    tab.spent(arrived.elapsed().saturating_sub(queued + carried.waited));
+    Ok(carried)
+}
+
 /// Waits for the request's turn where its model has a limit, and says for how long; the place is its tab's.
 ///
 /// # Errors
@@ -91,5 +127,12 @@ pub(super) fn note(tab: &mut Tab, prompt: u64) -> impl FnMut(Step<'_>) {
     move |step| match step {
         Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
         Step::Handed => tab.estimate_input(prompt),
+    }
+}
+
+/// The same where nothing is estimated.
+fn tried(tab: &mut Tab, step: &Step<'_>) {
+    if let Step::Try(at) = step {
+        tab.tried(at.backend, at.target, at.model, at.provider, at.attempt);
     }
 }

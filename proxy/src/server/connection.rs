@@ -8,8 +8,8 @@ use super::timer::OneTimer;
 use super::turns::{GRACE, Turns};
 use crate::canon::{Fault, FaultKind};
 use crate::relay::{
-    Asked, Body, Limits, Rooms, embed, fault_response, list_models, list_running, open_tab, plain_response, refuse,
-    relay, show_model, tell_of_model,
+    Asked, Body, Limits, Rooms, carry, count, embed, fault_response, list_models, list_running, open_tab,
+    plain_response, refuse, relay, show_model, tell_of_model,
 };
 use crate::trust::Handshakes;
 use arc_swap::ArcSwap;
@@ -252,6 +252,11 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
     match path {
         Path::Generate(dialect) => relay(now, Asked { head, body, dialect, endpoint }).await,
         Path::Embed(api) => embed(now, Asked { head, body, dialect: api.dialect(), endpoint }, api).await,
+        Path::Count(dialect) => count(now, Asked { head, body, dialect, endpoint }).await,
+        Path::Carry(to) => {
+            let dialect = path.dialect();
+            carry(now, Asked { head, body, dialect, endpoint }, to).await
+        }
         Path::Models(dialect) => list_models(&now, &head, dialect, &endpoint),
         Path::Model(dialect, id) => show_model(&now, &head, dialect, &endpoint, &id),
         Path::Tell(dialect) => tell_of_model(now, Asked { head, body, dialect, endpoint }).await,
@@ -273,7 +278,7 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
             let fault = Fault::new(
                 FaultKind::PathNotFound,
                 format!(
-                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, responses, completions, embeddings, models; and Ollama's below /api: chat, generate, embed, embeddings, tags, show, ps, version.",
+                    "There is nothing at {} {}. The API is below /v1: chat/completions, messages, messages/count_tokens, responses, responses/input_tokens, completions, embeddings, rerank, audio/…, images/…, moderations, models; and Ollama's below /api: chat, generate, embed, embeddings, tags, show, ps, version.",
                     head.method,
                     head.uri.path()
                 ),

@@ -3,6 +3,7 @@
 use crate::canon::header;
 use crate::wire::Dialect;
 use crate::wire::embed::EmbedApi;
+use crate::wire::opaque::Opaque;
 use http::{Method, Request};
 use std::sync::Arc;
 
@@ -13,6 +14,10 @@ pub(super) enum Path {
     Generate(Dialect),
     /// Make vectors.
     Embed(EmbedApi),
+    /// Count the tokens of a prompt.
+    Count(Dialect),
+    /// Carry what only its model is known of.
+    Carry(&'static Opaque),
     /// List models.
     Models(Dialect),
     /// Show one model.
@@ -38,6 +43,7 @@ impl Path {
     pub fn dialect(&self) -> Dialect {
         match self {
             Self::Generate(dialect)
+            | Self::Count(dialect)
             | Self::Models(dialect)
             | Self::Model(dialect, _)
             | Self::Tell(dialect)
@@ -46,7 +52,7 @@ impl Path {
             | Self::Method(dialect, _)
             | Self::Unknown(dialect) => *dialect,
             Self::Embed(api) => api.dialect(),
-            Self::Root => Dialect::Chat,
+            Self::Root | Self::Carry(_) => Dialect::Chat,
             Self::Version => Dialect::OllamaChat,
         }
     }
@@ -58,21 +64,24 @@ pub(super) fn read<B>(request: &Request<B>) -> Path {
     // Anthropic's clients ask for the same model list as OpenAI's and are told apart by their version header.
     let shared =
         || if request.headers().contains_key(&header::ANTHROPIC_VERSION) { Dialect::Messages } else { Dialect::Chat };
-    let generate = |dialect| {
-        if request.method() == Method::POST { Path::Generate(dialect) } else { Path::Method(dialect, "POST") }
+    let post = |path: Path| {
+        if request.method() == Method::POST { path } else { Path::Method(path.dialect(), "POST") }
     };
+    let generate = |dialect| post(Path::Generate(dialect));
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     match path {
         "/v1/chat/completions" => generate(Dialect::Chat),
         "/v1/messages" => generate(Dialect::Messages),
         "/v1/responses" => generate(Dialect::Responses),
         "/v1/completions" => generate(Dialect::Completions),
-        "/v1/embeddings" if *request.method() == Method::POST => Path::Embed(EmbedApi::Openai),
-        "/v1/embeddings" => Path::Method(Dialect::Chat, "POST"),
+        "/v1/embeddings" => post(Path::Embed(EmbedApi::Openai)),
+        "/v1/messages/count_tokens" => post(Path::Count(Dialect::Messages)),
+        "/v1/responses/input_tokens" => post(Path::Count(Dialect::Responses)),
         "/v1/models" if reading => Path::Models(shared()),
         "/v1/models" => Path::Method(shared(), "GET, HEAD"),
         "/" if reading => Path::Root,
         _ if path.starts_with("/api/") => ollama(path, request.method()),
+        _ if let Some(to) = Opaque::at(path) => post(Path::Carry(to)),
         _ => match path.strip_prefix("/v1/models/").filter(|id| !id.is_empty()) {
             Some(id) if reading => {
                 Path::Model(shared(), percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned())
@@ -109,7 +118,7 @@ fn ollama(path: &str, method: &Method) -> Path {
 }
 
 /// The path classes of records and metrics: a closed set.
-pub(super) const CLASSES: [&str; 11] = [
+pub(super) const CLASSES: [&str; 21] = [
     "chat/completions",
     "messages",
     "models",
@@ -121,6 +130,16 @@ pub(super) const CLASSES: [&str; 11] = [
     "embeddings",
     "api/embed",
     "api/embeddings",
+    "messages/count_tokens",
+    "responses/input_tokens",
+    "rerank",
+    "audio/transcriptions",
+    "audio/translations",
+    "audio/speech",
+    "images/generations",
+    "images/edits",
+    "images/variations",
+    "moderations",
 ];
 
 /// Which of [`CLASSES`] a path is in.
@@ -135,6 +154,9 @@ pub(super) fn class(path: &Path) -> usize {
         Path::Embed(EmbedApi::Openai) => 8,
         Path::Embed(EmbedApi::Ollama) => 9,
         Path::Embed(EmbedApi::OllamaPrompt) => 10,
+        Path::Count(Dialect::Messages) => 11,
+        Path::Count(_) => 12,
+        Path::Carry(to) => CLASSES.iter().position(|class| *class == to.endpoint).unwrap_or(3),
         Path::Models(_) | Path::Model(..) | Path::Tell(_) | Path::Running(_) => 2,
         Path::Root | Path::Version | Path::Withheld(_) | Path::Method(..) | Path::Unknown(_) => 3,
     }
@@ -149,6 +171,7 @@ pub(super) fn endpoint(path: &Path) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::opaque;
 
     #[test]
     fn paths() {
@@ -161,6 +184,13 @@ mod tests {
             ("GET /v1/responses", Path::Method(Responses, "POST")),
             ("GET /v1/responses/resp_1", Path::Unknown(Responses)),
             ("POST /v1/completions", Path::Generate(Completions)),
+            ("POST /v1/messages/count_tokens?beta=true", Path::Count(Messages)),
+            ("GET /v1/messages/count_tokens", Path::Method(Messages, "POST")),
+            ("POST /v1/responses/input_tokens", Path::Count(Responses)),
+            ("POST /v1/rerank", Path::Carry(&opaque::ALL[0])),
+            ("POST /rerank?x", Path::Carry(&opaque::ALL[2])),
+            ("GET /v1/audio/speech", Path::Method(Chat, "POST")),
+            ("POST /v1/audio", Path::Unknown(Chat)),
             ("GET /v1/models", Path::Models(Chat)),
             ("GET /v1/models/org/name:tag%20x", Path::Model(Chat, "org/name:tag x".into())),
             ("GET /v1/models/100%", Path::Model(Chat, "100%".into())),
@@ -191,6 +221,13 @@ mod tests {
         for (text, expect) in cases {
             let (method, uri) = text.split_once(' ').unwrap();
             assert_eq!(read(&Request::builder().method(method).uri(uri).body(()).unwrap()), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_api_that_is_carried_has_a_class() {
+        for to in &opaque::ALL {
+            assert_eq!(CLASSES[class(&Path::Carry(to))], to.endpoint);
         }
     }
 }

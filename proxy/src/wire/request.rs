@@ -4,6 +4,7 @@
 //! towards another dialect written anew from the call.
 
 use super::beyond::forbidden;
+use super::count::Counter;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Written, json, ollama};
 use crate::canon::fault::Detail;
@@ -177,6 +178,28 @@ impl Request {
         Ok(Outgoing { dialect, written, hide_usage: false })
     }
 
+    /// Writes the request for a counter of its prompt's tokens.
+    ///
+    /// # Errors
+    /// As [`Request::write`].
+    pub fn write_to_count(&self, counter: Counter, to: &Target) -> Result<Bytes, Fault> {
+        let dialect = counter.dialect();
+        if dialect != self.dialect {
+            let written = dialect.codec().write_call(self.call_for_others()?, to)?.body;
+            let object = Object::read(written).map_err(|_| Fault::internal("a call was written that is no object"))?;
+            let names: Vec<_> = object.entries().map(|(name, _)| name).filter(|name| !counter.takes(name)).collect();
+            let edits: Vec<(&str, Option<&[u8]>)> = names.iter().map(|name| (name.as_ref(), None)).collect();
+            return Ok(object.splice(&edits));
+        }
+        let marked = dialect.codec().must_rewrite(&self.object);
+        let clean = marked.then(|| super::edit::without_marks(self)).transpose()?;
+        let mut model = Vec::new();
+        json::write_str(&mut model, &to.model);
+        let renamed = (to.model != self.model).then_some(("model", Some(&model[..])));
+        let edits: Vec<_> = renamed.into_iter().chain(forbidden(&self.object).map(|key| (key, None))).collect();
+        Ok(clean.as_ref().map_or(self, |(clean, _)| clean).object.splice(&edits))
+    }
+
     fn splice(&self, to: &Target) -> Outgoing {
         let mut model = Vec::new();
         let usage = self.dialect.codec().ask_usage(&self.object, to.continuous_usage);
@@ -248,7 +271,7 @@ pub(super) fn object(body: Bytes) -> Result<Object, Fault> {
     Object::read(body.clone()).map_err(|refusal| refused(&refusal, &body))
 }
 
-fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
+pub(super) fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
     match refusal {
         Refusal::Syntax(syntax) => {
             let msg = format!("JSON decode error: {} at {}", syntax.what, syntax.place(body));

@@ -66,6 +66,24 @@ class RealModels(Case):
             reply = client.chat.completions.create(model="any", messages=prompt, max_tokens=WORDS, temperature=0)
         return reply.usage.prompt_tokens, reply.usage.completion_tokens
 
+    def check_counts(self, model, source="reported"):
+        """Both counters, against what llama.cpp reports of the same prompt."""
+        for prompt in PROMPTS:
+            with self.subTest(model=model, prompt=prompt):
+                system = "".join(item["content"] for item in prompt if item["role"] == "system")
+                fields = {"messages": [item for item in prompt if item["role"] != "system"], **({"system": system} if system else {})}
+                for endpoint, count in (
+                    ("messages/count_tokens", lambda: self.anthropic.messages.with_raw_response.count_tokens(model=model, **fields)),
+                    ("responses/input_tokens", lambda: self.openai.responses.input_tokens.with_raw_response.count(model=model, input=prompt)),
+                ):
+                    raw = count()
+                    self.assertEqual(raw.headers["x-tidegate-usage-source"], source)
+                    if source == "reported":
+                        self.assertEqual(raw.parse().input_tokens, self.reported(prompt)[0], endpoint)
+                    else:
+                        self.assertGreater(raw.parse().input_tokens, 0)
+                    self.assertFields(self.only_record(), endpoint=endpoint, backend=model, outcome="ok", input_tokens=None, usage_source="missing", cost=None)
+
     def via_openai(self, model, prompt, stream):
         """Text, input tokens and output tokens of a chat completion."""
         fields = {"model": model, "messages": prompt, "max_tokens": WORDS, "temperature": 0}
@@ -117,6 +135,11 @@ class LlamaCpp(RealModels):
     def test_translated_to_chat_completions(self):
         self.check_all_ways("llama-chat", True)
 
+    def test_counts(self):
+        self.check_counts("llama")
+        self.check_counts("llama-messages")
+        self.check_counts("llama-chat", "estimated")
+
     def test_translated_to_messages(self):
         self.check_all_ways("llama-messages", True)
 
@@ -134,6 +157,15 @@ class LlamaCpp(RealModels):
 
 
 class Local(RealModels):
+    def test_counts(self):
+        self.check_counts("here")
+
+    def test_message_start_has_the_exact_count(self):
+        for prompt in PROMPTS[::2]:
+            with self.anthropic.messages.stream(model="here", messages=prompt, max_tokens=2) as events:
+                start = next(event for event in events if event.type == "message_start")
+            self.assertEqual(start.message.usage.input_tokens, self.reported(prompt)[0])
+
     def test_tokens_as_llama_counts_them(self):
         self.check_all_ways("here", False)
 

@@ -5,6 +5,7 @@
 mod calls;
 mod chaos;
 mod counted;
+mod counting;
 mod embed;
 mod fake;
 mod floors;
@@ -16,6 +17,7 @@ mod heap;
 mod http2;
 mod https;
 mod ollama;
+mod opaque;
 mod pairs;
 mod plugin_load;
 mod plugin_outside;

@@ -103,7 +103,8 @@ pub struct Job {
     /// Whose it is. What one owner's prompts left in memory is never used for another's: the time that it saves would
     /// tell what they said.
     pub owner: Arc<str>,
-    /// Tokens to generate at most; by default as many as the context holds.
+    /// Tokens to generate at most; by default as many as the context holds. With 0 the prompt is only counted, which
+    /// takes no slot.
     pub max_tokens: Option<usize>,
     /// 0 always takes the likeliest token.
     pub temperature: f32,

@@ -17,6 +17,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::OnceLock;
 
+/// A prompt that is only counted may be this many times as long as the context.
+const COUNTED: usize = 8;
+
 /// All that is needed to read prompts.
 pub struct Prompts {
     pub template: Template,
@@ -62,7 +65,7 @@ impl Prompts {
         };
         let prompt_tokens = tokens.len();
         let _ = outlet.try_send(Piece::Start { prompt_tokens });
-        let limit = job.max_tokens.unwrap_or(usize::MAX).min(self.context - prompt_tokens);
+        let limit = job.max_tokens.unwrap_or(usize::MAX).min(self.context.saturating_sub(prompt_tokens));
         if limit == 0 {
             let _ = outlet.try_send(Piece::End {
                 reason: End::Length,
@@ -114,15 +117,17 @@ impl Prompts {
     fn fitting(&self, job: &Job) -> Result<Vec<u32>, String> {
         let prompt = self.template.render(&job.messages, job.tools.as_ref())?;
         let context = self.context;
+        // Who wants to know how long a prompt is wants to know it of one that is too long, too; within reason.
+        let room = if job.max_tokens == Some(0) { context.saturating_mul(COUNTED) } else { context };
         let least = self.vocabulary.at_least(&prompt);
-        if least >= context {
+        if least >= room {
             return Err(format!("the prompt has more than {least} tokens; this model's context is {context}"));
         }
         let tokens = self.vocabulary.encode(&prompt)?;
         match tokens.len() {
             0 => Err("the prompt is empty".into()),
             // One position must be left for an answer.
-            count if count >= context => {
+            count if count >= room => {
                 Err(format!("the prompt has {count} tokens; this model's context is {context}, answer included"))
             }
             _ => Ok(tokens),

@@ -426,3 +426,15 @@ fn an_answer_with_tools_and_a_schema_is_one_or_the_other() {
     let called = others.iter().any(|piece| matches!(piece, Piece::Call(_)));
     assert!(called && text.is_empty() || text == "{\"x\": true}" || text == "{\"x\": false}", "{text} {others:?}");
 }
+
+#[test]
+fn a_prompt_that_is_only_counted_may_be_too_long_to_answer() {
+    let Some(engine) = engine() else { return };
+    let count = |words: usize| {
+        let mut pieces = engine.submit(Job { max_tokens: Some(0), ..ask(&"sea ".repeat(words)) }).unwrap();
+        pieces.blocking_recv()
+    };
+    let length = engine.info().context_length;
+    assert!(matches!(count(length), Some(Piece::Start { prompt_tokens }) if prompt_tokens > length));
+    assert!(matches!(count(1 << 17), Some(Piece::Refused(_))));
+}

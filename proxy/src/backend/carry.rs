@@ -1,0 +1,61 @@
+//! What only passes: a body for an API that is known by its model alone, to the first target that takes it.
+
+use super::said::Said;
+use super::tries::{Step, Tries};
+use super::{Backend, Backends, http};
+use crate::canon::{Fault, Route};
+use crate::wire::opaque::Parcel;
+use ::http::{HeaderMap, Response};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A reply that has begun, of whatever it is.
+pub struct Carried {
+    /// Its head.
+    pub head: Response<()>,
+    /// Its body.
+    pub body: http::Body,
+    /// Time spent waiting for backends.
+    pub waited: Duration,
+    /// Who sends it.
+    pub backend: Arc<Backend>,
+    /// When all of it must have come.
+    pub until: Option<Instant>,
+}
+
+impl Backends {
+    /// Carries the body to the first target that takes it. Kinds that have no such API are not asked.
+    ///
+    /// # Errors
+    /// No target has it; the fault of the last one, when none took it; everything the request itself gets wrong.
+    pub async fn carry(
+        &self,
+        route: &Route,
+        parcel: &Parcel,
+        headers: &HeaderMap,
+        request_id: &str,
+        note: &mut dyn FnMut(Step<'_>),
+    ) -> Result<Carried, Fault> {
+        let mut tries = Tries::among(self, route, request_id, |backend| backend.traits.opaque);
+        if tries.is_over() {
+            let message = format!("The model `{}` is on no backend that has {}.", parcel.model, parcel.to.path);
+            return Err(Fault::unsupported("model", message));
+        }
+        while let Some((candidate, target)) = tries.next(note) {
+            let backend = candidate.backend;
+            let Some(endpoint) = candidate.endpoint else {
+                return Err(Fault::internal("a backend without an address"));
+            };
+            let said = Said::carry(parcel, &target.model, headers, request_id);
+            let answer = tries.waiting(backend.call(&endpoint.address, &said, || note(Step::Handed))).await;
+            match answer {
+                Ok((head, body)) => {
+                    let until = backend.timeouts.total.map(|total| tries.began + total.0);
+                    return Ok(Carried { head, body, waited: tries.waited, backend: backend.clone(), until });
+                }
+                Err(verdict) => tries.failed(verdict)?,
+            }
+        }
+        Err(tries.exhausted())
+    }
+}
