@@ -504,3 +504,22 @@ fn a_frame_that_breaks_off_is_not_the_beginning_of_the_error() {
         }
     }
 }
+
+/// Complete without its last word: the client gets that, and nothing of a frame that broke off behind it.
+#[test]
+fn a_stream_that_breaks_off_behind_its_end_has_one() {
+    let asking = STREAM.replacen('{', "{\"stream_options\":{\"include_usage\":true},", 1);
+    let whole = chat_stream("m");
+    let frames: Vec<_> = whole.split_inclusive("\n\n").collect();
+    let (finished, usage) = (frames[..5].concat(), frames[5]);
+    for (tail, left) in
+        [("", ""), (&usage[..usage.len() - 20], ""), ("d", ""), (usage.trim_end(), usage), (usage, usage)]
+    {
+        let text = format!("{finished}{tail}");
+        let fake = Fake::start(move |_| stream(&text, 64));
+        let gateway = Gateway::before("openai", &fake.url(), "");
+        let answer = gateway.post("/v1/chat/completions", &asking);
+        assert_eq!(answer.body, format!("{finished}{left}data: [DONE]\n\n"), "`{tail}`");
+        assert_eq!(gateway.record().outcome, Outcome::Ok);
+    }
+}

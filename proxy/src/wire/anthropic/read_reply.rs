@@ -166,9 +166,11 @@ impl Reader {
     }
 
     fn count(&mut self, usage: Json<'_>, out: &mut Vec<Event>) {
-        self.counts.update(&Counts::read(usage));
+        let report = Counts::read(usage);
+        self.counts.update(&report);
         let usage = self.counts.usage();
-        if usage != self.told {
+        // The same count of output once more is news, too: what has passed since is in it.
+        if usage != self.told || report.output.is_some() {
             self.told = usage;
             out.push(Event::Usage(usage));
         }
