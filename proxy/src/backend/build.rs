@@ -2,7 +2,7 @@
 
 use super::config::Settings;
 use super::endpoint::Endpoint;
-use super::{Backend, Kept, Kind, trust};
+use super::{Backend, Kept, Kind, pool, trust};
 use crate::canon::header::X_API_KEY;
 use ::http::{HeaderValue, header};
 use std::sync::Arc;
@@ -39,6 +39,7 @@ impl Backend {
         if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
             errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
         }
+        errors.extend(settings.health.errors());
         let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
         let private = private.transpose().unwrap_or_else(|error| {
             errors.push((".ca".into(), error));
@@ -79,6 +80,10 @@ impl Backend {
         }
         Ok(Self {
             name: name.clone(),
+            id: pool::of(name),
+            budget: kept.budget(name),
+            rules: settings.health.rules().into(),
+            probed: settings.health.probe,
             traits,
             dialects,
             embeds,

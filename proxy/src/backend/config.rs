@@ -1,5 +1,6 @@
 //! `[backends]`
 
+use super::breaker::Rules;
 use super::kind::Kind;
 use crate::canon::{Period, Secret};
 use crate::wire::Dialect;
@@ -38,6 +39,9 @@ pub struct Settings {
     /// Time limits.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// When an address is set aside.
+    #[serde(default)]
+    pub health: Health,
     /// `local`: the GGUF file, or the folder of an embedding model.
     pub weights: Option<PathBuf>,
     /// `local`: threads that compute; all cores where absent.
@@ -113,5 +117,62 @@ impl Default for Timeouts {
     fn default() -> Self {
         let seconds = |seconds| Period(Duration::from_secs(seconds));
         Self { connect: seconds(2), first_token: seconds(120), idle: seconds(60), total: None }
+    }
+}
+
+/// When an address of a backend is tried after all others.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Probe its addresses, where the kind has a place for that.
+    pub probe: bool,
+    /// Connection-level failures in a row that open the breaker of an address.
+    pub failures: u32,
+    /// Share of errors, between 0 and 1, that opens it.
+    pub errors: f64,
+    /// Requests within a window below which no share is taken.
+    pub minimum: u32,
+    /// Length of the window.
+    pub window: Period,
+    /// How long an address is set aside at first.
+    pub aside: Period,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let seconds = |seconds| Period(Duration::from_secs(seconds));
+        Self { probe: true, failures: 3, errors: 0.5, minimum: 20, window: seconds(30), aside: seconds(5) }
+    }
+}
+
+impl Health {
+    /// What cannot be meant, by key.
+    pub(super) fn errors(&self) -> Vec<(String, String)> {
+        let mut errors = Vec::new();
+        let mut wrong = |is: bool, key: &str, what: &str| {
+            if is {
+                errors.push((format!(".health.{key}"), what.to_owned()));
+            }
+        };
+        wrong(self.failures == 0, "failures", "at least 1: an address cannot be set aside before it failed");
+        let share = self.errors > 0.0 && self.errors <= 1.0;
+        wrong(!share, "errors", "a share of requests above 0 and up to 1, such as 0.5");
+        wrong(self.minimum == 0, "minimum", "at least 1");
+        wrong(self.window.0.is_zero(), "window", "longer than nothing, such as \"30s\"");
+        let aside = !self.aside.0.is_zero() && self.aside.0 <= Duration::from_secs(3600);
+        wrong(!aside, "aside", "longer than nothing and at most an hour, such as \"5s\"");
+        errors
+    }
+
+    /// The same for a breaker.
+    pub(super) fn rules(&self) -> Rules {
+        let millis = |period: Period| u64::try_from(period.0.as_millis()).unwrap_or(u64::MAX);
+        Rules {
+            failures: self.failures,
+            errors: self.errors,
+            minimum: self.minimum,
+            window: millis(self.window),
+            aside: millis(self.aside),
+        }
     }
 }

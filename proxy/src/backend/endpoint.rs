@@ -1,5 +1,7 @@
 //! One address of a backend, and how to open a connection to it.
 
+use super::pool;
+use super::standing::Standing;
 use crate::trust::{self, Authorities};
 use http::HeaderValue;
 use http::uri::Uri;
@@ -24,8 +26,12 @@ pub struct Endpoint {
 pub struct Address {
     /// Distinguishes pools; never reused.
     pub(super) id: usize,
+    /// What it is recognized by in every process.
+    pub(super) key: u64,
     /// Requests it has and has not finished.
     pub(super) in_flight: AtomicUsize,
+    /// How it stands with us.
+    pub(super) standing: Standing,
     /// No configuration names it any more: nothing is kept for it.
     pub(super) gone: AtomicBool,
     pub(super) host: HeaderValue,
@@ -69,7 +75,9 @@ impl Address {
         let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            key: pool::of(url),
             in_flight: AtomicUsize::new(0),
+            standing: Standing::default(),
             gone: AtomicBool::new(false),
             host: HeaderValue::from_str(host).map_err(|error| format!("`{url}`: {error}"))?,
             prefix,

@@ -3,7 +3,9 @@
 //! A pool of hyper connections per thread, on current-thread runtimes, costs a quarter less per request than a shared client
 //! on a work-stealing runtime: nothing is locked, and nothing is woken across cores (docs/decisions/0003-threads.md).
 
+use super::breaker::Rules;
 use super::endpoint::{Address, Stream};
+use super::standing::now;
 use bytes::Bytes;
 use foldhash::HashMap;
 use http::{Request, Response};
@@ -71,7 +73,11 @@ pub enum Failure {
 pub struct Body {
     incoming: Incoming,
     lease: Option<(Sender, Arc<Address>)>,
-    _busy: Busy,
+    busy: Busy,
+    /// The reply of a request, not of a probe: how it goes on says something of the address.
+    watched: Option<Arc<Rules>>,
+    /// When a stream was asked for, until its first bytes have come; 0: nobody wants to know.
+    began: u64,
 }
 
 /// Counts a request in flight at an address.
@@ -101,10 +107,16 @@ impl Body {
             match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        self.saw();
                         return std::task::Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Some(Err(error)) => return std::task::Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => {
+                    if let Some(rules) = self.watched.take() {
+                        self.busy.0.standing.breaker.cut(now(), &rules);
+                    }
+                    return std::task::Poll::Ready(Some(Err(error)));
+                }
                 None => {
                     self.hand_back();
                     return std::task::Poll::Ready(None);
@@ -116,6 +128,21 @@ impl Body {
     /// The next bytes; `None` at the end.
     pub async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
         poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    /// It is the reply of a request. `began`: when that was sent, if it is a stream's.
+    pub(super) fn watch(&mut self, began: Option<u64>, rules: Arc<Rules>) {
+        (self.watched, self.began) = (Some(rules), began.unwrap_or(0));
+    }
+
+    /// Something came.
+    fn saw(&mut self) {
+        let standing = &self.busy.0.standing;
+        standing.heard();
+        if self.began != 0 {
+            let (began, now) = (std::mem::take(&mut self.began), now());
+            standing.began(Duration::from_millis(now.saturating_sub(began)), now);
+        }
     }
 
     /// The length the backend declared.
@@ -272,7 +299,7 @@ async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::S
 
 fn split(response: Response<Incoming>, lease: Option<(Sender, Arc<Address>)>, busy: Busy) -> (Response<()>, Body) {
     let (head, incoming) = response.into_parts();
-    (Response::from_parts(head, ()), Body { incoming, lease, _busy: busy })
+    (Response::from_parts(head, ()), Body { incoming, lease, busy, watched: None, began: 0 })
 }
 
 /// Runs what HTTP/2 spawns on the thread it was spawned from.

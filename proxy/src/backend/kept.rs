@@ -1,12 +1,15 @@
-//! What outlives every configuration: addresses with their connections, models in this process, probes and gauges.
+//! What outlives every configuration: addresses with their connections and how they stand, models in this process, what
+//! backends can bear, probes and gauges.
 //!
 //! A configuration holds what it uses; here are only weak references to find it again, so that what nobody uses any more is
 //! freed when its last request is done.
 
+use super::budget::Budget;
 use super::config::Settings;
 use super::endpoint::Address;
 use super::health::Watch;
 use super::inprocess::Local;
+use super::series::Series;
 use super::{Backend, Backends};
 use crate::trust::Authorities;
 use prometheus::Registry;
@@ -21,6 +24,7 @@ use std::time::SystemTime;
 pub struct Kept {
     addresses: Known<Place, Address>,
     models: Known<Model, Local>,
+    budgets: Known<Arc<str>, Budget>,
     watch: Option<Arc<Watch>>,
 }
 
@@ -55,8 +59,8 @@ impl Kept {
     /// # Errors
     /// The metrics are registered already.
     pub fn register(registry: &Registry) -> Result<Self, String> {
-        let watch = Watch::start(registry).map_err(|error| error.to_string())?;
-        Ok(Self { watch: Some(watch), ..Self::default() })
+        let series = Series::register(registry).map_err(|error| error.to_string())?;
+        Ok(Self { watch: Some(Watch::start(series)), ..Self::default() })
     }
 
     /// These are the backends from now on: they are probed, and for others nothing is kept.
@@ -68,10 +72,26 @@ impl Kept {
             let named = targets.any(|target| Arc::ptr_eq(&target.address, &address));
             address.gone.store(!named, Ordering::Relaxed);
         }
+        lock(&self.budgets).retain(|(_, budget)| budget.strong_count() > 0);
         lock(&self.models).retain(|(_, model)| model.strong_count() > 0);
         if let Some(watch) = &self.watch {
             watch.settle(now.by_name.values().cloned().collect::<Vec<Arc<Backend>>>());
         }
+    }
+
+    /// Where tries are counted, if anywhere.
+    pub(super) fn watch(&self) -> Option<Arc<Watch>> {
+        self.watch.clone()
+    }
+
+    /// The further tries of a backend of this name.
+    pub(super) fn budget(&self, backend: &Arc<str>) -> Arc<Budget> {
+        let mut known = lock(&self.budgets);
+        find(&known, backend).unwrap_or_else(|| {
+            let budget = Arc::new(Budget::default());
+            known.push((backend.clone(), Arc::downgrade(&budget)));
+            budget
+        })
     }
 
     /// The address that is known, or a new one.

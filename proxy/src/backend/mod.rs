@@ -3,6 +3,8 @@
 //! [`Backends::send`] carries a request to the first target that takes it. Everything that may be tried again is tried before
 //! the first byte goes to the client, never after.
 
+mod breaker;
+mod budget;
 mod build;
 mod carry;
 mod config;
@@ -17,12 +19,15 @@ mod kind;
 #[cfg(feature = "local")]
 pub mod local;
 mod pick;
+pub mod pool;
 mod said;
+mod series;
+mod standing;
 mod tries;
 mod verdict;
 
 pub use carry::Carried;
-pub use config::{Config, Settings, Timeouts};
+pub use config::{Config, Health, Settings, Timeouts};
 pub use count::Counted;
 pub use embed::{EmbedSource, SentEmbed};
 pub use endpoint::Endpoint;
@@ -36,11 +41,14 @@ use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use breaker::{Ended, Rules};
+use budget::Budget;
 use endpoint::Address;
+use health::Watch;
+use pool::Affinity;
 use said::Said;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 use tries::Tries;
 use verdict::Verdict;
@@ -51,15 +59,23 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The backends of one configuration.
 pub struct Backends {
     by_name: HashMap<Arc<str>, Arc<Backend>>,
-    /// For policies that take turns.
-    turn: AtomicUsize,
     /// Those whose model was not loaded already.
     loading: Vec<Arc<Backend>>,
+    /// Where tries are counted.
+    watch: Option<Arc<Watch>>,
 }
 
 /// One backend.
 pub struct Backend {
     name: Arc<str>,
+    /// What it is recognized by in every process.
+    id: u64,
+    /// The further tries it may get.
+    budget: Arc<Budget>,
+    /// What opens the breakers of its addresses.
+    rules: Arc<Rules>,
+    /// Its addresses are probed, if its kind can be.
+    probed: bool,
     traits: &'static Traits,
     dialects: Vec<Dialect>,
     /// What it speaks about vectors; empty: it makes none.
@@ -70,6 +86,15 @@ pub struct Backend {
     key: Option<Secret>,
     timeouts: Timeouts,
     local: Option<Arc<inprocess::Local>>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// `x-request-id`.
+    pub request_id: &'a str,
+    /// Whose it is.
+    pub organization: &'a Arc<str>,
 }
 
 /// A reply that has begun.
@@ -125,7 +150,7 @@ impl Backends {
             }
             by_name.insert(name, backend);
         }
-        Ok(Self { by_name, turn: AtomicUsize::new(0), loading })
+        Ok(Self { by_name, loading, watch: kept.watch() })
     }
 
     /// Waits until the models that were not loaded already are.
@@ -194,11 +219,11 @@ impl Backends {
         route: &Route,
         request: &Request,
         headers: &HeaderMap,
-        request_id: &str,
-        organization: &Arc<str>,
+        origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Sent, Fault> {
-        let mut tries = Tries::over(self, route, request_id);
+        let Origin { request_id, organization } = origin;
+        let mut tries = Tries::over(self, route, request_id).alike(Affinity { request, headers, organization });
         while let Some((candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
             let answer = match (&backend.local, candidate.endpoint) {
@@ -275,6 +300,7 @@ impl Backend {
             handed();
             said.message(address, self.credentials.as_ref())
         };
+        let began = standing::now();
         let sending = http::send(address, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
         let first = said.stream.then_some(self.timeouts.first_token.0);
@@ -282,10 +308,40 @@ impl Backend {
             Some(limit) => tokio::time::timeout(limit, sending).await.unwrap_or(Err(http::Failure::Slow)),
             None => sending.await,
         };
-        let (head, body) = sent.map_err(|failure| verdict::unreachable(&failure))?;
+        let (head, mut body) = sent.map_err(|failure| {
+            if !matches!(failure, http::Failure::Slow) {
+                self.report(address, Ended::Broken);
+            }
+            verdict::unreachable(&failure)
+        })?;
         if head.status().is_success() {
+            self.report(address, Ended::Well);
+            body.watch(said.stream.then_some(began), self.rules.clone());
             return Ok((head, body));
         }
+        match verdict::says(&head) {
+            verdict::Says::Ended(ended) => self.report(address, ended),
+            verdict::Says::Full(wait) => address.standing.full(standing::now(), wait),
+            verdict::Says::Nothing => address.standing.heard(),
+        }
         Err(Box::pin(verdict::refused(said.dialect, head, body, self.key.as_ref())).await)
+    }
+
+    /// Tells an address's standing how a request ended.
+    fn report(&self, address: &Address, ended: Ended) {
+        if address.standing.report(ended, standing::now(), &self.rules) {
+            let closed = address.standing.breaker.is_closed();
+            tracing::warn!(
+                backend = &*self.name,
+                address = address.id,
+                closed,
+                "the breaker of a backend's address changed"
+            );
+        }
+    }
+
+    /// Where its addresses are asked whether they can serve.
+    fn probe(&self) -> Option<&'static str> {
+        self.traits.health.filter(|_| self.probed)
     }
 }

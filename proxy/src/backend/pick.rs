@@ -1,5 +1,8 @@
-//! In which order targets are tried.
+//! Which target is tried next: those that stand well before those that are set aside, the model's own before its fallbacks,
+//! by priority, and among equals as the route's policy says.
 
+use super::pool::{self, Affinity, Member};
+use super::standing::now;
 use super::{Backend, Backends, Endpoint};
 use crate::canon::{Hop, Policy, Route};
 use std::sync::Arc;
@@ -12,87 +15,119 @@ pub(super) struct Candidate<'a> {
     pub backend: &'a Arc<Backend>,
     /// `None`: this process.
     pub endpoint: Option<&'a Endpoint>,
+    /// Of the model itself; else of a fallback.
+    pub own: bool,
+    /// The moment it was taken, somebody else had the only trial it allows: like one that is set aside.
+    barred: bool,
 }
 
-impl<'a> Candidate<'a> {
-    pub fn label(&self) -> &'a Arc<str> {
+impl Candidate<'_> {
+    pub fn label(&self) -> &Arc<str> {
         self.endpoint.map_or(&self.backend.name, |endpoint| &endpoint.label)
     }
 
-    fn load(&self) -> usize {
+    /// It goes last.
+    pub fn is_aside(&self) -> bool {
+        match (self.endpoint, &self.backend.local) {
+            (Some(endpoint), _) => {
+                let standing = &endpoint.address.standing;
+                self.barred || !standing.is_clear() && standing.aside(now()).is_some()
+            }
+            (None, Some(local)) => !local.is_ready(),
+            (None, None) => false,
+        }
+    }
+
+    /// It is about to be tried: false if that is one trial too many.
+    fn enter(&self) -> bool {
+        let breaker = self.endpoint.map(|endpoint| &endpoint.address.standing.breaker);
+        breaker.is_none_or(|breaker| breaker.is_closed() || breaker.enter(now()))
+    }
+
+    /// Which of the tries allowed it takes: the model's own share theirs, each fallback has one.
+    fn share(&self) -> Option<u32> {
+        (!self.own).then_some(self.hop.priority)
+    }
+}
+
+impl Member for Candidate<'_> {
+    fn key(&self) -> u64 {
+        self.endpoint.map_or(self.backend.id, |endpoint| endpoint.address.key)
+    }
+
+    fn weight(&self) -> u32 {
+        self.hop.weight
+    }
+
+    fn in_flight(&self) -> usize {
         let local = || self.backend.local.as_ref().map_or(0, |local| local.in_flight());
         self.endpoint.map_or_else(local, |endpoint| endpoint.address.in_flight.load(Ordering::Relaxed))
     }
-}
 
-/// The targets to try, in order: the model's own by priority and by the route's policy among equals, as many as its retries
-/// allow; then one for each fallback. Those whose backend cannot do it are not there.
-pub(super) fn order<'a>(
-    backends: &'a Backends,
-    route: &'a Route,
-    can: impl Fn(&Backend) -> bool,
-) -> Vec<Candidate<'a>> {
-    let (own, fallbacks) = route.hops.split_at(route.own);
-    let mut candidates = ranked(backends, own, route.policy, &can);
-    candidates.truncate(1 + route.retries as usize);
-    for hop in fallbacks {
-        candidates.extend(ranked(backends, std::slice::from_ref(hop), route.policy, &can).into_iter().next());
+    fn first_token(&self) -> f64 {
+        self.endpoint.map_or(0.0, |endpoint| endpoint.address.standing.first_token(now()))
     }
-    candidates
 }
 
-/// All addresses of these hops, best first.
-fn ranked<'a>(
-    backends: &'a Backends,
-    hops: &'a [Hop],
-    policy: Policy,
-    can: &dyn Fn(&Backend) -> bool,
-) -> Vec<Candidate<'a>> {
-    let mut candidates = Vec::with_capacity(hops.len());
-    for hop in hops {
+/// All targets of a route, as configured, whose backend can do it.
+pub(super) fn all<'a>(backends: &'a Backends, route: &'a Route, can: impl Fn(&Backend) -> bool) -> Vec<Candidate<'a>> {
+    let mut candidates = Vec::with_capacity(route.hops.len());
+    for (at, hop) in route.hops.iter().enumerate() {
         let Some(backend) = backends.by_name.get(&hop.backend).filter(|backend| can(backend)) else { continue };
+        let candidate = |endpoint| Candidate { hop, backend, endpoint, own: at < route.own, barred: false };
         if backend.endpoints.is_empty() {
-            candidates.push(Candidate { hop, backend, endpoint: None });
+            candidates.push(candidate(None));
         }
-        let addresses = backend.endpoints.iter();
-        candidates.extend(addresses.map(|endpoint| Candidate { hop, backend, endpoint: Some(endpoint) }));
-    }
-    for equals in candidates.chunk_by_mut(|one, next| one.hop.priority == next.hop.priority) {
-        arrange(equals, policy, backends);
+        candidates.extend(backend.endpoints.iter().map(|endpoint| candidate(Some(endpoint))));
     }
     candidates
 }
 
-/// Puts the choice first; the others follow for retries.
-fn arrange(equals: &mut [Candidate<'_>], policy: Policy, backends: &Backends) {
-    if equals.len() < 2 {
-        return;
-    }
-    let first = match policy {
-        Policy::RoundRobin => backends.turn.fetch_add(1, Ordering::Relaxed) % equals.len(),
-        Policy::Weighted => draw(equals, None),
-        // Two random choices: nearly as good as looking at all of them, and no herd on the one that looks idle.
-        Policy::LeastLoad => {
-            let one = draw(equals, None);
-            let two = draw(equals, Some(one));
-            let load = |at: usize| (equals[at].load() + 1) as f64 / f64::from(equals[at].hop.weight);
-            if load(two) < load(one) { two } else { one }
+/// Puts the one to try next at `tried`, behind those that were tried before. False: there is none left that may be tried.
+pub(super) fn next(
+    candidates: &mut [Candidate<'_>],
+    tried: usize,
+    route: &Route,
+    affinity: Option<Affinity<'_>>,
+) -> bool {
+    // The usual case: one target, whatever may be said of it.
+    if let [only] = &*candidates {
+        if tried == 0 {
+            only.enter();
         }
-    };
-    equals[..=first].rotate_right(1);
+        return tried == 0;
+    }
+    let (done, rest) = candidates.split_at_mut(tried);
+    loop {
+        let allowed = |candidate: &Candidate<'_>| {
+            let used = done.iter().filter(|other| other.share() == candidate.share()).count();
+            used < if candidate.own { 1 + route.retries as usize } else { 1 }
+        };
+        let rank = |candidate: &Candidate<'_>| {
+            allowed(candidate).then(|| (candidate.is_aside(), !candidate.own, candidate.hop.priority))
+        };
+        let Some(best) = rest.iter().filter_map(rank).min() else { return false };
+        let mut equals = 0;
+        for at in 0..rest.len() {
+            if rank(&rest[at]) == Some(best) {
+                rest.swap(equals, at);
+                equals += 1;
+            }
+        }
+        let chosen = if equals < 2 { 0 } else { choose(&rest[..equals], route, affinity) };
+        rest.swap(0, chosen);
+        // One that is set aside is tried for want of anything better.
+        if rest[0].enter() || best.0 {
+            return true;
+        }
+        rest[0].barred = true;
+    }
 }
 
-/// One at random by weight, other than `but`.
-fn draw(equals: &[Candidate<'_>], but: Option<usize>) -> usize {
-    let weight = |(at, candidate): (usize, &Candidate<'_>)| if Some(at) == but { 0 } else { candidate.hop.weight };
-    let total: u32 = equals.iter().enumerate().map(weight).sum();
-    let mut left = fastrand::u32(..total.max(1));
-    for pair in equals.iter().enumerate() {
-        let weight = weight(pair);
-        if left < weight {
-            return pair.0;
-        }
-        left -= weight;
-    }
-    but.unwrap_or(0)
+fn choose(equals: &[Candidate<'_>], route: &Route, affinity: Option<Affinity<'_>>) -> usize {
+    let key = match route.policy {
+        Policy::LeastLoad | Policy::RoundRobin | Policy::Weighted => None,
+        policy @ (Policy::Session | Policy::Prefix) => affinity.and_then(|affinity| affinity.key(policy)),
+    };
+    pool::choose(route.policy, equals, &route.turn, key)
 }

@@ -2,8 +2,10 @@
 //! is left to say when none did.
 
 use super::pick::{self, Candidate};
+use super::pool::Affinity;
+use super::standing::now;
 use super::verdict::Verdict;
-use super::{Backend, Backends};
+use super::{Backend, Backends, standing::Aside};
 use crate::canon::{Fault, FaultKind, Route};
 use crate::wire::Target;
 use std::sync::Arc;
@@ -33,15 +35,22 @@ pub struct Try<'a> {
 
 /// See the module.
 pub(super) struct Tries<'a> {
+    backends: &'a Backends,
+    route: &'a Route,
+    /// Those that have been tried stand first, in order.
     candidates: Vec<Candidate<'a>>,
     /// How many of them have been tried.
     tried: usize,
+    affinity: Option<Affinity<'a>>,
     /// When the one tried last was asked.
     pub began: Instant,
     /// Time spent waiting for backends.
     pub waited: Duration,
     last: Option<Fault>,
-    max_output: Option<u64>,
+    /// The last one is wrong for this request at any time: going on is no load on anybody.
+    elsewhere: bool,
+    /// When the first of those that said so wants to be asked again.
+    retry_after: Option<Duration>,
     request_id: &'a str,
 }
 
@@ -59,21 +68,48 @@ impl<'a> Tries<'a> {
         can: impl Fn(&Backend) -> bool,
     ) -> Self {
         Self {
-            candidates: pick::order(backends, route, can),
+            backends,
+            route,
+            candidates: pick::all(backends, route, can),
             tried: 0,
+            affinity: None,
             began: Instant::now(),
             waited: Duration::ZERO,
             last: None,
-            max_output: route.max_output,
+            elsewhere: false,
+            retry_after: None,
             request_id,
         }
     }
 
+    /// With what policies may go by that keep alike requests together.
+    pub fn alike(self, affinity: Affinity<'a>) -> Self {
+        Self { affinity: Some(affinity), ..self }
+    }
+
     /// The next one, and what a dialect must know of it; the books are told.
     pub fn next(&mut self, note: &mut dyn FnMut(Step<'_>)) -> Option<(Candidate<'a>, Target)> {
-        let candidate = *self.candidates.get(self.tried)?;
-        self.tried += 1;
+        if !pick::next(&mut self.candidates, self.tried, self.route, self.affinity) {
+            return None;
+        }
+        let candidate = self.candidates[self.tried];
         let backend = candidate.backend;
+        if self.tried == 0 && self.candidates.len() > 1 {
+            backend.budget.first();
+        }
+        if self.tried > 0 && !self.elsewhere && !backend.budget.take(now()) {
+            if let Some(watch) = &self.backends.watch {
+                watch.series.exhausted.with_label_values(&[&*backend.name]).inc();
+            }
+            tracing::debug!(
+                request_id = self.request_id,
+                target = &**candidate.label(),
+                "no further try: there are enough"
+            );
+            return None;
+        }
+        self.count(&candidate);
+        self.tried += 1;
         note(Step::Try(Try {
             backend: &backend.name,
             target: candidate.label(),
@@ -82,7 +118,21 @@ impl<'a> Tries<'a> {
             attempt: self.tried as u32,
         }));
         self.began = Instant::now();
-        Some((candidate, backend.traits.target(&candidate.hop.model, self.max_output)))
+        Some((candidate, backend.traits.target(&candidate.hop.model, self.route.max_output)))
+    }
+
+    /// Counts what is no first try at a target of the model's own.
+    fn count(&self, to: &Candidate<'_>) {
+        if self.tried == 0 && to.own {
+            return;
+        }
+        let Some(watch) = &self.backends.watch else { return };
+        let reason = self.last.as_ref().map_or("set_aside", |fault| reason(fault, self.elsewhere));
+        if !to.own {
+            watch.series.fallbacks.with_label_values(&[&*self.route.name, &*to.backend.name, reason]).inc();
+        } else if let Some(before) = self.tried.checked_sub(1).map(|at| self.candidates[at].backend) {
+            watch.series.retries.with_label_values(&[&*self.route.name, &*before.name, reason]).inc();
+        }
     }
 
     /// There is none left.
@@ -103,9 +153,10 @@ impl<'a> Tries<'a> {
     /// # Errors
     /// No other would.
     pub fn failed(&mut self, verdict: Verdict) -> Result<(), Fault> {
-        let fault = match verdict {
+        let (fault, elsewhere) = match verdict {
             Verdict::Final(fault) => return Err(fault),
-            Verdict::Another(fault) => fault,
+            Verdict::Another(fault) => (fault, false),
+            Verdict::Elsewhere(fault) => (fault, true),
         };
         tracing::warn!(
             request_id = self.request_id,
@@ -115,13 +166,56 @@ impl<'a> Tries<'a> {
             waited_ms = self.began.elapsed().as_millis() as u64,
             "a backend gave no reply"
         );
-        self.last = Some(fault);
+        self.retry_after = [self.retry_after, fault.retry_after].into_iter().flatten().min();
+        (self.last, self.elsewhere) = (Some(fault), elsewhere);
         Ok(())
     }
 
     /// What to say when none took it.
     pub fn exhausted(self) -> Fault {
         let none = || Fault::new(FaultKind::BackendUnavailable, "No backend serves this model at the moment.");
-        Fault { exhausted: self.candidates.len() > 1, ..self.last.unwrap_or_else(none) }
+        let last = self.last.clone().unwrap_or_else(none);
+        let fault = match last.kind {
+            FaultKind::BackendBusy | FaultKind::BackendUnavailable => Fault { retry_after: self.retry_after, ..last },
+            _ => self.all_out(&last.message).unwrap_or(last),
+        };
+        Fault { exhausted: self.candidates.len() > 1, ..fault }
+    }
+
+    /// Every target is known not to work: that is not this request's bad luck.
+    fn all_out(&self, last: &str) -> Option<Fault> {
+        let (now, mut failing, mut down, mut better) = (now(), 0, 0, u64::MAX);
+        for candidate in &self.candidates {
+            let standing = &candidate.endpoint?.address.standing;
+            // One whose trial has just failed, or is due, is no better than one that waits for it.
+            match standing.aside(now) {
+                Some(Aside::Down | Aside::NotReady) => down += 1,
+                Some(Aside::Full) => return None,
+                Some(Aside::Failing) => failing += 1,
+                None if !standing.breaker.is_closed() => failing += 1,
+                None => return None,
+            }
+            better = better.min(standing.better_in(now).unwrap_or(1000));
+        }
+        let known = match (failing, down) {
+            (failing, 0) => format!("{failing} failed too often of late"),
+            (0, down) => format!("{down} did not answer their last probe"),
+            (failing, down) => format!("{failing} failed too often of late, {down} did not answer their last probe"),
+        };
+        let message = format!("None of this model's targets works at the moment: {known}. The last said: {last}");
+        let wait = Some(Duration::from_millis(better.clamp(1000, 10_000)));
+        Some(Fault { retry_after: wait, ..Fault::new(FaultKind::BackendUnavailable, message) })
+    }
+}
+
+/// Why another target is tried, as a label.
+fn reason(fault: &Fault, elsewhere: bool) -> &'static str {
+    match fault.kind {
+        _ if elsewhere => "misplaced",
+        FaultKind::BackendUnreachable => "unreachable",
+        FaultKind::BackendTimeout => "timeout",
+        FaultKind::BackendBusy => "busy",
+        FaultKind::BackendUnavailable => "unavailable",
+        _ => "error",
     }
 }

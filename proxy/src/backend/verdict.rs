@@ -1,5 +1,6 @@
 //! What a backend's failure means: another target may help, or the client must hear of it (docs/api.md, "Errors from backends").
 
+use super::breaker::Ended;
 use super::http::{Body, Failure};
 use crate::canon::{Fault, FaultKind, Secret};
 use crate::wire::Dialect;
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub(super) enum Verdict {
     /// Another target may do better; this is the fault if none does.
     Another(Fault),
+    /// This target does not serve the request, and would not at any time: its key or model is wrong. Going on costs it nothing.
+    Elsewhere(Fault),
     /// The request itself is the trouble.
     Final(Fault),
 }
@@ -34,6 +37,29 @@ pub(super) fn unreachable(failure: &Failure) -> Verdict {
     })
 }
 
+/// What an error reply says of the address it comes from.
+#[derive(Debug, PartialEq)]
+pub(super) enum Says {
+    /// Something that counts.
+    Ended(Ended),
+    /// It is full, for so long.
+    Full(Option<Duration>),
+    /// Nothing: slow is no error, and an unknown model or API may be what the client asked for.
+    Nothing,
+}
+
+/// See [`Says`].
+pub(super) fn says(head: &Response<()>) -> Says {
+    match head.status().as_u16() {
+        429 | 503 | 529 => Says::Full(retry_after(head)),
+        403 | 404 | 408 | 501 | 504 => Says::Nothing,
+        // The gateway's own key is wrong there, whoever asks for whatever.
+        401 => Says::Ended(Ended::Failed),
+        400..500 => Says::Ended(Ended::Refused),
+        _ => Says::Ended(Ended::Failed),
+    }
+}
+
 /// A reply that is an error.
 pub(super) async fn refused(dialect: Dialect, head: Response<()>, mut body: Body, key: Option<&Secret>) -> Verdict {
     let mut text = BytesMut::new();
@@ -55,11 +81,11 @@ pub(super) async fn refused(dialect: Dialect, head: Response<()>, mut body: Body
             Fault::new(FaultKind::BackendInvalid, says("The backend refused the request as invalid."))
                 .with_status(status),
         ),
-        401 | 403 => Verdict::Another(Fault::new(
+        401 | 403 => Verdict::Elsewhere(Fault::new(
             FaultKind::BackendError,
             "The backend refused the gateway's own credentials; its operator must look at the backend's key.",
         )),
-        404 => Verdict::Another(Fault::new(FaultKind::BackendError, "The backend does not know this model or path.")),
+        404 => Verdict::Elsewhere(Fault::new(FaultKind::BackendError, "The backend does not know this model or path.")),
         408 | 504 => Verdict::Another(Fault::new(FaultKind::BackendTimeout, "The backend ran out of time.")),
         429 => Verdict::Another(Fault {
             retry_after: retry_after(&head),
@@ -107,6 +133,33 @@ pub(super) fn without_key(message: &str, key: Option<&Secret>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neither_load_nor_a_client_s_errors_count_against_an_address() {
+        for (status, header, says_so) in [
+            (429, Some("7"), Says::Full(Some(Duration::from_secs(7)))),
+            (503, None, Says::Full(None)),
+            (529, Some("soon"), Says::Full(None)),
+            (504, None, Says::Nothing),
+            (408, None, Says::Nothing),
+            (404, None, Says::Nothing),
+            (501, None, Says::Nothing),
+            (403, None, Says::Nothing),
+            (400, None, Says::Ended(Ended::Refused)),
+            (413, None, Says::Ended(Ended::Refused)),
+            (422, None, Says::Ended(Ended::Refused)),
+            (401, None, Says::Ended(Ended::Failed)),
+            (500, None, Says::Ended(Ended::Failed)),
+            (502, None, Says::Ended(Ended::Failed)),
+            (302, None, Says::Ended(Ended::Failed)),
+        ] {
+            let mut head = Response::builder().status(status);
+            if let Some(value) = header {
+                head = head.header("retry-after", value);
+            }
+            assert_eq!(says(&head.body(()).unwrap()), says_so, "{status}");
+        }
+    }
 
     #[test]
     fn the_gateway_s_key_is_not_repeated() {

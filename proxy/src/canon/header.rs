@@ -27,6 +27,10 @@ names! {
     X_STAINLESS_TIMEOUT = "x-stainless-timeout";
     /// The same for each read.
     X_STAINLESS_READ_TIMEOUT = "x-stainless-read-timeout";
+    /// Which session a request belongs to.
+    X_SESSION_ID = "x-session-id";
+    /// The same as Codex sends it.
+    SESSION_ID = "session_id";
     /// The backend that served.
     X_TIDEGATE_BACKEND = "x-tidegate-backend";
     /// The model's name there.

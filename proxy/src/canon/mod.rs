@@ -25,6 +25,6 @@ pub use fold::Answer;
 pub use identity::Caller;
 pub use pattern::Pattern;
 pub use record::{Outcome, Record};
-pub use route::{Capacity, Hop, Policy, Price, Route};
+pub use route::{Capacity, Hop, Policy, Price, Route, Turn};
 pub use units::{Period, Secret, Size};
 pub use usage::{Usage, UsageSource};

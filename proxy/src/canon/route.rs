@@ -2,10 +2,11 @@
 
 use super::{Fault, FaultKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A model of the configuration, resolved for one request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// The configured name or pattern: a closed set, fit for metric labels.
     pub name: Arc<str>,
@@ -15,6 +16,8 @@ pub struct Route {
     pub own: usize,
     /// How to choose among hops of one priority.
     pub policy: Policy,
+    /// Whose turn it is, for policies that take turns.
+    pub turn: Turn,
     /// Further tries over the model's own hops, before the first byte.
     pub retries: u32,
     /// Tokens' price.
@@ -57,13 +60,28 @@ pub struct Hop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// The less busy of two drawn at random (requests in flight, by weight).
+    /// The better of two drawn at random by weight: requests in flight, and time to first token of late.
     #[default]
     LeastLoad,
-    /// In turn.
+    /// In turn, by weight.
     RoundRobin,
     /// At random, by weight.
     Weighted,
+    /// A session stays where it is: by a header, `prompt_cache_key` or the end user.
+    Session,
+    /// Where prompts that begin alike went, unless there is too much to do.
+    Prefix,
+}
+
+/// How many turns there were: shared by all requests of a route.
+#[derive(Debug, Clone, Default)]
+pub struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    /// Takes one.
+    pub fn next(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// How much a model can do with at a time.

@@ -3,7 +3,7 @@
 //! A client is told of the name it asked for and of no other: where a plugin sent its request is for the log.
 
 use super::Rooms;
-use crate::backend::{Carried, Counted, Sent, Step};
+use crate::backend::{Carried, Counted, Origin, Sent, Step};
 use crate::canon::header::{X_STAINLESS_READ_TIMEOUT, X_STAINLESS_TIMEOUT};
 use crate::canon::{Fault, Route};
 use crate::ledger::Tab;
@@ -47,9 +47,10 @@ pub(super) async fn send(
 ) -> Result<Sent, Fault> {
     tab.routed(route);
     let queued = take_place(now, route, headers, tab).await?;
-    let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate_input());
-    let organization = tab.organization().clone();
-    let sent = now.backends.send(route, request, headers, &request_id, &organization, &mut note(tab, prompt)).await?;
+    let (request_id, organization) = (tab.request_id().to_owned(), tab.organization().clone());
+    let prompt = request.estimate_input();
+    let origin = Origin { request_id: &request_id, organization: &organization };
+    let sent = now.backends.send(route, request, headers, origin, &mut note(tab, prompt)).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
     Ok(sent)
 }

@@ -1,6 +1,6 @@
 //! Model name → where it is served: names, patterns, aliases, fallbacks.
 
-use crate::canon::{Capacity, Fault, Hop, Period, Policy, Price, Route};
+use crate::canon::{Capacity, Fault, Hop, Period, Policy, Price, Route, Turn};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -102,6 +102,7 @@ struct Pattern {
     model: Model,
     /// Hops of the fallbacks, which have names of their own.
     fallbacks: Vec<Hop>,
+    turn: Turn,
 }
 
 impl Routes {
@@ -145,7 +146,7 @@ impl Routes {
             }
             match name.split_once('*') {
                 None => {
-                    routes.exact.insert(name.clone(), Arc::new(resolve(name, name, model, &hops)));
+                    routes.exact.insert(name.clone(), Arc::new(resolve(name, name, model, &hops, &Turn::default())));
                 }
                 Some((_, tail)) if tail.contains('*') => errors.push((place, "a pattern may have one `*`".into())),
                 Some((head, tail)) => routes.patterns.push(Pattern {
@@ -154,6 +155,7 @@ impl Routes {
                     name: name.clone(),
                     model: model.clone(),
                     fallbacks: hops,
+                    turn: Turn::default(),
                 }),
             }
         }
@@ -175,7 +177,7 @@ impl Routes {
                 && model.ends_with(&*pattern.tail)
         });
         let pattern = pattern.ok_or_else(|| Fault::model_not_found(model))?;
-        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks)))
+        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks, &pattern.turn)))
     }
 
     /// The models that have a name of their own, in order.
@@ -196,7 +198,7 @@ fn hop(target: &Target, model: &Arc<str>) -> Hop {
 }
 
 /// Fallbacks come after every target of the model's own.
-fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop]) -> Route {
+fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop], turn: &Turn) -> Route {
     let mut hops: Vec<Hop> = model.targets.iter().map(|target| hop(target, asked)).collect();
     hops.sort_by_key(|hop| hop.priority);
     let own = hops.len();
@@ -207,6 +209,7 @@ fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop]) 
         hops,
         own,
         policy: model.policy,
+        turn: turn.clone(),
         retries: model.retries,
         price: model.price.clone().map(Arc::new),
         max_output: model.max_output,

@@ -4,6 +4,7 @@
 //! writes calls and reads replies. No dialect knows another; what they share is the canon. A new one is a file, a variant
 //! here and its paths.
 
+mod affinity;
 pub mod anthropic;
 mod backend_fault;
 mod beyond;

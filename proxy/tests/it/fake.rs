@@ -44,7 +44,11 @@ pub struct Fake {
 impl Fake {
     /// Serves each request with the script that `answer` gives for it; the connection stays open unless the script ends it.
     pub fn start(answer: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    /// The same where somebody listens already.
+    pub fn serve(listener: TcpListener, answer: impl Fn(&Seen) -> Vec<Act> + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let (seen, left, open, answer) = (Arc::default(), Arc::default(), Arc::default(), Arc::new(answer));
         let fake = Self { address, seen, left, open };

@@ -146,7 +146,8 @@ fn a_certificate_that_nobody_vouches_for_is_a_backend_out_of_reach() {
         (base.clone(), String::new()),
         (base.replace("127.0.0.1", "localhost"), format!("ca = \"{}\"\nhttp2 = true", right.display())),
     ] {
-        let gateway = Gateway::before("openai", &url, &more);
+        // Or the breaker opens, and says 503 with the same words.
+        let gateway = Gateway::before("openai", &url, &format!("{more}\nhealth = {{ failures = 9 }}"));
         for (path, shape) in [("/v1/chat/completions", "server_error"), ("/v1/messages", "api_error")] {
             for body in [CALL, STREAM] {
                 let answer = gateway.post(path, body);

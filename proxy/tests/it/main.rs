@@ -22,6 +22,7 @@ mod pairs;
 mod plugin_load;
 mod plugin_outside;
 mod plugins;
+mod pools;
 mod pressure;
 mod queue;
 mod refusals;

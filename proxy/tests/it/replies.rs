@@ -381,9 +381,9 @@ fn a_client_that_leaves_before_a_backend_has_its_request_is_charged_nothing() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead = format!("https://{}", silent.local_addr().unwrap());
     let mut held = Vec::new();
-    let busy = Fake::start(|_| json(503, "", "{}"));
+    let failing = Fake::start(|_| json(500, "", "{}"));
     // At once, and after another target had it and refused it.
-    for (first, attempts) in [(None, 1), (Some(busy.url()), 2)] {
+    for (first, attempts) in [(None, 1), (Some(failing.url()), 2)] {
         let first = first.unwrap_or(dead.clone());
         let gateway = Gateway::start(&format!(
             "[backends.b]\nkind = \"openai\"\nurl = \"{first}\"\ntimeouts = {{ connect = \"20s\" }}\n\

@@ -91,6 +91,11 @@ impl<'a> Json<'a> {
         simdutf8::basic::from_utf8(self.0).unwrap_or_default()
     }
 
+    /// The value's own text, as bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// Bytes of its text.
     #[allow(clippy::len_without_is_empty, reason = "a JSON value is never empty")]
     pub fn len(self) -> usize {

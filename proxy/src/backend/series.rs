@@ -1,0 +1,126 @@
+//! What is told of backends and of tries, as metrics.
+
+use super::standing::now;
+use super::{Backend, standing::Aside};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Their families.
+pub(super) struct Series {
+    pub up: IntGaugeVec,
+    in_flight: IntGaugeVec,
+    breaker: IntGaugeVec,
+    aside: IntGaugeVec,
+    first_token: GaugeVec,
+    /// Further tries: model, backend that failed before, why.
+    pub retries: IntCounterVec,
+    /// Tries at a fallback: model, backend that is tried, why.
+    pub fallbacks: IntCounterVec,
+    /// Further tries that were not made because the backend cannot bear more.
+    pub exhausted: IntCounterVec,
+}
+
+/// Labels of gauges that are shown: backend and target.
+pub(super) type Labels = HashSet<(Arc<str>, Arc<str>)>;
+
+/// Why a target goes last, as a label.
+const REASONS: [(Aside, &str); 4] =
+    [(Aside::Failing, "failing"), (Aside::Down, "down"), (Aside::NotReady, "not_ready"), (Aside::Full, "full")];
+
+impl Series {
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let target = ["backend", "target"];
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        Ok(Self {
+            up: gauge("tidegate_backend_up", "1 when the backend's last probe succeeded.", &target)?,
+            in_flight: gauge("tidegate_backend_in_flight", "Requests a backend has and has not finished.", &target)?,
+            breaker: gauge(
+                "tidegate_breaker_state",
+                "0 closed, 1 half open: a trial is due or under way, 2 open.",
+                &target,
+            )?,
+            aside: gauge(
+                "tidegate_backend_set_aside",
+                "1 for the reason why a target is tried after all others.",
+                &["backend", "target", "reason"],
+            )?,
+            first_token: {
+                let help = "Seconds to the first token of late: a fading average over streams.";
+                register(registry, GaugeVec::new(Opts::new("tidegate_backend_latency_ewma_seconds", help), &target)?)?
+            },
+            retries: counter(
+                "tidegate_retries_total",
+                "Tries at another target of the model, by the backend that failed before and why.",
+                &["model", "backend", "reason"],
+            )?,
+            fallbacks: counter(
+                "tidegate_fallbacks_total",
+                "Tries at a fallback of the model, by the backend that is tried and why.",
+                &["model", "backend", "reason"],
+            )?,
+            exhausted: counter(
+                "tidegate_retry_budget_exhausted_total",
+                "Further tries that were not made, because the backend had enough of them.",
+                &["backend"],
+            )?,
+        })
+    }
+
+    /// Takes away the gauges of targets that are not of these backends.
+    pub fn forget(&self, shown: &mut Labels, backends: &[Arc<Backend>]) {
+        let now: Labels = backends
+            .iter()
+            .flat_map(|backend| backend.targets().map(|target| (backend.name.clone(), target)))
+            .collect();
+        for (backend, target) in shown.difference(&now) {
+            let labels = [&**backend, &**target];
+            for gauge in [&self.up, &self.in_flight, &self.breaker] {
+                let _ = gauge.remove_label_values(&labels);
+            }
+            let _ = self.first_token.remove_label_values(&labels);
+            for (_, reason) in REASONS {
+                let _ = self.aside.remove_label_values(&[labels[0], labels[1], reason]);
+            }
+        }
+        *shown = now;
+    }
+
+    /// Says how the targets of a backend stand.
+    pub fn show(&self, backend: &Backend) {
+        let name = &*backend.name;
+        if let Some(local) = &backend.local {
+            self.up.with_label_values(&[name, name]).set(i64::from(local.is_ready()));
+            self.in_flight.with_label_values(&[name, name]).set(local.in_flight() as i64);
+        }
+        let now = now();
+        for endpoint in &backend.endpoints {
+            let (labels, standing) = ([name, &*endpoint.label], &endpoint.address.standing);
+            self.in_flight.with_label_values(&labels).set(endpoint.address.in_flight.load(Ordering::Relaxed) as i64);
+            self.breaker.with_label_values(&labels).set(standing.breaker.state(now) as i64);
+            self.first_token.with_label_values(&labels).set(standing.first_token(now));
+            let aside = standing.aside(now);
+            for (why, reason) in REASONS {
+                self.aside.with_label_values(&[labels[0], labels[1], reason]).set(i64::from(aside == Some(why)));
+            }
+        }
+    }
+
+    /// A backend is not probed any more.
+    pub fn unknown(&self, backend: &Backend) {
+        for target in backend.targets() {
+            let _ = self.up.remove_label_values(&[&*backend.name, &*target]);
+        }
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
