@@ -347,6 +347,7 @@ mod tests {
         let more = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}"#;
         let close = r#"{"type":"content_block_stop","index":0}"#;
         let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":5,"input_tokens":null}}"#;
+        let one = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}"#;
         let last = r#"{"type":"message_stop"}"#;
         let call = r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#;
         let json = |part: &str| {
@@ -356,7 +357,8 @@ mod tests {
         };
         let cases: Vec<(&str, Vec<&str>, &str)> = vec![
             ("text", vec![start, text, r#"{"type":"ping"}"#, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
-            ("a second start", vec![start, start, text, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
+            ("a second start", vec![start, start, text, more, close, end, last], "U(7,1) U(7,1) T(a) U(7,5) end_turn"),
+            ("one token", vec![start, text, more, close, one, last], "U(7,1) T(a) U(7,1) end_turn"),
             ("no block start", vec![start, more, close, end, last], "U(7,1) T(a) U(7,5) end_turn"),
             ("no block stop", vec![start, text, more, end, last], "U(7,1) T(aU(7,5) ) end_turn"),
             (
