@@ -175,7 +175,7 @@ fn a_target_that_fails_is_followed_by_one_that_can() {
     let busy = Fake::start(|_| json(503, "", r#"{"error":{"message":"loading"}}"#));
     let good = speaks_all();
     let gateway = Gateway::start(&format!(
-        "[backends.busy]\nkind = \"vllm\"\nurl = \"{}\"\n[backends.claude]\nkind = \"anthropic\"\nurl = \"http://127.0.0.1:9\"\n\
+        "[backends.busy]\nkind = \"openai\"\nurl = \"{}\"\n[backends.claude]\nkind = \"anthropic\"\nurl = \"http://127.0.0.1:9\"\n\
          [backends.good]\nkind = \"openai\"\nurl = \"{}\"\n[models.m]\nretries = 1\ntargets = [{{ backend = \"claude\" }}, \
          {{ backend = \"busy\", priority = 1 }}, {{ backend = \"good\", priority = 2 }}]\n",
         busy.url(),

@@ -25,10 +25,12 @@ pub fn agree(records: &[Record], ended: &[Ended]) {
         assert_eq!(record.model_requested, ended.model, "{ended:?}");
         let fits = match &ended.how {
             How::Whole => {
-                let reported = (record.input_tokens, record.output_tokens, record.usage_source);
-                record.outcome == Outcome::Ok
-                    && record.status == 200
-                    && reported == (Some(11), Some(ended.words as u64 + 1), UsageSource::Reported)
+                let said = (record.input_tokens, record.output_tokens, record.usage_source);
+                let reported = said == (Some(11), Some(ended.words as u64 + 1), UsageSource::Reported);
+                // A chat stream may break off between its last word and the counts behind it.
+                let lost =
+                    record.stream && record.usage_source == UsageSource::Estimated && breaks_off(&record.backend);
+                record.outcome == Outcome::Ok && record.status == 200 && (reported || lost)
             }
             How::Refused(status) => {
                 record.status == *status && matches!(record.outcome, Outcome::BackendError | Outcome::Refused)
@@ -41,6 +43,11 @@ pub fn agree(records: &[Record], ended: &[Ended]) {
         assert!(fits, "{ended:?} and its record differ: {record:#?}");
     }
     assert!(by_id.is_empty(), "records of requests that nobody made: {by_id:#?}");
+}
+
+/// Backends that may stop at any byte.
+fn breaks_off(backend: &str) -> bool {
+    matches!(backend, "wild" | "resetting" | "flapping")
 }
 
 /// After kills: what a client has whole is there once; nothing is there twice.
@@ -65,7 +72,7 @@ pub fn nothing_left(plateau: &Leftovers, after: &Leftovers) {
     assert!(after.resident_kib <= plateau.resident_kib + plateau.resident_kib / 4 + 4096, "{plateau:?} {after:?}");
 }
 
-/// Each replica that answered at all had its part of the traffic.
+/// A replica that answers well has its part of the traffic, and one that does not is set aside without being forgotten.
 pub fn nobody_starved(backends: &[(&str, Chaos)], records: &[Record]) {
     let pool: Vec<_> = records.iter().filter(|record| record.model_requested == "pool").collect();
     let done = pool.iter().filter(|record| record.outcome == Outcome::Ok).count();
@@ -76,7 +83,8 @@ pub fn nobody_starved(backends: &[(&str, Chaos)], records: &[Record]) {
     );
     for (name, backend) in backends.iter().skip(2) {
         let (asked, _) = backend.served();
-        assert!(asked * 50 >= pool.len(), "{name} had {asked} of {} requests", pool.len());
+        let least = if *name == "closing" { pool.len() / 20 } else { 5 };
+        assert!(asked >= least, "{name} had {asked} of {} requests", pool.len());
     }
 }
 
