@@ -55,7 +55,7 @@ pub(super) fn says(head: &Response<()>) -> Says {
         403 | 404 | 408 | 501 | 504 => Says::Nothing,
         // The gateway's own key is wrong there, whoever asks for whatever.
         401 => Says::Ended(Ended::Failed),
-        400..500 => Says::Ended(Ended::Refused),
+        400..=499 => Says::Ended(Ended::Refused),
         _ => Says::Ended(Ended::Failed),
     }
 }
