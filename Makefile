@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit redis plugins clients docs bench fuzz clean
+.PHONY: run demo release model test fmt lint unit redis plugins clients docs soak bench fuzz clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -64,6 +64,11 @@ plugins:
 ## clients: the official clients, two coding agents, a real llama.cpp server, a real Redis and the plugins against the release binary
 clients: release model plugins
 	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL) --plugins $(PLUGINS)
+
+## soak: many tenants before backends that fail in every way, then kill -9 over and over; ten minutes each, figures printed
+SOAK_SECONDS ?= 600
+soak:
+	TIDEGATE_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked --test it chaos -- --nocapture --test-threads=1
 
 ## bench: what a request and a chunk cost (docs/performance.md)
 bench: release
