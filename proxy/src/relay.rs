@@ -35,6 +35,7 @@ use crate::wire::request::Request;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use hyper::body::Incoming;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,8 @@ pub struct Asked {
 pub async fn relay(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     let dialect = asked.dialect;
     let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
-    match unless_cut(&now, answer(&now, asked, &mut tab)).await {
+    let answered = unless_cut(&now, pin!(answer(&now, asked, &mut tab))).await;
+    match answered {
         Ok(begun) => begun.into_response(tab),
         Err(fault) => refuse(dialect, &fault, tab),
     }
@@ -122,8 +124,9 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     reply::begin(now, request, sent, party, tab).await
 }
 
-/// A whole reply can take longer than the gateway may take to stop.
-async fn unless_cut<T>(now: &Rooms, answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+/// A whole reply can take longer than the gateway may take to stop. Pinned where it is: what a request is would be copied
+/// whole with each call that takes it.
+async fn unless_cut<T>(now: &Rooms, answer: Pin<&mut impl Future<Output = Result<T, Fault>>>) -> Result<T, Fault> {
     let stopping = "The gateway is stopping and could not wait for this reply.";
     tokio::select! {
         biased;

@@ -82,7 +82,7 @@ impl Backend {
             name: name.clone(),
             id: pool::of(name),
             budget: kept.budget(name),
-            rules: settings.health.rules().into(),
+            rules: settings.health.rules(),
             probed: settings.health.probe,
             traits,
             dialects,

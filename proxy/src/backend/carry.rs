@@ -6,6 +6,7 @@ use super::{Backend, Backends, http};
 use crate::canon::{Fault, Route};
 use crate::wire::opaque::Parcel;
 use ::http::{HeaderMap, Response};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,12 +47,13 @@ impl Backends {
             let Some(endpoint) = candidate.endpoint else {
                 return Err(Fault::internal("a backend without an address"));
             };
-            let said = Said::carry(parcel, &target.model, headers, request_id);
-            let answer = tries.waiting(backend.call(&endpoint.address, &said, || note(Step::Handed))).await;
+            let body = parcel.body(&target.model);
+            let said = Said::carry(parcel, &body, headers, request_id);
+            let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, || note(Step::Handed)))).await;
             match answer {
                 Ok((head, body)) => {
-                    let until = backend.timeouts.total.map(|total| tries.began + total.0);
-                    return Ok(Carried { head, body, waited: tries.waited, backend: backend.clone(), until });
+                    let (waited, until) = (tries.waited, tries.until(backend));
+                    return Ok(Carried { head, body, waited, backend: backend.clone(), until });
                 }
                 Err(verdict) => tries.failed(verdict)?,
             }

@@ -11,6 +11,7 @@ use crate::wire::count::{self, Counter};
 use crate::wire::request::Request;
 use ::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
+use std::pin::pin;
 use std::time::Duration;
 
 /// After so long an estimate now is worth more than a count later.
@@ -45,7 +46,7 @@ impl Backends {
         let mut tries = Tries::over(self, route, request_id);
         while let Some((candidate, target)) = tries.next(note) {
             let asked = ask(candidate, request, &target, headers, request_id);
-            let asked = tries.waiting(tokio::time::timeout(PATIENCE, asked)).await;
+            let asked = tries.waiting(pin!(tokio::time::timeout(PATIENCE, asked))).await;
             let slow = || Fault::new(FaultKind::BackendTimeout, "The backend did not count in time.");
             match asked.unwrap_or_else(|_| Err(Verdict::Another(slow()))) {
                 Ok(Some(answer)) => {
@@ -77,7 +78,7 @@ async fn ask(
         return request.write(&backend.dialects, target).map(|_| None).map_err(Verdict::Final);
     };
     let body = request.write_to_count(counter, target).map_err(Verdict::Final)?;
-    let said = Said::count(counter, body, headers, request_id);
+    let said = Said::json(counter.path(), counter.dialect(), &body, headers, request_id);
     let alike = counter.dialect() == request.dialect;
     match backend.call(&endpoint.address, &said, || {}).await {
         Ok((_, body)) => match (collect(body).await, alike) {

@@ -11,6 +11,7 @@ use crate::canon::{Embedded, Fault, Route};
 use crate::wire::Written;
 use crate::wire::embed::{EmbedOutgoing, EmbedRequest};
 use ::http::HeaderMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +61,9 @@ impl Backends {
                 }
                 Some(endpoint) => match request.write(&backend.embeds, &target) {
                     Ok(EmbedOutgoing { api, written }) => {
-                        let said = Said::embed(api, written.body.clone(), headers, request_id);
+                        let said = Said::json(api.path(), api.dialect(), &written.body, headers, request_id);
                         let handed = || note(Step::Handed);
-                        let answer = tries.waiting(backend.call(&endpoint.address, &said, handed)).await;
+                        let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, handed))).await;
                         answer.map(|(_, body)| (written, EmbedSource::Http(api, body)))
                     }
                     Err(fault) => Err(Verdict::Final(fault)),
@@ -70,7 +71,7 @@ impl Backends {
                 None => match &backend.local {
                     Some(local) => {
                         note(Step::Handed);
-                        let answer = tries.waiting(local.embed(&request.call)).await;
+                        let answer = tries.waiting(pin!(local.embed(&request.call))).await;
                         answer.map(|(vectors, dropped)| {
                             (Written { dropped, ..Written::default() }, EmbedSource::Here(vectors))
                         })

@@ -72,10 +72,10 @@ pub enum Failure {
 /// which is how a backend learns that nobody listens any more.
 pub struct Body {
     incoming: Incoming,
-    lease: Option<(Sender, Arc<Address>)>,
+    lease: Option<Sender>,
     busy: Busy,
     /// The reply of a request, not of a probe: how it goes on says something of the address.
-    watched: Option<Arc<Rules>>,
+    watched: Option<Rules>,
     /// When a stream was asked for, until its first bytes have come; 0: nobody wants to know.
     began: u64,
 }
@@ -131,7 +131,7 @@ impl Body {
     }
 
     /// It is the reply of a request. `began`: when that was sent, if it is a stream's.
-    pub(super) fn watch(&mut self, began: Option<u64>, rules: Arc<Rules>) {
+    pub(super) fn watch(&mut self, began: Option<u64>, rules: Rules) {
         (self.watched, self.began) = (Some(rules), began.unwrap_or(0));
     }
 
@@ -151,12 +151,13 @@ impl Body {
     }
 
     fn hand_back(&mut self) {
-        if let Some((sender, address)) = self.lease.take()
+        let address = &self.busy.0;
+        if let Some(sender) = self.lease.take()
             && !sender.is_closed()
             && !address.gone.load(Ordering::Relaxed)
         {
             POOLS.with_borrow_mut(|pools| {
-                let idle = &mut pools.entry(address.id).or_insert_with(|| Pool::of(&address)).idle;
+                let idle = &mut pools.entry(address.id).or_insert_with(|| Pool::of(address)).idle;
                 if idle.len() < KEEP {
                     idle.push((sender, Instant::now()));
                 }
@@ -194,7 +195,7 @@ pub async fn send(
     if let Some(mut sender) = pooled(address, idle).await {
         let began = Instant::now();
         match sender.send_request(request()).await {
-            Ok(response) => return Ok(split(response, Some((sender, address.clone())), busy)),
+            Ok(response) => return Ok(split(response, Some(sender), busy)),
             Err(error) if error.is_user() || !was_idle(&error, began) => {
                 return Err(Failure::Broken(error));
             }
@@ -204,7 +205,7 @@ pub async fn send(
     // Boxed, like everything seldom: the future of every request would be as large as a TLS handshake otherwise, and be copied.
     let mut sender = Box::pin(open(address, connect)).await?;
     let response = sender.send_request(request()).await.map_err(Failure::Broken)?;
-    Ok(split(response, Some((sender, address.clone())), busy))
+    Ok(split(response, Some(sender), busy))
 }
 
 /// The connection had been closed while it lay in the pool: the backend cannot have begun to answer.
@@ -297,7 +298,7 @@ async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::S
     Ok(sender)
 }
 
-fn split(response: Response<Incoming>, lease: Option<(Sender, Arc<Address>)>, busy: Busy) -> (Response<()>, Body) {
+fn split(response: Response<Incoming>, lease: Option<Sender>, busy: Busy) -> (Response<()>, Body) {
     let (head, incoming) = response.into_parts();
     (Response::from_parts(head, ()), Body { incoming, lease, busy, watched: None, began: 0 })
 }

@@ -44,10 +44,11 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
 use breaker::{Ended, Rules};
 use budget::Budget;
 use endpoint::Address;
+use foldhash::HashMap;
 use health::Watch;
 use pool::Affinity;
 use said::Said;
-use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tries::Tries;
@@ -73,7 +74,7 @@ pub struct Backend {
     /// The further tries it may get.
     budget: Arc<Budget>,
     /// What opens the breakers of its addresses.
-    rules: Arc<Rules>,
+    rules: Rules,
     /// Its addresses are probed, if its kind can be.
     probed: bool,
     traits: &'static Traits,
@@ -137,7 +138,7 @@ impl Backends {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let (mut by_name, mut loading) = (HashMap::new(), Vec::new());
+        let (mut by_name, mut loading) = (HashMap::default(), Vec::new());
         for (mut backend, settings) in backends {
             let (name, mut is_new) = (backend.name.clone(), false);
             if let Some(weights) = &settings.weights {
@@ -231,9 +232,9 @@ impl Backends {
                 (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
                 (None, Some(endpoint)) => match request.write(&backend.dialects, &target) {
                     Ok(outgoing) => {
-                        let said = Said::generate(&outgoing, request, headers, request_id);
+                        let said = Said::generate(&outgoing, request.stream, headers, request_id);
                         let handed = || note(Step::Handed);
-                        let answer = tries.waiting(backend.call(&endpoint.address, &said, handed)).await;
+                        let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, handed))).await;
                         answer.map(|(head, body)| (outgoing, Reply::Http(head, body)))
                     }
                     Err(fault) => Err(Verdict::Final(fault)),
@@ -242,8 +243,8 @@ impl Backends {
             };
             match answer {
                 Ok((outgoing, reply)) => {
-                    let until = backend.timeouts.total.map(|total| tries.began + total.0);
-                    return Ok(Sent { outgoing, reply, waited: tries.waited, backend: backend.clone(), until });
+                    let (waited, until) = (tries.waited, tries.until(backend));
+                    return Ok(Sent { outgoing, reply, waited, backend: backend.clone(), until });
                 }
                 Err(verdict) => tries.failed(verdict)?,
             }
@@ -300,7 +301,7 @@ impl Backend {
             handed();
             said.message(address, self.credentials.as_ref())
         };
-        let began = standing::now();
+        let began = said.stream.then(standing::now);
         let sending = http::send(address, message, self.traits.idle, self.timeouts.connect.0);
         // Only a stream owes a first token: a whole reply is as long in coming as it is long.
         let first = said.stream.then_some(self.timeouts.first_token.0);
@@ -316,7 +317,7 @@ impl Backend {
         })?;
         if head.status().is_success() {
             self.report(address, Ended::Well);
-            body.watch(said.stream.then_some(began), self.rules.clone());
+            body.watch(began, self.rules);
             return Ok((head, body));
         }
         match verdict::says(&head) {

@@ -3,10 +3,8 @@
 use super::endpoint::Address;
 use crate::canon::header::{ANTHROPIC_BETA, ANTHROPIC_VERSION, X_REQUEST_ID};
 use crate::wire::Dialect;
-use crate::wire::count::Counter;
-use crate::wire::embed::EmbedApi;
 use crate::wire::opaque::Parcel;
-use crate::wire::request::{Outgoing, Request};
+use crate::wire::request::Outgoing;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::Full;
@@ -22,7 +20,7 @@ pub(super) struct Said<'a> {
     /// Of the body.
     pub content_type: HeaderValue,
     /// The body.
-    pub body: Bytes,
+    pub body: &'a Bytes,
     /// The client's headers.
     pub headers: &'a HeaderMap,
     /// So that the books of a gateway behind this one can be joined with ours.
@@ -30,56 +28,29 @@ pub(super) struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
+    /// A question in JSON whose reply comes whole. `dialect`: whose errors are read.
+    pub fn json(
+        path: &'static str,
+        dialect: Dialect,
+        body: &'a Bytes,
+        headers: &'a HeaderMap,
+        request_id: &'a str,
+    ) -> Self {
+        let content_type = HeaderValue::from_static("application/json");
+        Self { path, dialect, stream: false, content_type, body, headers, request_id }
+    }
+
     /// A request to generate text.
-    pub fn generate(outgoing: &Outgoing, request: &Request, headers: &'a HeaderMap, request_id: &'a str) -> Self {
-        Self {
-            path: outgoing.dialect.path(),
-            dialect: outgoing.dialect,
-            stream: request.stream,
-            content_type: HeaderValue::from_static("application/json"),
-            body: outgoing.written.body.clone(),
-            headers,
-            request_id,
-        }
-    }
-
-    /// A request for vectors.
-    pub fn embed(api: EmbedApi, body: Bytes, headers: &'a HeaderMap, request_id: &'a str) -> Self {
-        Self {
-            path: api.path(),
-            dialect: api.dialect(),
-            stream: false,
-            content_type: HeaderValue::from_static("application/json"),
-            body,
-            headers,
-            request_id,
-        }
-    }
-
-    /// A question for the length of a prompt.
-    pub fn count(counter: Counter, body: Bytes, headers: &'a HeaderMap, request_id: &'a str) -> Self {
-        Self {
-            path: counter.path(),
-            dialect: counter.dialect(),
-            stream: false,
-            content_type: HeaderValue::from_static("application/json"),
-            body,
-            headers,
-            request_id,
-        }
+    pub fn generate(outgoing: &'a Outgoing, stream: bool, headers: &'a HeaderMap, request_id: &'a str) -> Self {
+        let Outgoing { dialect, written, .. } = outgoing;
+        Self { stream, ..Self::json(dialect.path(), *dialect, &written.body, headers, request_id) }
     }
 
     /// Something that is only carried. Its errors are OpenAI's, or like them.
-    pub fn carry(parcel: &Parcel, model: &str, headers: &'a HeaderMap, request_id: &'a str) -> Self {
-        Self {
-            path: parcel.to.path,
-            dialect: Dialect::Chat,
-            stream: parcel.stream,
-            content_type: parcel.content_type.clone(),
-            body: parcel.body(model),
-            headers,
-            request_id,
-        }
+    pub fn carry(parcel: &Parcel, body: &'a Bytes, headers: &'a HeaderMap, request_id: &'a str) -> Self {
+        let content_type = parcel.content_type.clone();
+        let json = Self::json(parcel.to.path, Dialect::Chat, body, headers, request_id);
+        Self { stream: parcel.stream, content_type, ..json }
     }
 
     /// As it goes out. `credentials`: the header that carries the gateway's key there.

@@ -8,6 +8,7 @@ use super::verdict::Verdict;
 use super::{Backend, Backends, standing::Aside};
 use crate::canon::{Fault, FaultKind, Route};
 use crate::wire::Target;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ pub(super) struct Tries<'a> {
     tried: usize,
     affinity: Option<Affinity<'a>>,
     /// When the one tried last was asked.
-    pub began: Instant,
+    began: Option<Instant>,
     /// Time spent waiting for backends.
     pub waited: Duration,
     last: Option<Fault>,
@@ -73,7 +74,7 @@ impl<'a> Tries<'a> {
             candidates: pick::all(backends, route, can),
             tried: 0,
             affinity: None,
-            began: Instant::now(),
+            began: None,
             waited: Duration::ZERO,
             last: None,
             elsewhere: false,
@@ -117,7 +118,7 @@ impl<'a> Tries<'a> {
             provider: backend.traits.provider,
             attempt: self.tried as u32,
         }));
-        self.began = Instant::now();
+        self.began = Some(Instant::now());
         Some((candidate, backend.traits.target(&candidate.hop.model, self.route.max_output)))
     }
 
@@ -140,12 +141,17 @@ impl<'a> Tries<'a> {
         self.tried == self.candidates.len()
     }
 
-    /// Waits for a backend, on the clock.
-    pub async fn waiting<T>(&mut self, answer: impl Future<Output = T>) -> T {
+    /// Waits for a backend, on the clock. Pinned where it is: it would be copied otherwise.
+    pub async fn waiting<T>(&mut self, answer: Pin<&mut impl Future<Output = T>>) -> T {
         let asked = Instant::now();
         let answer = answer.await;
         self.waited += asked.elapsed();
         answer
+    }
+
+    /// When all of the reply must have come from the one tried last, where it has a limit.
+    pub fn until(&self, backend: &Backend) -> Option<Instant> {
+        Some(self.began? + backend.timeouts.total?.0)
     }
 
     /// The one tried last did not take it.
@@ -163,7 +169,7 @@ impl<'a> Tries<'a> {
             target = self.tried.checked_sub(1).map(|at| &**self.candidates[at].label()),
             attempt = self.tried,
             error = fault.message,
-            waited_ms = self.began.elapsed().as_millis() as u64,
+            waited_ms = self.began.map_or(0, |began| began.elapsed().as_millis() as u64),
             "a backend gave no reply"
         );
         self.retry_after = [self.retry_after, fault.retry_after].into_iter().flatten().min();

@@ -10,6 +10,7 @@ use crate::wire::embed::{EmbedApi, EmbedReply, EmbedRequest};
 use crate::wire::{Glance, Written};
 use bytes::Bytes;
 use http::Response;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,8 @@ use std::time::Instant;
 pub async fn embed(now: Arc<Rooms>, asked: Asked, api: EmbedApi) -> Response<Body> {
     let dialect = asked.dialect;
     let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
-    match unless_cut(&now, answer(&now, asked, api, &mut tab)).await {
+    let answered = unless_cut(&now, pin!(answer(&now, asked, api, &mut tab))).await;
+    match answered {
         Ok((body, written)) => {
             let mut response = plain_response(200, "application/json", body);
             let headers = response.headers_mut();

@@ -11,6 +11,7 @@ use crate::canon::Fault;
 use crate::ledger::Tab;
 use crate::wire::opaque::{Opaque, Parcel};
 use http::{HeaderName, HeaderValue, Response, header};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,8 @@ use std::time::Instant;
 pub async fn carry(now: Arc<Rooms>, asked: Asked, to: &'static Opaque) -> Response<Body> {
     let dialect = asked.dialect;
     let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
-    match unless_cut(&now, answer(&now, asked, to, &mut tab)).await {
+    let answered = unless_cut(&now, pin!(answer(&now, asked, to, &mut tab))).await;
+    match answered {
         Ok((carried, dropped)) => {
             let mut response = Response::new(Body::whole(bytes::Bytes::new()));
             *response.status_mut() = carried.head.status();

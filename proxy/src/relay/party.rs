@@ -8,7 +8,7 @@ use crate::ledger::{AtClose, Tab};
 use crate::plugin::{About, Guests, Hop, Judged, Seen};
 use crate::wire::request::Request;
 use http::HeaderMap;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, LazyCell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +31,7 @@ pub(super) fn invite(
     endpoint: &Arc<str>,
     tab: &mut Tab,
 ) -> Option<Rc<Party>> {
-    let (caller, placed) = (&admitted.caller, Arc::new(AtomicBool::new(false)));
+    let (caller, placed) = (&admitted.caller, LazyCell::new(Arc::<AtomicBool>::default));
     let about = |ask: bool| About {
         id: tab.request_id().to_owned(),
         caller: caller.clone(),
@@ -47,7 +47,7 @@ pub(super) fn invite(
     };
     let guests = now.plugins.invite(&caller.organization, &caller.project, &request.model, about)?;
     let about = guests.about().clone();
-    let party = Rc::new(Party { about, guests: RefCell::new(Some(guests)), placed });
+    let party = Rc::new(Party { about, guests: RefCell::new(Some(guests)), placed: placed.clone() });
     tab.at_close(party.clone());
     Some(party)
 }

@@ -1,9 +1,10 @@
 //! Model name → where it is served: names, patterns, aliases, fallbacks.
 
 use crate::canon::{Capacity, Fault, Hop, Period, Policy, Price, Route, Turn};
+use foldhash::HashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -31,7 +31,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
 
 /// Bytes held for a client that does not read (and the most a request's head may be).
 const BUFFER: usize = 64 << 10;
@@ -46,7 +45,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     rooms: Arc<ArcSwap<Rooms>>,
     timeouts: ArcSwap<Timeouts>,
-    in_flight: InFlight,
+    in_flight: Arc<InFlight>,
     tls: Arc<Handshakes>,
     /// The gateway is stopping: clients should go elsewhere.
     leaving: AtomicBool,
@@ -74,7 +73,7 @@ impl Door {
         Self {
             rooms,
             timeouts: ArcSwap::from_pointee(Timeouts::of(config)),
-            in_flight: InFlight::new(config.max_in_flight, registry),
+            in_flight: Arc::new(InFlight::new(config.max_in_flight, registry)),
             tls,
             leaving: AtomicBool::new(false),
         }
@@ -139,7 +138,7 @@ async fn converse(
         // a future begins with is a fraction of what it has room for.
         Box::into_pin(Box::write(Box::new_uninit(), async move { Ok::<_, Infallible>(guarded(&door, request).await) }))
     };
-    let service = ServiceBuilder::new().layer(door.in_flight.of_connection(&turns)).service(tower::service_fn(service));
+    let service = door.in_flight.around(tower::service_fn(service), &turns);
     let service = Bridge(RefCell::new(service));
     let io = TokioIo::new(stream);
     if http2 {
@@ -162,7 +161,7 @@ async fn converse(
         let connection = builder.serve_connection(io, service);
         let idle = async {
             drain.cancelled().await;
-            turns.idle().await;
+            tokio::select! { () = turns.idle() => {}, () = cut.cancelled() => {} }
         };
         until_over(connection, |connection| connection.graceful_shutdown(), idle, &cut).await;
     }
@@ -192,17 +191,17 @@ async fn until_over<C: Future>(
     time: impl Future<Output = ()>,
     cut: &CancellationToken,
 ) {
-    let over = async {
-        cut.cancelled().await;
-        tokio::time::sleep(LAST_WORDS).await;
-    };
-    tokio::pin!(connection, over);
+    tokio::pin!(connection);
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
         () = time => finish(connection.as_mut()),
-        () = over.as_mut() => return,
     }
+    // Not before: a token is looked at under a lock that all workers share, and this is polled with every piece of a reply.
+    let over = async {
+        cut.cancelled().await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
     tokio::select! { _ = connection => {}, () = over => {} }
 }
 

@@ -1,4 +1,4 @@
-//! How many requests are served at the same time, as a tower layer: a stream counts until its last byte.
+//! How many requests are served at the same time, as a tower service: a stream counts until its last byte.
 
 use super::paths;
 use super::turns::Turns;
@@ -11,17 +11,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use tower::{Layer, Service};
+use tower::Service;
 
 /// Marks a request beyond the limit; the service below answers it in the caller's dialect.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Full;
 
 /// Counts requests and marks those beyond the limit.
-#[derive(Clone)]
 pub(super) struct InFlight {
-    count: Arc<AtomicUsize>,
-    limit: Arc<AtomicUsize>,
+    count: AtomicUsize,
+    limit: AtomicUsize,
     /// One for each class of paths.
     gauges: [IntGauge; paths::CLASSES.len()],
 }
@@ -35,12 +34,12 @@ impl InFlight {
         .expect("the name and labels are constants");
         let _ = registry.register(Box::new(gauge.clone()));
         let gauges = paths::CLASSES.map(|class| gauge.with_label_values(&[class]));
-        Self { count: Arc::default(), limit: Arc::new(AtomicUsize::new(limit)), gauges }
+        Self { count: AtomicUsize::new(0), limit: AtomicUsize::new(limit), gauges }
     }
 
-    /// The layer of one connection, which notes in `turns` whether it has requests.
-    pub fn of_connection(&self, turns: &Rc<Turns>) -> OfConnection {
-        OfConnection { limit: self.clone(), turns: turns.clone() }
+    /// Around the service of one connection: notes in `turns` whether it has requests.
+    pub fn around<S>(self: &Arc<Self>, inner: S, turns: &Rc<Turns>) -> Counted<S> {
+        Counted { inner, limit: self.clone(), turns: turns.clone() }
     }
 
     /// Takes so many from now on.
@@ -49,26 +48,11 @@ impl InFlight {
     }
 }
 
-/// See [`InFlight::of_connection`].
-#[derive(Clone)]
-pub(super) struct OfConnection {
-    limit: InFlight,
-    turns: Rc<Turns>,
-}
-
-impl<S> Layer<S> for OfConnection {
-    type Service = Counted<S>;
-
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, here: self.clone() }
-    }
-}
-
-/// See [`InFlight`].
-#[derive(Clone)]
+/// See [`InFlight::around`].
 pub(super) struct Counted<S> {
     inner: S,
-    here: OfConnection,
+    limit: Arc<InFlight>,
+    turns: Rc<Turns>,
 }
 
 impl<S, In, Out> Service<Request<In>> for Counted<S>
@@ -84,30 +68,30 @@ where
     }
 
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
-        let limit = &self.here.limit;
+        let limit = &self.limit;
         let before = limit.count.fetch_add(1, Ordering::Relaxed);
         if before >= limit.limit.load(Ordering::Relaxed) {
             request.extensions_mut().insert(Full);
         }
-        let gauge = limit.gauges[paths::class(&paths::read(&request))].clone();
-        gauge.inc();
-        self.here.turns.begin();
-        let guard = Guard { count: limit.count.clone(), gauge, turns: self.here.turns.clone() };
+        let class = paths::class(&paths::read(&request));
+        limit.gauges[class].inc();
+        self.turns.begin();
+        let guard = Guard { limit: limit.clone(), class, turns: self.turns.clone() };
         Counting { inner: self.inner.call(request), guard: Some(guard) }
     }
 }
 
 /// A place among the requests that are served.
 pub(super) struct Guard {
-    count: Arc<AtomicUsize>,
-    gauge: IntGauge,
+    limit: Arc<InFlight>,
+    class: usize,
     turns: Rc<Turns>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
+        self.limit.count.fetch_sub(1, Ordering::Relaxed);
+        self.limit.gauges[self.class].dec();
         self.turns.end();
     }
 }
