@@ -5,6 +5,7 @@
 mod ask;
 mod body;
 mod carried;
+mod clock;
 mod count;
 mod embed;
 mod head;
@@ -70,7 +71,7 @@ pub struct Limits {
     /// Longest pause within a request body.
     pub body_idle: Duration,
     /// Longest silence within a stream; zero: as long as the backend's.
-    pub keep_alive: Duration,
+    pub keep_alive: Option<Duration>,
 }
 
 /// A request as the server hands it over.

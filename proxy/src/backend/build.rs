@@ -82,7 +82,7 @@ impl Backend {
             name: name.clone(),
             id: pool::of(name),
             budget: kept.budget(name),
-            rules: settings.health.rules(),
+            rules: settings.health.rules().into(),
             probed: settings.health.probe,
             traits,
             dialects,

@@ -4,13 +4,13 @@ use super::pick::Candidate;
 use super::said::Said;
 use super::tries::{Step, Tries};
 use super::verdict::Verdict;
-use super::{Backend, Backends, http};
+use super::{Backend, Backends};
 use crate::canon::{Fault, FaultKind, Route, UsageSource};
 use crate::wire::Target;
 use crate::wire::count::{self, Counter};
 use crate::wire::request::Request;
 use ::http::HeaderMap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ async fn ask(
     let said = Said::json(counter.path(), counter.dialect(), &body, headers, request_id);
     let alike = counter.dialect() == request.dialect;
     match backend.call(&endpoint.address, &said, || {}).await {
-        Ok((_, body)) => match (collect(body).await, alike) {
+        Ok((_, mut body)) => match (body.whole(ANSWER).await.ok().flatten(), alike) {
             (Some(answer), true) if counter.read(&answer).is_some() => Ok(Some(answer)),
             (Some(answer), false) => Ok(counter.read(&answer).map(|tokens| count::write(request.dialect, tokens))),
             _ => Ok(None),
@@ -103,15 +103,4 @@ impl Backend {
         let counters = || self.traits.counters.iter().filter(spoken);
         counters().find(|counter| counter.dialect() == request.dialect).or_else(|| counters().next()).copied()
     }
-}
-
-async fn collect(mut body: http::Body) -> Option<Bytes> {
-    let mut answer = BytesMut::new();
-    while let Some(data) = body.data().await {
-        answer.extend_from_slice(&data.ok()?);
-        if answer.len() > ANSWER {
-            return None;
-        }
-    }
-    Some(answer.freeze())
 }

@@ -49,7 +49,7 @@ impl Backends {
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<SentEmbed, Fault> {
         let mut tries = Tries::among(self, route, request_id, Backend::makes_vectors);
-        if tries.is_over() && self.serves(route) {
+        if tries.is_over() {
             return Err(makes_none());
         }
         while let Some((candidate, target)) = tries.next(note) {
@@ -87,11 +87,6 @@ impl Backends {
             }
         }
         Err(tries.exhausted())
-    }
-
-    /// Whether any backend of this route is there.
-    fn serves(&self, route: &Route) -> bool {
-        route.hops.iter().any(|hop| self.by_name.contains_key(&hop.backend))
     }
 }
 

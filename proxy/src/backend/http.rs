@@ -6,7 +6,7 @@
 use super::breaker::Rules;
 use super::endpoint::{Address, Stream};
 use super::standing::now;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use foldhash::HashMap;
 use http::{Request, Response};
 use http_body::Body as _;
@@ -75,7 +75,7 @@ pub struct Body {
     lease: Option<Sender>,
     busy: Busy,
     /// The reply of a request, not of a probe: how it goes on says something of the address.
-    watched: Option<Rules>,
+    watched: Option<Arc<Rules>>,
     /// When a stream was asked for, until its first bytes have come; 0: nobody wants to know.
     began: u64,
 }
@@ -130,8 +130,29 @@ impl Body {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
+    /// All of it; `None` where it is longer than `most` bytes. What comes in one piece is not copied.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn whole(&mut self, most: usize) -> Result<Option<Bytes>, hyper::Error> {
+        let (mut whole, mut joined) = (Bytes::new(), BytesMut::new());
+        while let Some(read) = self.data().await {
+            let data = read?;
+            if whole.len() + joined.len() + data.len() > most {
+                return Ok(None);
+            }
+            if whole.is_empty() && joined.is_empty() {
+                whole = data;
+            } else {
+                joined.extend_from_slice(&std::mem::take(&mut whole));
+                joined.extend_from_slice(&data);
+            }
+        }
+        Ok(Some(if joined.is_empty() { whole } else { joined.freeze() }))
+    }
+
     /// It is the reply of a request. `began`: when that was sent, if it is a stream's.
-    pub(super) fn watch(&mut self, began: Option<u64>, rules: Rules) {
+    pub(super) fn watch(&mut self, began: Option<u64>, rules: Arc<Rules>) {
         (self.watched, self.began) = (Some(rules), began.unwrap_or(0));
     }
 

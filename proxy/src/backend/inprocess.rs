@@ -347,7 +347,7 @@ mod here {
 
     /// The engine's pieces as canonical events. Dropping the receiver ends the job: nobody listens.
     async fn translate(mut pieces: mpsc::Receiver<Piece>, events: mpsc::Sender<Event>, local: Arc<Local>) {
-        local.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _busy = Busy::new(&local.in_flight);
         let mut answer = Writing { seed: fastrand::u64(..), open: false, calls: 0 };
         let mut ended = false;
         while !ended {
@@ -363,7 +363,6 @@ mod here {
                 }
             }
         }
-        local.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// An answer on its way into events.

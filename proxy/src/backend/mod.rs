@@ -74,7 +74,7 @@ pub struct Backend {
     /// The further tries it may get.
     budget: Arc<Budget>,
     /// What opens the breakers of its addresses.
-    rules: Rules,
+    rules: Arc<Rules>,
     /// Its addresses are probed, if its kind can be.
     probed: bool,
     traits: &'static Traits,
@@ -317,7 +317,7 @@ impl Backend {
         })?;
         if head.status().is_success() {
             self.report(address, Ended::Well);
-            body.watch(began, self.rules);
+            body.watch(began, self.rules.clone());
             return Ok((head, body));
         }
         match verdict::says(&head) {

@@ -4,7 +4,7 @@
 use super::pool::{self, Affinity, Member};
 use super::standing::now;
 use super::{Backend, Backends, Endpoint};
-use crate::canon::{Hop, Policy, Route};
+use crate::canon::{Hop, Route};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -125,9 +125,6 @@ pub(super) fn next(
 }
 
 fn choose(equals: &[Candidate<'_>], route: &Route, affinity: Option<Affinity<'_>>) -> usize {
-    let key = match route.policy {
-        Policy::LeastLoad | Policy::RoundRobin | Policy::Weighted => None,
-        policy @ (Policy::Session | Policy::Prefix) => affinity.and_then(|affinity| affinity.key(policy)),
-    };
+    let key = affinity.and_then(|affinity| affinity.key(route.policy));
     pool::choose(route.policy, equals, &route.turn, key)
 }

@@ -8,6 +8,11 @@ macro_rules! names {
     };
 }
 
+/// A media type without its parameters (RFC 9110 §8.3.1).
+pub fn essence(media_type: &[u8]) -> &[u8] {
+    media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
 names! {
     /// Which request this is, for logs and books on both sides.
     X_REQUEST_ID = "x-request-id";

@@ -38,9 +38,6 @@ impl Queues {
 
     /// The queue of the model that is configured under this name, if it has a limit.
     pub fn of(&self, model: &str) -> Option<&Arc<Queue>> {
-        if self.by_model.is_empty() {
-            return None;
-        }
         self.by_model.get(model).map(|(queue, _)| queue)
     }
 }

@@ -5,9 +5,10 @@
 //! the backend's body goes with it, which closes that connection, and the tab writes its record by being dropped.
 
 use super::carried::{Broken, Carried};
+use super::clock::{Clock, Due};
 use super::party::Party;
 use crate::backend::{Backend, http};
-use crate::canon::{Event, Fault, FaultKind};
+use crate::canon::{Event, Fault};
 use crate::ledger::Tab;
 use crate::plugin::Seen;
 use crate::wire::Dialect;
@@ -21,8 +22,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// What a client receives.
 pub struct Body(Kind);
@@ -39,7 +38,6 @@ pub(super) struct Stream {
     pub tab: Option<Tab>,
     pub dialect: Dialect,
     pub backend: Arc<Backend>,
-    pub cut: Pin<Box<WaitForCancellationFutureOwned>>,
     pub clock: Clock,
     pub seat: Option<Seat>,
 }
@@ -72,76 +70,6 @@ pub(super) enum Source {
     Over,
 }
 
-/// The time limits of a stream: between two reads, for all of it, and for how long the client hears nothing. Arming a timer for
-/// every read would cost more than reading: one is left running and looks, when it fires, at when the last read was.
-pub(super) struct Clock {
-    sleep: Pin<Box<Sleep>>,
-    last: Instant,
-    limit: Duration,
-    /// When all of it must have come.
-    until: Option<Instant>,
-    /// When the client last got something, and how long it may get nothing.
-    told: Instant,
-    keep_alive: Option<Duration>,
-}
-
-/// What it is time for.
-pub(super) enum Due {
-    /// Nothing has come for too long.
-    Silent,
-    /// It has not ended in time.
-    Late,
-    /// The client has heard nothing for a while.
-    KeepAlive,
-}
-
-impl Clock {
-    pub fn new(limit: Duration, until: Option<Instant>, keep_alive: Option<Duration>) -> Self {
-        let now = Instant::now();
-        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let mut clock = Self { sleep, last: now, limit, until, told: now, keep_alive };
-        clock.arm();
-        clock
-    }
-
-    /// Something came; the next may take until `limit` from now.
-    pub fn saw(&mut self, now: Instant, limit: Duration) {
-        self.last = now;
-        if self.limit != limit {
-            self.limit = limit;
-            self.arm();
-        }
-    }
-
-    fn arm(&mut self) {
-        let silent = self.keep_alive.map(|limit| self.told + limit);
-        let first = silent.into_iter().chain(self.until).fold(self.last + self.limit, Instant::min);
-        self.sleep.as_mut().reset(first.into());
-    }
-
-    /// Ready when it is time for something.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        loop {
-            ready!(self.sleep.as_mut().poll(cx));
-            let now = Instant::now();
-            if self.last + self.limit <= now {
-                return Poll::Ready(Due::Silent);
-            }
-            if self.until.is_some_and(|until| until <= now) {
-                return Poll::Ready(Due::Late);
-            }
-            let silent = self.keep_alive.is_some_and(|limit| self.told + limit <= now);
-            if silent {
-                self.told = now;
-            }
-            self.arm();
-            if silent {
-                return Poll::Ready(Due::KeepAlive);
-            }
-        }
-    }
-}
-
 impl Source {
     /// Who looks at it on its way.
     fn watch(&mut self) -> Option<&mut Watch> {
@@ -152,13 +80,14 @@ impl Source {
         }
     }
 
-    /// See [`Pipe::write_fault`].
-    fn write_fault(&mut self, fault: &Fault) -> Option<Bytes> {
-        match self {
-            Self::Http(_, pipe) => pipe.write_fault(fault),
-            Self::Events(_, watch, _) => watch.write_fault(fault),
-            Self::Over => None,
-        }
+    /// The frame that ends the client's stream with this fault, from whoever wrote it so far.
+    fn write_fault(&mut self, dialect: Dialect, fault: &Fault, request_id: &str) -> Bytes {
+        let (own, reply_id) = match self {
+            Self::Http(_, pipe) => (pipe.write_fault(fault), pipe.reply_id()),
+            Self::Events(_, watch, _) => (watch.write_fault(fault), None),
+            Self::Over => (None, None),
+        };
+        own.unwrap_or_else(|| dialect.codec().write_fault_frame(fault, request_id, reply_id))
     }
 }
 
@@ -222,7 +151,7 @@ impl Stream {
             };
             let bytes = self.settle(passed);
             if !bytes.is_empty() {
-                self.clock.told = self.clock.told.max(self.clock.last);
+                self.clock.tells();
                 return Poll::Ready(Some(bytes));
             }
         }
@@ -311,25 +240,13 @@ impl Stream {
         }
     }
 
-    /// Waiting: has the backend been silent or busy for too long, or the client heard nothing, or is the gateway stopping?
+    /// Waiting: has the reply taken too long, or the client heard nothing?
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Passed> {
-        let fault = match self.clock.poll(cx) {
-            Poll::Ready(Due::KeepAlive) => {
-                // Between two frames: what there is of an unfinished one is held back.
-                let bytes = Bytes::from_static(self.dialect.keep_alive());
-                return Poll::Ready(Passed { bytes, ..Passed::default() });
-            }
-            Poll::Ready(Due::Silent) => {
-                Fault::new(FaultKind::BackendTimeout, "The backend stopped sending in the middle of its reply.")
-            }
-            Poll::Ready(Due::Late) => Fault::too_long(),
-            Poll::Pending => {
-                ready!(self.cut.as_mut().poll(cx));
-                let message = "The gateway is stopping and could not wait for the rest of this reply.";
-                Fault::new(FaultKind::Overloaded, message)
-            }
-        };
-        Poll::Ready(Passed { fault: Some(fault), ..Passed::default() })
+        Poll::Ready(match ready!(self.clock.poll(cx)) {
+            // Between two frames: what there is of an unfinished one is held back.
+            Due::KeepAlive => Passed { bytes: Bytes::from_static(self.dialect.keep_alive()), ..Passed::default() },
+            Due::Over(fault) => Passed { fault: Some(fault), ..Passed::default() },
+        })
     }
 
     /// Closes the books when these are the last bytes.
@@ -337,10 +254,7 @@ impl Stream {
         let Passed { mut bytes, end, fault } = passed;
         if let Some(fault) = fault {
             if let Some(mut tab) = self.tab.take() {
-                let frame = self.source.write_fault(&fault).unwrap_or_else(|| {
-                    let reply_id = if let Source::Http(_, pipe) = &self.source { pipe.reply_id() } else { None };
-                    self.dialect.codec().write_fault_frame(&fault, tab.request_id(), reply_id)
-                });
+                let frame = self.source.write_fault(self.dialect, &fault, tab.request_id());
                 bytes = [&bytes[..], &frame[..]].concat().into();
                 tab.failed(&fault, true);
             }

@@ -4,19 +4,18 @@
 //! breaks off, as the backend's did, so that no client takes a part for the whole.
 
 use super::Rooms;
-use super::body::{Clock, Due};
+use super::clock::{Clock, Due};
 use crate::backend::{self, Backend, http};
-use crate::canon::{Fault, FaultKind};
+use crate::canon::Fault;
+use crate::canon::header::essence;
 use crate::ledger::Tab;
 use crate::wire::Glance;
 use crate::wire::skim::Skim;
 use ::http::{Response, header};
 use bytes::Bytes;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// See the module.
 pub(super) struct Carried {
@@ -30,7 +29,6 @@ pub(super) struct Carried {
     skim: Option<Skim>,
     backend: Arc<Backend>,
     clock: Clock,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// The reply broke off.
@@ -58,9 +56,8 @@ impl Carried {
             tab: Some(tab),
             broken: false,
             skim: readable.then(Skim::default),
-            clock: Clock::new(backend.timeouts().idle.0, until, None),
+            clock: Clock::new(backend.timeouts().idle.0, until, None, &now.cut),
             backend,
-            cut: Box::pin(now.cut.clone().cancelled_owned()),
         };
         if carried.left == Some(0) {
             carried.done();
@@ -89,8 +86,11 @@ impl Carried {
             return Poll::Ready(std::mem::take(&mut self.broken).then_some(Err(Broken)));
         };
         let Poll::Ready(read) = self.body.poll_data(cx) else {
-            let fault = ready!(self.poll_limits(cx));
-            return self.fail(&fault, cx);
+            return match ready!(self.clock.poll(cx)) {
+                Due::Over(fault) => self.fail(&fault, cx),
+                // None was asked for: there is no sign of life in bytes that are not understood.
+                Due::KeepAlive => Poll::Pending,
+            };
         };
         match read {
             Some(Ok(bytes)) => {
@@ -115,22 +115,6 @@ impl Carried {
         }
     }
 
-    /// Waiting: has the backend been silent or at it for too long, or is the gateway stopping?
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
-        match self.clock.poll(cx) {
-            Poll::Ready(Due::Late) => return Poll::Ready(Fault::too_long()),
-            // No sign of life was asked for: there is none in bytes that are not understood.
-            Poll::Ready(Due::Silent | Due::KeepAlive) => {
-                let message = "The backend stopped sending in the middle of its reply.";
-                return Poll::Ready(Fault::new(FaultKind::BackendTimeout, message));
-            }
-            Poll::Pending => {}
-        }
-        ready!(self.cut.as_mut().poll(cx));
-        let message = "The gateway is stopping and could not wait for the rest of this reply.";
-        Poll::Ready(Fault::new(FaultKind::Overloaded, message))
-    }
-
     fn done(&mut self) {
         let Some(mut tab) = self.tab.take() else { return };
         if let Some(usage) = self.skim.as_ref().and_then(Skim::usage) {
@@ -153,5 +137,5 @@ impl Carried {
 
 fn is(head: &Response<()>, kind: &[u8]) -> bool {
     let said = head.headers().get(header::CONTENT_TYPE).map_or(b"".as_slice(), |value| value.as_bytes());
-    said.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(kind)
+    essence(said).eq_ignore_ascii_case(kind)
 }

@@ -41,15 +41,8 @@ async fn answer(now: &Rooms, asked: Asked, api: EmbedApi, tab: &mut Tab) -> Resu
     let request = EmbedRequest::read(api, body)?;
     let model = &request.call.model;
     tab.asked(model, false, request.user());
-    let route = now.routes.pick(model).ok().filter(|_| caller.may_use(model));
-    let route = route.ok_or_else(|| Fault::model_not_found(model))?;
-    tab.routed(&route);
-    let queued = way::take_place(now, &route, headers, tab).await?;
-    let request_id = tab.request_id().to_owned();
-    let mut note = way::note(tab, request.estimate());
-    let sent = now.backends.embed(&route, &request, headers, &request_id, &mut note).await?;
-    drop(note);
-    tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
+    let route = way::open_to(now, &caller, model)?;
+    let sent = way::embed(now, &route, &request, headers, arrived, tab).await?;
     finish(&request, sent, tab).await
 }
 

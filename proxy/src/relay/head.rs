@@ -30,6 +30,13 @@ pub(super) fn describe(headers: &mut HeaderMap, dialect: Dialect, tab: &Tab) {
     headers.insert(name::X_TIDEGATE_OVERHEAD_MS, text(&format!("{}.{:03}", overhead / 1000, overhead % 1000)));
 }
 
+/// Says that the body comes piece by piece, to whoever stands between.
+pub(super) fn stream(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx in front of us would hold the stream back otherwise.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+}
+
 /// A list of names as a header's value; nothing for an empty list.
 pub(super) fn name_list(headers: &mut HeaderMap, name: &'static str, list: &[String]) {
     if !list.is_empty() {

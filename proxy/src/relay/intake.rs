@@ -1,6 +1,7 @@
 //! A request's body, within its bounds.
 
 use super::Limits;
+use crate::canon::header::essence;
 use crate::canon::{Fault, FaultKind};
 use crate::wire::Dialect;
 use bytes::{Bytes, BytesMut};
@@ -73,8 +74,7 @@ pub(super) async fn whole(headers: &HeaderMap, mut body: Incoming, limits: Limit
 
 fn check_type(headers: &HeaderMap) -> Result<(), Fault> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if essence.eq_ignore_ascii_case(b"application/json") {
+    if essence(value.as_bytes()).eq_ignore_ascii_case(b"application/json") {
         return Ok(());
     }
     Err(Fault::new(FaultKind::MediaType, "The body must be JSON: send `Content-Type: application/json`.")

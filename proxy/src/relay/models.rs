@@ -1,6 +1,6 @@
 //! `GET /v1/models`, `GET /api/tags` and their like: what a caller may use, in the shape it expects.
 
-use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse};
+use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, way};
 use crate::canon::Fault;
 use crate::gate::Admitted;
 use crate::ledger::Tab;
@@ -53,7 +53,7 @@ pub fn list_running(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint:
 }
 
 fn one(now: &Rooms, caller: &Admitted, dialect: Dialect, id: &str) -> Result<Bytes, Fault> {
-    now.routes.pick(id).ok().filter(|_| caller.may_use(id)).ok_or_else(|| Fault::model_not_found(id))?;
+    way::open_to(now, caller, id)?;
     Ok(match dialect {
         Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(id),
         Dialect::Messages => anthropic::models::write(id),

@@ -10,7 +10,7 @@ use crate::backend;
 use crate::canon::Fault;
 use crate::ledger::Tab;
 use crate::wire::opaque::{Opaque, Parcel};
-use http::{HeaderName, HeaderValue, Response, header};
+use http::{Response, header};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,8 +30,7 @@ pub async fn carry(now: Arc<Rooms>, asked: Asked, to: &'static Opaque) -> Respon
                 headers.extend(carried.head.headers().get(&name).map(|value| (name, value.clone())));
             }
             if Carried::is_stream(&carried.head) {
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+                head::stream(headers);
             }
             head::describe(headers, dialect, &tab);
             head::name_list(headers, "x-tidegate-dropped", &dropped);
@@ -56,8 +55,7 @@ async fn answer(
     let arrived = Instant::now();
     let parcel = Parcel::read(to, shape, body)?;
     tab.asked(&parcel.model, parcel.stream, parcel.user.clone());
-    let route = now.routes.pick(&parcel.model).ok().filter(|_| caller.may_use(&parcel.model));
-    let route = route.ok_or_else(|| Fault::model_not_found(&parcel.model))?;
+    let route = way::open_to(now, &caller, &parcel.model)?;
     let carried = way::carry(now, &route, &parcel, headers, arrived, tab).await?;
     Ok((carried, parcel.dropped))
 }

@@ -1,6 +1,7 @@
 //! From a backend's reply to the client's: streamed or whole, alike or across dialects.
 
-use super::body::{Body, Clock, Seat, Source, Stream};
+use super::body::{Body, Seat, Source, Stream};
+use super::clock::Clock;
 use super::party::Party;
 use super::{Rooms, head};
 use crate::backend::{Backend, Reply, Sent, http};
@@ -12,7 +13,7 @@ use crate::wire::reply::{Pipe, fold, glance_event, read_stream, rename_answer};
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::watch::Watch;
 use crate::wire::{Dialect, Glance, ReplyHead, Written};
-use ::http::{HeaderName, HeaderValue, Response, header};
+use ::http::{HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -149,7 +150,6 @@ pub(super) async fn answered(
 impl Begun {
     /// The reply, with the tab in it or closed.
     pub(super) fn into_response(self, mut tab: Tab) -> Response<Body> {
-        let keep_alive = self.keep_alive();
         let mut response = Response::new(Body::whole(Bytes::new()));
         let headers = response.headers_mut();
         head::describe(headers, self.dialect, &tab);
@@ -158,9 +158,7 @@ impl Begun {
         tab.answered(200);
         if self.stream {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.dialect.framing().content_type()));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            // nginx in front of us would hold the stream back otherwise.
-            headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+            head::stream(headers);
         } else {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -170,21 +168,13 @@ impl Begun {
                 *response.body_mut() = Body::whole(bytes);
             }
             Way::Stream(source, seat, backend, until) => {
-                let clock = Clock::new(backend.timeouts().first_token.0, until, keep_alive);
-                let cut = Box::pin(self.now.cut.clone().cancelled_owned());
+                let keep_alive = self.now.limits.keep_alive.filter(|_| !self.dialect.keep_alive().is_empty());
+                let clock = Clock::new(backend.timeouts().first_token.0, until, keep_alive, &self.now.cut);
                 let (tab, dialect) = (Some(tab), self.dialect);
-                *response.body_mut() = Body::stream(Stream { source, tab, dialect, backend, cut, clock, seat });
+                *response.body_mut() = Body::stream(Stream { source, tab, dialect, backend, clock, seat });
             }
         }
         response
-    }
-}
-
-impl Begun {
-    /// How long the client may hear nothing, if it can be told that there is nothing yet.
-    fn keep_alive(&self) -> Option<Duration> {
-        let limit = self.now.limits.keep_alive;
-        (!limit.is_zero() && !self.dialect.keep_alive().is_empty()).then_some(limit)
     }
 }
 
@@ -294,21 +284,8 @@ fn estimate(events: &[Event]) -> u64 {
 
 /// All of a backend's whole reply.
 pub(super) async fn collect(body: &mut http::Body) -> Result<Bytes, Fault> {
-    let mut whole = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(read) = body.data().await {
-        let data = read.map_err(|_| Fault::cut())?;
-        if whole.len() + joined.len() + data.len() > WHOLE {
-            return Err(Fault::new(FaultKind::BackendError, "The backend's reply is larger than 64 MiB."));
-        }
-        if whole.is_empty() && joined.is_empty() {
-            whole = data;
-        } else {
-            joined.extend_from_slice(&std::mem::take(&mut whole));
-            joined.extend_from_slice(&data);
-        }
-    }
-    Ok(if joined.is_empty() { whole } else { joined.freeze() })
+    let too_large = || Fault::new(FaultKind::BackendError, "The backend's reply is larger than 64 MiB.");
+    body.whole(WHOLE).await.map_err(|_| Fault::cut())?.ok_or_else(too_large)
 }
 
 fn is_stream(response: &Response<()>, dialect: Dialect) -> bool {

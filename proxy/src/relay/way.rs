@@ -3,15 +3,23 @@
 //! A client is told of the name it asked for and of no other: where a plugin sent its request is for the log.
 
 use super::Rooms;
-use crate::backend::{Carried, Counted, Origin, Sent, Step};
+use crate::backend::{Carried, Counted, Origin, Sent, SentEmbed, Step};
 use crate::canon::header::{X_STAINLESS_READ_TIMEOUT, X_STAINLESS_TIMEOUT};
 use crate::canon::{Fault, Route};
+use crate::gate::Admitted;
 use crate::ledger::Tab;
+use crate::wire::embed::EmbedRequest;
 use crate::wire::opaque::Parcel;
 use crate::wire::request::Request;
 use http::HeaderMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The route of a model that the caller may use.
+pub(super) fn open_to(now: &Rooms, caller: &Admitted, model: &str) -> Result<Arc<Route>, Fault> {
+    let route = now.routes.pick(model)?;
+    if caller.may_use(model) { Ok(route) } else { Err(Fault::model_not_found(model)) }
+}
 
 /// Where the request goes; `backend`: the one that a plugin chose.
 pub(super) fn find(now: &Rooms, request: &Request, backend: Option<&str>, tab: &Tab) -> Result<Arc<Route>, Fault> {
@@ -50,7 +58,24 @@ pub(super) async fn send(
     let (request_id, organization) = (tab.request_id().to_owned(), tab.organization().clone());
     let prompt = request.estimate_input();
     let origin = Origin { request_id: &request_id, organization: &organization };
-    let sent = now.backends.send(route, request, headers, origin, &mut note(tab, prompt)).await?;
+    let sent = now.backends.send(route, request, headers, origin, &mut note(tab, Some(prompt))).await?;
+    tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
+    Ok(sent)
+}
+
+/// Has vectors made.
+pub(super) async fn embed(
+    now: &Rooms,
+    route: &Arc<Route>,
+    request: &EmbedRequest,
+    headers: &HeaderMap,
+    arrived: Instant,
+    tab: &mut Tab,
+) -> Result<SentEmbed, Fault> {
+    tab.routed(route);
+    let queued = take_place(now, route, headers, tab).await?;
+    let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate());
+    let sent = now.backends.embed(route, request, headers, &request_id, &mut note(tab, Some(prompt))).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
     Ok(sent)
 }
@@ -66,8 +91,7 @@ pub(super) async fn count(
 ) -> Result<Counted, Fault> {
     tab.routed(route);
     let request_id = tab.request_id().to_owned();
-    let mut note = |step: Step<'_>| tried(tab, &step);
-    let counted = now.backends.measure(route, request, headers, &request_id, &mut note).await?;
+    let counted = now.backends.measure(route, request, headers, &request_id, &mut note(tab, None)).await?;
     tab.spent(arrived.elapsed().saturating_sub(counted.waited));
     Ok(counted)
 }
@@ -84,8 +108,7 @@ pub(super) async fn carry(
     tab.routed(route);
     let queued = take_place(now, route, headers, tab).await?;
     let request_id = tab.request_id().to_owned();
-    let mut note = |step: Step<'_>| tried(tab, &step);
-    let carried = now.backends.carry(route, parcel, headers, &request_id, &mut note).await?;
+    let carried = now.backends.carry(route, parcel, headers, &request_id, &mut note(tab, None)).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + carried.waited));
     Ok(carried)
 }
@@ -94,12 +117,7 @@ pub(super) async fn carry(
 ///
 /// # Errors
 /// 429 or 503: there is no room to wait, or the turn did not come in time.
-pub(super) async fn take_place(
-    now: &Rooms,
-    route: &Route,
-    headers: &HeaderMap,
-    tab: &mut Tab,
-) -> Result<Duration, Fault> {
+async fn take_place(now: &Rooms, route: &Route, headers: &HeaderMap, tab: &mut Tab) -> Result<Duration, Fault> {
     let Some(queue) = now.queues.of(&route.name).filter(|_| !tab.is_placed()) else { return Ok(Duration::ZERO) };
     tab.waits();
     // Boxed: a request to a model without a limit should not be as large as one with it.
@@ -123,17 +141,10 @@ pub(super) fn step_in(now: &Rooms, route: &Route, tab: &mut Tab) {
     }
 }
 
-/// Tells the books how far a request has come. `prompt`: its tokens by rule of thumb.
-pub(super) fn note(tab: &mut Tab, prompt: u64) -> impl FnMut(Step<'_>) {
+/// Tells the books how far a request has come. `prompt`: its tokens by rule of thumb, where they are charged.
+fn note(tab: &mut Tab, prompt: Option<u64>) -> impl FnMut(Step<'_>) {
     move |step| match step {
         Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
-        Step::Handed => tab.estimate_input(prompt),
-    }
-}
-
-/// The same where nothing is estimated.
-fn tried(tab: &mut Tab, step: &Step<'_>) {
-    if let Step::Try(at) = step {
-        tab.tried(at.backend, at.target, at.model, at.provider, at.attempt);
+        Step::Handed => prompt.into_iter().for_each(|tokens| tab.estimate_input(tokens)),
     }
 }

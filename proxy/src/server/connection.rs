@@ -300,6 +300,7 @@ fn root(headers: &HeaderMap) -> Response<Body> {
 impl Limits {
     /// The server's bounds on what clients send.
     pub fn of(config: &Config) -> Self {
-        Self { body: config.body_limit.0, body_idle: config.body_timeout.0, keep_alive: config.keep_alive.0 }
+        let keep_alive = Some(config.keep_alive.0).filter(|limit| !limit.is_zero());
+        Self { body: config.body_limit.0, body_idle: config.body_timeout.0, keep_alive }
     }
 }

@@ -4,9 +4,9 @@
 //! counter's own protocol goes out as it came, and of one that was written for it only what a counter takes.
 
 use super::Dialect;
-use super::json::{Json, write_int};
+use super::check::count;
+use super::json::write_int;
 use super::object::Object;
-use crate::canon::usage::ABSURD;
 use bytes::Bytes;
 
 /// Who counts, and how it is asked.
@@ -55,7 +55,7 @@ impl Counter {
     pub fn read(self, answer: &Bytes) -> Option<u64> {
         let name = if self == Self::Tokenize { "count" } else { "input_tokens" };
         let answer = Object::read(answer.clone()).ok()?;
-        answer.get(name).and_then(Json::as_u64).filter(|count| *count <= ABSURD)
+        count(answer.get(name))
     }
 }
 

@@ -4,7 +4,7 @@
 //! they could not answer. What holds for those holds here: each protocol is known from both ends, in a file of its vendor's;
 //! the same protocol on both sides means the same bytes.
 
-use super::json::{self, Json, Kind};
+use super::json::{Json, Kind};
 use super::object::Object;
 use super::{Dialect, Target, Times, Written, backend_fault, beyond, ollama, openai, request};
 use crate::canon::{EmbedCall, Embedded, Fault, FaultKind, Usage};
@@ -146,17 +146,9 @@ impl EmbedRequest {
     pub fn write(&self, apis: &[EmbedApi], to: &Target) -> Result<EmbedOutgoing, Fault> {
         let forbidden: Vec<String> = beyond::forbidden(&self.object).map(str::to_owned).collect();
         if apis.contains(&self.api) {
-            let mut model = Vec::new();
-            json::write_str(&mut model, &to.model);
-            let mut edits: Vec<(&str, Option<&[u8]>)> = forbidden.iter().map(|name| (name.as_str(), None)).collect();
-            if to.model != self.call.model {
-                edits.push(("model", Some(&model)));
-            }
-            let body = self.object.splice(&edits);
-            return Ok(EmbedOutgoing {
-                api: self.api,
-                written: Written { body, dropped: forbidden, adjusted: Vec::new() },
-            });
+            let body = self.object.addressed(&self.call.model, &to.model, &forbidden);
+            let written = Written { body, dropped: forbidden, adjusted: Vec::new() };
+            return Ok(EmbedOutgoing { api: self.api, written });
         }
         // The older of Ollama's two says less than the newer, which is there wherever it is.
         let api = apis.iter().copied().find(|api| *api != EmbedApi::OllamaPrompt);
@@ -182,9 +174,10 @@ impl EmbedRequest {
             let (got, asked) = (found.vectors.len(), self.call.inputs.len());
             return Err(wrong(&format!("it holds {got} vectors for {asked} inputs")));
         }
-        let length = found.vectors.first().map(|first| length(*first)).transpose().map_err(wrong)?;
+        let mut all = None;
         for vector in &found.vectors {
-            if Some(self::length(*vector).map_err(wrong)?) != length {
+            let length = length(*vector).map_err(wrong)?;
+            if all.replace(length).is_some_and(|other| other != length) {
                 return Err(wrong("its vectors are of several lengths"));
             }
         }

@@ -80,6 +80,14 @@ impl Object {
         self.field(key).map(|field| field.value.clone())
     }
 
+    /// The same text for a target that calls the model so, without these members.
+    pub(super) fn addressed(&self, from: &str, to: &str, without: &[impl AsRef<str>]) -> Bytes {
+        let mut name = Vec::new();
+        super::json::write_str(&mut name, to);
+        let renamed = (from != to).then_some(("model", Some(&name[..])));
+        self.splice(&renamed.into_iter().chain(without.iter().map(|key| (key.as_ref(), None))).collect::<Vec<_>>())
+    }
+
     /// The same text with members set (JSON text) or removed (`None`); every other byte stays.
     pub fn splice(&self, edits: &[(&str, Option<&[u8]>)]) -> Bytes {
         if edits.is_empty() {

@@ -1,11 +1,12 @@
 //! What is carried without being understood: rankings, sound, pictures, moderation. Only the model's name is read and, where it
 //! is another one at the target, put into its place; every other byte stays.
 
-use super::beyond::NEVER;
+use super::beyond::{NEVER, forbidden};
 use super::form::{self, Part};
-use super::json::{self, Json};
+use super::json::Json;
 use super::object::Object;
 use super::request::refused;
+use crate::canon::header::essence;
 use crate::canon::{Fault, FaultKind};
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
@@ -79,7 +80,7 @@ impl Opaque {
     /// Not at all, or its boundary is none.
     pub fn takes(&self, content_type: Option<&HeaderValue>) -> Result<Shape, Fault> {
         let said = content_type.map_or(b"application/json".as_slice(), HeaderValue::as_bytes);
-        let essence = said.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let essence = essence(said);
         if self.json && essence.eq_ignore_ascii_case(b"application/json") {
             return Ok(Shape(HeaderValue::from_static("application/json"), None));
         }
@@ -123,7 +124,7 @@ impl Parcel {
         let model = named(&model)?;
         let user = object.get("user").and_then(Json::as_str).map(|user| user.chars().take(256).collect());
         let stream = object.get("stream").and_then(Json::as_bool).unwrap_or(false);
-        let dropped = NEVER.iter().filter(|key| object.value(key).is_some()).map(|key| (*key).to_owned()).collect();
+        let dropped = forbidden(&object).map(str::to_owned).collect();
         Ok(Self { to, model, user, stream, dropped, content_type, held: Held::Json(object) })
     }
 
@@ -151,13 +152,7 @@ impl Parcel {
     pub fn body(&self, model: &str) -> Bytes {
         let renamed = model != self.model;
         match &self.held {
-            Held::Json(object) => {
-                let mut text = Vec::new();
-                json::write_str(&mut text, model);
-                let name = renamed.then_some(("model", Some(&text[..])));
-                let dropped = self.dropped.iter().map(|key| (key.as_str(), None));
-                object.splice(&name.into_iter().chain(dropped).collect::<Vec<_>>())
-            }
+            Held::Json(object) => object.addressed(&self.model, model, &self.dropped),
             Held::Form(body, _) if !renamed && self.dropped.is_empty() => body.clone(),
             Held::Form(body, parts) => {
                 let mut out = BytesMut::with_capacity(body.len() + model.len());

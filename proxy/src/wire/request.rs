@@ -193,11 +193,8 @@ impl Request {
         }
         let marked = dialect.codec().must_rewrite(&self.object);
         let clean = marked.then(|| super::edit::without_marks(self)).transpose()?;
-        let mut model = Vec::new();
-        json::write_str(&mut model, &to.model);
-        let renamed = (to.model != self.model).then_some(("model", Some(&model[..])));
-        let edits: Vec<_> = renamed.into_iter().chain(forbidden(&self.object).map(|key| (key, None))).collect();
-        Ok(clean.as_ref().map_or(self, |(clean, _)| clean).object.splice(&edits))
+        let object = &clean.as_ref().map_or(self, |(clean, _)| clean).object;
+        Ok(object.addressed(&self.model, &to.model, &forbidden(&self.object).collect::<Vec<_>>()))
     }
 
     fn splice(&self, to: &Target) -> Outgoing {

@@ -2,9 +2,9 @@
 //!
 //! Pictures are megabytes of base64 in one string. Only the top level is looked at, and of it only that member is kept.
 
+use super::check::count;
 use super::json::{Json, Kind, validate};
 use crate::canon::Usage;
-use crate::canon::usage::ABSURD;
 use memchr::memchr2;
 
 /// No usage is larger.
@@ -101,14 +101,13 @@ impl Skim {
 
 /// What these APIs call a usage. Where only a total is told, as for a ranking, nothing was generated.
 fn usage(json: Json<'_>) -> Usage {
-    let count = |of: Json<'_>, name: &str| of.get(name).and_then(Json::as_u64).filter(|count| *count <= ABSURD);
-    let either = |names: [&str; 2]| names.iter().find_map(|name| count(json, name));
-    let total = count(json, "total_tokens");
+    let either = |names: [&str; 2]| names.iter().find_map(|name| count(json.get(name)));
+    let total = count(json.get("total_tokens"));
     let (input, output) = (either(["input_tokens", "prompt_tokens"]), either(["output_tokens", "completion_tokens"]));
     let input = input.or_else(|| total.map(|total| total.saturating_sub(output.unwrap_or(0))));
     let output = output.or_else(|| total.zip(input).map(|(total, input)| total.saturating_sub(input)));
     let details = ["input_tokens_details", "prompt_tokens_details"].iter().find_map(|name| json.get(name));
-    let cache_read = details.and_then(|details| count(details, "cached_tokens"));
+    let cache_read = details.and_then(|details| count(details.get("cached_tokens")));
     Usage { input, output, cache_read, ..Usage::default() }
 }
 

@@ -234,7 +234,7 @@ proptest::proptest! {
         for put in [put_numbers, put_base64] {
             let mut text = Vec::new();
             put(&mut text, &vector);
-            let json = json::validate(&text).unwrap();
+            let json = crate::wire::json::validate(&text).unwrap();
             proptest::prop_assert_eq!(&numbers(json).unwrap(), &vector);
             proptest::prop_assert_eq!(length(json).unwrap(), vector.len());
         }
