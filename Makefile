@@ -31,6 +31,8 @@ fmt:
 
 lint:
 	cargo clippy --all-targets --locked -- -D warnings
+	@# A workspace of its own, compiled from the same sources: what changes there must not leave it behind.
+	cargo check --locked --manifest-path proxy/fuzz/Cargo.toml --no-default-features
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked

@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
             codec.read_fault(&codec.write_fault(&Fault { message: told.clone(), ..fault.clone() }, "r")),
             Some(told)
         );
-        let events = read_stream(client, [Bytes::from(codec.write_fault_frame(&fault, "req_1"))]);
+        let events = read_stream(client, [Bytes::from(codec.write_fault_frame(&fault, "req_1", None))]);
         assert!(
             matches!(events[..], [Event::Fault(_)] | [Event::Start { .. }, Event::Fault(_)]),
             "{client:?}: {events:?}"

@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!((across.fault.is_some(), across.end), (failed, !failed), "{client:?}");
         let mut bytes = across.bytes.to_vec();
         if let Some(fault) = &across.fault {
-            bytes.extend_from_slice(&client.codec().write_fault_frame(fault, "req_1"));
+            bytes.extend_from_slice(&client.codec().write_fault_frame(fault, "req_1", None));
         }
         let heard = read_stream(client, [Bytes::from(bytes)]);
         Grammar::check(&heard).unwrap_or_else(|rule| panic!("{client:?}: {rule}"));

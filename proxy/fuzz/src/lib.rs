@@ -79,22 +79,7 @@ pub fn reads(data: &[u8]) -> Vec<Bytes> {
 
 /// Reads a stream that arrives in these pieces.
 pub fn read_stream(dialect: Dialect, reads: impl IntoIterator<Item = Bytes>) -> Vec<Event> {
-    let mut frames = Frames::of(dialect.framing());
-    let mut reader = dialect.codec().reader();
-    let mut events = Vec::new();
-    let mut drain = |frames: &mut Frames| {
-        while let Some(frame) = frames.next().expect("no input is that long") {
-            reader.read(&frame, &mut events);
-        }
-    };
-    for read in reads {
-        frames.feed(read);
-        drain(&mut frames);
-    }
-    frames.finish();
-    drain(&mut frames);
-    reader.end(&mut events);
-    events
+    wire::reply::read_stream(dialect, reads).expect("no input is that long")
 }
 
 /// Writes events as a stream; a fault among them as the frame that ends it.
@@ -103,7 +88,7 @@ pub fn write_stream(dialect: Dialect, events: &[Event]) -> Bytes {
     let mut out = BytesMut::new();
     for event in events {
         match event {
-            Event::Fault(fault) => out.extend_from_slice(&dialect.codec().write_fault_frame(fault, "req_1")),
+            Event::Fault(fault) => out.extend_from_slice(&dialect.codec().write_fault_frame(fault, "req_1", None)),
             event => writer.write(event, &mut out),
         }
     }

@@ -234,7 +234,7 @@ async fn whole(
 
 /// A whole body, or a stream that is all there, as events.
 fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event>, Fault> {
-    if streamed { read_stream(dialect, text) } else { dialect.codec().read_answer(&text) }
+    if streamed { read_stream(dialect, [text]) } else { dialect.codec().read_answer(&text) }
 }
 
 /// Shows a whole reply to those who want to see it.

@@ -273,19 +273,25 @@ pub fn rename_answer(answer: &Object, model: &str) -> Bytes {
     answer.splice(&[("model", Some(&name))])
 }
 
-/// Reads a stream that is all there.
+/// Reads a stream that is all there, in the pieces it came in.
 ///
 /// # Errors
 /// A line of it is too long. A stream that stops short ends in a fault among the events.
-pub fn read_stream(dialect: Dialect, text: Bytes) -> Result<Vec<Event>, Fault> {
+pub fn read_stream(dialect: Dialect, reads: impl IntoIterator<Item = Bytes>) -> Result<Vec<Event>, Fault> {
     let (mut frames, mut reader, mut events) = (Frames::of(dialect.framing()), dialect.codec().reader(), Vec::new());
-    frames.feed(text);
-    frames.finish();
-    while let Some(frame) =
-        frames.next().map_err(|_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB."))?
-    {
-        reader.read(&frame, &mut events);
+    let too_long = |_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB.");
+    let mut drain = |frames: &mut Frames| -> Result<(), Fault> {
+        while let Some(frame) = frames.next().map_err(too_long)? {
+            reader.read(&frame, &mut events);
+        }
+        Ok(())
+    };
+    for read in reads {
+        frames.feed(read);
+        drain(&mut frames)?;
     }
+    frames.finish();
+    drain(&mut frames)?;
     reader.end(&mut events);
     Ok(events)
 }

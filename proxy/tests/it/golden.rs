@@ -64,22 +64,7 @@ pub fn recordings(calls: bool) -> Vec<Recording> {
 
 /// Reads a stream that arrives in these pieces.
 pub fn read_stream(dialect: Dialect, reads: impl IntoIterator<Item = Bytes>) -> Vec<Event> {
-    let mut frames = Frames::of(dialect.framing());
-    let mut reader = dialect.codec().reader();
-    let mut events = Vec::new();
-    let mut drain = |frames: &mut Frames| {
-        while let Some(frame) = frames.next().unwrap() {
-            reader.read(&frame, &mut events);
-        }
-    };
-    for read in reads {
-        frames.feed(read);
-        drain(&mut frames);
-    }
-    frames.finish();
-    drain(&mut frames);
-    reader.end(&mut events);
-    events
+    tidegate::wire::reply::read_stream(dialect, reads).unwrap()
 }
 
 #[test]

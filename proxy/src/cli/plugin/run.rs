@@ -121,7 +121,7 @@ fn reply(dialect: Dialect, path: &Path) -> Result<Vec<Event>, String> {
     if body.trim_ascii_start().starts_with(b"{") {
         return dialect.codec().read_answer(&body).map_err(|fault| fault.message);
     }
-    read_stream(dialect, body).map_err(|fault| fault.message)
+    read_stream(dialect, [body]).map_err(|fault| fault.message)
 }
 
 fn read(path: &Path) -> Result<Bytes, String> {
