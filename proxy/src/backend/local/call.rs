@@ -4,6 +4,7 @@
 //! `<tool_call>{…}</tool_call>`, Mistral's `[TOOL_CALLS][{…}]`, and Llama 3's bare object at the beginning of an answer.
 //! Only what may be one of these is held back. What begins like a call and is none stays visible as text, all of it.
 
+use super::text::overlap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -200,11 +201,6 @@ fn may_be_object(text: &str) -> bool {
     let key = inside.trim_start();
     let keys = ["\"name\"", "\"type\"", "\"function\"", "\"parameters\"", "\"arguments\""];
     keys.iter().any(|known| key.starts_with(known) || known.starts_with(key))
-}
-
-/// Length of the longest end of `text` that begins `marker` and is not all of it.
-fn overlap(text: &str, marker: &str) -> usize {
-    (1..marker.len()).rev().find(|&length| text.as_bytes().ends_with(&marker.as_bytes()[..length])).unwrap_or(0)
 }
 
 /// Finds the end of a JSON value, going on where it stopped.

@@ -359,7 +359,7 @@ fn floats(kind: GgmlDType, bytes: &[u8], count: usize) -> Vec<f32> {
 }
 
 /// candle's errors may carry a backtrace below their first line.
-fn first_line(error: &candle_core::Error) -> String {
+pub(super) fn first_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 

@@ -64,27 +64,33 @@ impl Grammars {
             Format::Schema(schema) => Some(schema.clone()),
         };
         let forced = !matches!(wanted.choice, Choice::Auto);
+        let mut schemas = Vec::new();
         let mut source = String::from("start: ");
         if forced {
             source.push_str("calls\n");
         } else {
             let Some(schema) = &schema else { return Ok(None) };
-            self.check(schema).map_err(|fault| fault.refusal("response_format", "the schema"))?;
+            schemas.push(Asked::read("response_format", "the schema".to_owned(), schema.clone())?);
             source.push_str(if wanted.tools.is_empty() { "answer\n" } else { "answer | calls\n" });
             let _ = writeln!(source, "answer: %json {}", on_one_line(schema));
         }
         if !wanted.tools.is_empty() {
-            self.calls(wanted, &mut source)?;
+            Self::calls(wanted, &mut source, &mut schemas)?;
         }
-        let grammar = self.parse(TopLevelGrammar::from_lark(source));
-        grammar.map(Some).map_err(|reason| {
-            let place = if forced { "tools" } else { "response_format" };
-            Refusal { place: Some(place), message: format!("The answer cannot be held to this: {reason}") }
-        })
+        let reason = match self.parse(TopLevelGrammar::from_lark(source)) {
+            Ok(grammar) => return Ok(Some(grammar)),
+            Err(reason) => reason,
+        };
+        // Which of them is to blame is only asked now: compiling is most of what a request like this costs beforehand.
+        for asked in schemas {
+            self.blame(&asked.schema).map_err(|fault| fault.refusal(asked.place, &asked.what))?;
+        }
+        let place = if forced { "tools" } else { "response_format" };
+        Err(Refusal { place: Some(place), message: format!("The answer cannot be held to this: {reason}") })
     }
 
     /// Adds the rules of calls.
-    fn calls(&self, wanted: &Wanted<'_>, source: &mut String) -> Result<(), Refusal> {
+    fn calls(wanted: &Wanted<'_>, source: &mut String, schemas: &mut Vec<Asked>) -> Result<(), Refusal> {
         let (before, between, after) = match wanted.form {
             Form::Hermes => (format!("{OPENING}\n"), format!("\n{CLOSING}\n{OPENING}\n"), format!("\n{CLOSING}")),
             Form::Llama => (String::new(), "; ".to_owned(), String::new()),
@@ -104,10 +110,10 @@ impl Grammars {
                 continue;
             }
             let schema = object_schema(tool.pointer("/function/parameters"));
-            self.check(&schema).map_err(|fault| fault.refusal("tools", &format!("the parameters of `{name}`")))?;
             let head = format!("{{\"name\": {}, \"{key}\": ", Value::from(name));
             let _ = writeln!(rules, "call_{number}: {} arguments_{number} \"}}\"", literal(&head));
             let _ = writeln!(rules, "arguments_{number}: %json {}", on_one_line(&schema));
+            schemas.push(Asked::read("tools", format!("the parameters of `{name}`"), schema)?);
             names.push(format!("call_{number}"));
         }
         if names.is_empty() {
@@ -118,10 +124,8 @@ impl Grammars {
         Ok(())
     }
 
-    /// Whether answers can be held to a schema; else what is to blame.
-    fn check(&self, schema: &Value) -> Result<(), Fault> {
-        jsonschema::meta::validate(schema)
-            .map_err(|error| Fault { place: error.instance_path().to_string(), reason: error.to_string() })?;
+    /// Whether answers can be held to a schema; else what in it is to blame.
+    fn blame(&self, schema: &Value) -> Result<(), Fault> {
         let Err(reason) = self.alone(schema, schema) else { return Ok(()) };
         let mut fault = Fault { place: String::new(), reason };
         let (mut at, mut tries) = (schema, 0);
@@ -181,6 +185,25 @@ impl Grammar {
     pub fn advance(&mut self, token: u32) -> Result<bool, String> {
         self.matcher.consume_token(token).map_err(|error| sentence(&error.to_string()))?;
         Ok(self.matcher.is_stopped())
+    }
+}
+
+/// A schema that an answer is to be held to.
+struct Asked {
+    /// The request's field.
+    place: &'static str,
+    /// What it is there.
+    what: String,
+    schema: Value,
+}
+
+impl Asked {
+    /// One that is a schema at all.
+    fn read(place: &'static str, what: String, schema: Value) -> Result<Self, Refusal> {
+        let valid = jsonschema::meta::validate(&schema)
+            .map_err(|error| Fault { place: error.instance_path().to_string(), reason: error.to_string() });
+        valid.map_err(|fault| fault.refusal(place, &what))?;
+        Ok(Self { place, what, schema })
     }
 }
 

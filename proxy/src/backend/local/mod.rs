@@ -252,7 +252,7 @@ impl std::error::Error for SubmitError {}
 pub struct Engine {
     info: ModelInfo,
     prompts: Arc<Prompts>,
-    queue: Arc<Queue>,
+    queue: Hold<Queue>,
 }
 
 impl Engine {
@@ -269,11 +269,7 @@ impl Engine {
         let bos = vocabulary::token_text(&gguf, "tokenizer.ggml.bos_token_id");
         let eos = vocabulary::token_text(&gguf, "tokenizer.ggml.eos_token_id");
         let template = Template::new(gguf.text("tokenizer.chat_template"), &bos, &eos).map_err(|e| gguf.fault(e))?;
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(options.threads);
-        let pool = threads
-            .thread_name(|number| format!("local-{number}"))
-            .build()
-            .map_err(|e| gguf.fault(format!("its threads cannot be started: {e}")))?;
+        let pool = pool(options).map_err(|e| gguf.fault(e))?;
         let model = pool.install(|| gguf.model())?;
         if vocabulary.len() > model.spec.vocabulary {
             return Err(gguf.fault(format!(
@@ -296,7 +292,7 @@ impl Engine {
         };
         let prompts = Arc::new(Prompts { template, vocabulary, context, grammars: OnceLock::new() });
         let queue = Arc::new(Queue::new(options.queue));
-        let engine = Engine { info, prompts: prompts.clone(), queue: queue.clone() };
+        let engine = Engine { info, prompts: prompts.clone(), queue: Hold(queue) };
         let slots = options.slots;
         let started = engine.spawn("local-prompts", |prompts, queue| prompts.serve(queue)).and_then(|()| {
             engine.spawn("local-engine", move |prompts, queue| Worker::new(&model, prompts, &pool, slots).serve(queue))
@@ -312,7 +308,7 @@ impl Engine {
 
     /// Queues a job and returns where its pieces arrive; never blocks. Dropping the receiver cancels the job.
     pub fn submit(&self, job: Job) -> Result<Receiver<Piece>, SubmitError> {
-        self.queue.submit(job)
+        self.queue.0.submit(job)
     }
 
     /// The length a prompt would have; errors are the caller's. Works on the caller's thread: a few milliseconds for
@@ -322,22 +318,29 @@ impl Engine {
     }
 
     fn spawn(&self, name: &str, work: impl FnOnce(&Prompts, &Queue) + Send + 'static) -> std::io::Result<()> {
-        let (prompts, last) = (self.prompts.clone(), StopAtEnd(self.queue.clone()));
+        let (prompts, last) = (self.prompts.clone(), Hold(self.queue.0.clone()));
         std::thread::Builder::new().name(name.into()).spawn(move || work(&prompts, &last.0)).map(|_| ())
     }
 }
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.queue.stop();
-    }
+/// What refuses jobs when it is told to.
+trait Stop {
+    fn stop(&self);
 }
 
-/// If one of the threads ends, by a panic too, jobs must be refused, not wait forever.
-struct StopAtEnd(Arc<Queue>);
+/// A hold on a queue: let go, a handle that is dropped or a thread that ends, by a panic too, it stops, and jobs are refused
+/// instead of waiting for ever.
+struct Hold<Q: Stop>(Arc<Q>);
 
-impl Drop for StopAtEnd {
+impl<Q: Stop> Drop for Hold<Q> {
     fn drop(&mut self) {
         self.0.stop();
     }
+}
+
+/// The threads that compute.
+fn pool(options: &Options) -> Result<rayon::ThreadPool, String> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(options.threads);
+    let threads = threads.thread_name(|number| format!("local-{number}"));
+    threads.build().map_err(|error| format!("its threads cannot be started: {error}"))
 }

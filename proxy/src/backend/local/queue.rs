@@ -3,6 +3,7 @@
 //! A mutex and a condition variable instead of a channel, because a full queue must forget the callers who have gone
 //! before it refuses a new one, and because two threads take from it.
 
+use super::Stop;
 use super::sequence::Sequence;
 use super::{Job, Piece, SubmitError};
 use std::collections::VecDeque;
@@ -116,8 +117,15 @@ impl Queue {
         Some(state.ready.drain(..room).collect())
     }
 
+    /// A panic elsewhere does not make the state wrong: every change under the lock is complete in itself.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stop for Queue {
     /// No more work: wakes both threads and tells everyone who waits.
-    pub fn stop(&self) {
+    fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
         for waiting in state.jobs.drain(..) {
@@ -128,11 +136,6 @@ impl Queue {
             sequence.fail(Piece::stopped());
         }
         self.changed.notify_all();
-    }
-
-    /// A panic elsewhere does not make the state wrong: every change under the lock is complete in itself.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -152,16 +152,12 @@ impl Sequence {
         let bytes = if vocabulary.ends(token) { &[] } else { vocabulary.bytes(token) };
         match self.text.push(bytes) {
             Said::Stopped(last, stop) => self.end(last, End::StopSequence(stop)),
-            Said::More(text) if complete => {
+            Said::More(text) if complete || generated >= self.held.limit => {
                 let rest = text + &self.text.finish();
-                self.end(rest, End::Stop);
-            }
-            Said::More(text) if generated >= self.held.limit => {
-                let rest = text + &self.text.finish();
-                self.end(rest, End::Length);
+                self.end(rest, if complete { End::Stop } else { End::Length });
             }
             Said::More(text) => {
-                if self.say(&text) && self.held.one_call {
+                if self.say(text) {
                     self.end(String::new(), End::Stop);
                 }
                 self.flush();
@@ -177,14 +173,12 @@ impl Sequence {
     }
 
     fn end(&mut self, last: String, reason: End) {
-        let called = self.say(&last);
-        let mut heard = Vec::new();
-        if let Some(listener) = &mut self.held.listener
-            && !(called && self.held.one_call)
-        {
+        let over = self.say(last);
+        if !over && let Some(listener) = &mut self.held.listener {
+            let mut heard = Vec::new();
             listener.finish(&mut heard);
+            self.put(heard);
         }
-        self.put(heard);
         let (prompt_tokens, cached_tokens) = (self.prompt, self.cached);
         let completion_tokens = self.tokens.len() - self.prompt;
         self.outbox.push_back(Piece::End { reason, prompt_tokens, cached_tokens, completion_tokens });
@@ -192,14 +186,17 @@ impl Sequence {
         self.flush();
     }
 
-    /// Returns whether a tool was called.
-    fn say(&mut self, text: &str) -> bool {
-        let mut heard = Vec::new();
-        match &mut self.held.listener {
-            _ if text.is_empty() => {}
-            Some(listener) => listener.push(text, &mut heard),
-            None => heard.push(Heard::Text(text.to_owned())),
+    /// Returns whether the only call it may make was made.
+    fn say(&mut self, text: String) -> bool {
+        if text.is_empty() {
+            return false;
         }
+        let Some(listener) = &mut self.held.listener else {
+            self.outbox.push_back(Piece::Text(text));
+            return false;
+        };
+        let mut heard = Vec::new();
+        listener.push(&text, &mut heard);
         self.put(heard)
     }
 

@@ -77,8 +77,8 @@ impl Text {
     }
 }
 
-/// Length of the longest end of `text` that begins `stop`.
-fn overlap(text: &str, stop: &str) -> usize {
+/// Length of the longest end of `text` that begins `stop` and is not all of it.
+pub(super) fn overlap(text: &str, stop: &str) -> usize {
     (1..stop.len().min(text.len() + 1))
         .rev()
         .find(|&n| text.as_bytes().ends_with(&stop.as_bytes()[..n]) && text.is_char_boundary(text.len() - n))

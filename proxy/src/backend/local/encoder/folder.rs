@@ -68,12 +68,12 @@ pub enum Pooling {
 impl Folder {
     /// Whether weights at this path are a folder of this kind, or the file in one.
     pub fn is_one(weights: &Path) -> bool {
-        weights.is_dir() || weights.extension().is_some_and(|kind| kind == "safetensors")
+        weights.is_dir() || is_file(weights)
     }
 
     /// Reads everything but the weights and the tokens.
     pub fn open(weights: &Path) -> Result<Folder, LoadError> {
-        let is_file = weights.extension().is_some_and(|kind| kind == "safetensors");
+        let is_file = is_file(weights);
         let path = if is_file { weights.parent().unwrap_or(Path::new("")).to_owned() } else { weights.to_owned() };
         let file = if is_file { weights.to_owned() } else { path.join("model.safetensors") };
         let fail = |problem: String| LoadError::new(&path, problem, COMPLETE);
@@ -183,4 +183,9 @@ fn json(path: &Path) -> Result<Option<Value>, LoadError> {
         Err(error) => return Err(LoadError::new(path, error.to_string(), COMPLETE)),
     };
     serde_json::from_slice(&text).map(Some).map_err(|error| LoadError::new(path, error.to_string(), COMPLETE))
+}
+
+/// The weights themselves, not the folder they are in.
+fn is_file(weights: &Path) -> bool {
+    weights.extension().is_some_and(|kind| kind == "safetensors")
 }

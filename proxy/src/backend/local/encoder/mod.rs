@@ -9,8 +9,8 @@ mod net;
 #[cfg(test)]
 mod tests;
 
-use super::gguf::LoadError;
-use super::{Options, SubmitError};
+use super::gguf::{LoadError, first_line};
+use super::{Hold, Options, Stop, SubmitError, pool};
 use candle_core::Tensor;
 use folder::{Folder, Pooling};
 use net::Net;
@@ -59,7 +59,7 @@ pub struct Encoder {
     name: String,
     longest: usize,
     width: usize,
-    queue: Arc<Queue>,
+    queue: Hold<Queue>,
 }
 
 impl Encoder {
@@ -79,17 +79,13 @@ impl Encoder {
         if words > folder.vocabulary {
             return Err(folder.fault(format!("it names {words} tokens, but has weights for {}", folder.vocabulary)));
         }
-        let net = Net::read(&folder).map_err(|error| {
-            folder
-                .fault(format!("its weights cannot be read: {}", error.to_string().lines().next().unwrap_or_default()))
-        })?;
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(options.threads);
-        let pool = threads.thread_name(|number| format!("local-{number}")).build();
-        let pool = pool.map_err(|error| folder.fault(format!("its threads cannot be started: {error}")))?;
+        let net = Net::read(&folder)
+            .map_err(|error| folder.fault(format!("its weights cannot be read: {}", first_line(&error))))?;
+        let pool = pool(options).map_err(|error| folder.fault(error))?;
         let longest = options.context.map_or(folder.longest, |context| folder.longest.min(context.max(3)));
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), limit: options.queue.max(1) });
         let (name, width) = (folder.name(), folder.width);
-        let last = StopAtEnd(queue.clone());
+        let last = Hold(queue.clone());
         let worker = Worker {
             net,
             tokenizer,
@@ -101,7 +97,7 @@ impl Encoder {
         let work = move || pool.install(|| worker.serve(&last.0));
         let started = std::thread::Builder::new().name("local-vectors".into()).spawn(work);
         started.map_err(|error| folder.fault(format!("its thread cannot be started: {error}")))?;
-        Ok(Encoder { name, longest, width, queue })
+        Ok(Encoder { name, longest, width, queue: Hold(queue) })
     }
 
     /// Its folder's name.
@@ -124,22 +120,7 @@ impl Encoder {
     /// # Errors
     /// The queue is full, or the model has stopped.
     pub fn submit(&self, job: EncodeJob) -> Result<oneshot::Receiver<Result<Encoded, EncodeError>>, SubmitError> {
-        self.queue.submit(job)
-    }
-}
-
-impl Drop for Encoder {
-    fn drop(&mut self) {
-        self.queue.stop();
-    }
-}
-
-/// If the thread ends, by a panic too, jobs must be refused, not wait for ever.
-struct StopAtEnd(Arc<Queue>);
-
-impl Drop for StopAtEnd {
-    fn drop(&mut self) {
-        self.0.stop();
+        self.queue.0.submit(job)
     }
 }
 
@@ -189,16 +170,18 @@ impl Queue {
         Some(state.jobs.drain(..room).collect())
     }
 
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stop for Queue {
     /// No more work: who waits is told by the loss of its sender.
     fn stop(&self) {
         let mut state = self.lock();
         state.stopped = true;
         state.jobs.clear();
         self.changed.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -287,25 +270,24 @@ impl Worker {
 
     /// Computes a step's worth: of each job in turn a text, as many as fit, at least one.
     fn step(&self, running: &mut VecDeque<Running>) -> candle_core::Result<()> {
-        let (mut chosen, mut tokens, mut round) = (Vec::new(), 0, 0);
+        let (mut owners, mut texts, mut tokens, mut round) = (Vec::new(), Vec::new(), 0, 0);
         'full: loop {
-            let before = chosen.len();
+            let before = texts.len();
             for (at, job) in running.iter().enumerate() {
                 let Some(text) = job.texts.get(job.vectors.len() + round) else { continue };
                 if tokens > 0 && tokens + text.len() > STEP {
                     break 'full;
                 }
                 tokens += text.len();
-                chosen.push((at, text.as_slice()));
+                owners.push(at);
+                texts.push(text.as_slice());
             }
             round += 1;
-            if chosen.len() == before {
+            if texts.len() == before {
                 break;
             }
         }
-        let texts: Vec<&[u32]> = chosen.iter().map(|(_, text)| *text).collect();
         let rows = self.net.run(&texts)?;
-        let owners: Vec<usize> = chosen.iter().map(|(at, _)| *at).collect();
         for (at, rows) in owners.into_iter().zip(rows) {
             let job = &mut running[at];
             let vector = self.pool(&rows, job.dimensions)?;

@@ -1,0 +1,104 @@
+//! A canonical call as the engine's job, or why it cannot be one.
+
+use crate::backend::local::{Choice, EncodeJob, Format, Job};
+use crate::canon::call::{self, Content, Thinking, Tool, ToolChoice};
+use crate::canon::{Call, EmbedCall, EmbedInput, Fault};
+use crate::wire::{Dialect, Target};
+use std::sync::Arc;
+
+/// Sampling where the caller says nothing: small models ramble at 1.0.
+const TEMPERATURE: f32 = 0.7;
+const TOP_P: f32 = 0.95;
+
+/// What the encoder is asked, or why it cannot be.
+pub(super) fn vectors(call: &EmbedCall, width: usize, dropped: &mut Vec<String>) -> Result<EncodeJob, Fault> {
+    let words = |input: &EmbedInput| match input {
+        EmbedInput::Text(text) => Ok(text.clone()),
+        EmbedInput::Tokens(_) => {
+            let message = "This model takes texts only: `input` must be a string or a list of strings, not tokens.";
+            Err(Fault::unsupported("input", message))
+        }
+    };
+    let dimensions = call.dimensions.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    if dimensions.is_some_and(|length| length > width) {
+        let message = format!("This model's vectors have {width} numbers: `dimensions` can be at most that.");
+        return Err(Fault::unsupported("dimensions", message));
+    }
+    let texts = call.inputs.iter().map(words).collect::<Result<_, _>>()?;
+    dropped.extend(call.user.iter().map(|_| "user".to_owned()));
+    dropped.extend(call.extra.iter().cloned());
+    Ok(EncodeJob { texts, truncate: call.truncate.unwrap_or(true), dimensions })
+}
+
+/// What the engine is asked, or why it cannot be.
+pub(super) fn text(
+    call: &Call,
+    target: &Target,
+    organization: &Arc<str>,
+    dropped: &mut Vec<String>,
+) -> Result<Job, Fault> {
+    for content in call.turns.iter().flat_map(|turn| &turn.content) {
+        if matches!(content, Content::Image(_)) {
+            return Err(Fault::unsupported("messages", "This model reads text only; remove the image part."));
+        }
+    }
+    if call.choices > 1 {
+        return Err(Fault::unsupported("n", "This model gives one answer a request; set `n` to 1."));
+    }
+    if !matches!(call.thinking, None | Some(Thinking::Off)) {
+        dropped.push("thinking".into());
+    }
+    let extra = |names: &[&str]| call.extra.iter().find(|(name, _)| names.contains(&name.as_str()))?.1.parse().ok();
+    let (min_p, repetition) = (extra(&["min_p"]), extra(&["repetition_penalty", "repeat_penalty"]));
+    let known = ["min_p", "repetition_penalty", "repeat_penalty"];
+    dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(&name.as_str())));
+    // The chat template reads messages as OpenAI writes them: that dialect says them, and refuses what cannot be dropped.
+    let mut plain = Call { thinking: None, format: None, ..call.clone() };
+    plain.tools.retain(|tool| {
+        let Tool::Hosted { kind, .. } = tool else { return true };
+        dropped.push(format!("tools.{kind}"));
+        false
+    });
+    if plain.tools.is_empty() && matches!(call.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_))) {
+        return Err(Fault::unsupported("tool_choice", "There is no function among the tools that could be called."));
+    }
+    let written = Dialect::Chat.codec().write_call(&plain, target)?;
+    let mut body: serde_json::Value = serde_json::from_slice(&written.body)
+        .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
+    dropped.extend(written.dropped.into_iter().filter(|name| !call.extra.iter().any(|(extra, _)| extra == name)));
+    let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
+    let count = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
+    Ok(Job {
+        messages: body["messages"].take(),
+        tools: Some(body["tools"].take()).filter(|_| call.tool_choice != Some(ToolChoice::None)),
+        choice: match &call.tool_choice {
+            Some(ToolChoice::Required) => Choice::Required,
+            Some(ToolChoice::Named(name)) => Choice::Named(name.clone()),
+            Some(ToolChoice::Auto | ToolChoice::None) | None => Choice::Auto,
+        },
+        parallel: call.parallel_tools != Some(false),
+        format: format(call.format.as_ref())?,
+        owner: organization.clone(),
+        max_tokens: count(call.max_tokens),
+        temperature: number(call.temperature, TEMPERATURE),
+        top_p: number(call.top_p, TOP_P),
+        top_k: count(call.top_k).unwrap_or(0),
+        min_p: number(min_p, 0.0),
+        repetition_penalty: number(repetition, 1.0),
+        presence_penalty: number(call.presence_penalty, 0.0),
+        frequency_penalty: number(call.frequency_penalty, 0.0),
+        seed: call.seed.map(|seed| seed as u64),
+        stop: call.stop.clone(),
+    })
+}
+
+fn format(asked: Option<&call::Format>) -> Result<Format, Fault> {
+    let Some(asked) = asked else { return Ok(Format::Free) };
+    let call::Format::Schema { json, .. } = asked else { return Ok(Format::Json) };
+    let mut json: serde_json::Value = serde_json::from_str(json)
+        .map_err(|error| Fault::invalid(format!("The schema is no JSON: {error}")).with_param("response_format"))?;
+    Ok(match json["schema"].take() {
+        serde_json::Value::Null => Format::Json,
+        schema => Format::Schema(schema),
+    })
+}

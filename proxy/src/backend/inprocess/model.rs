@@ -1,0 +1,198 @@
+//! A model in this process, from the file to what is asked of it.
+
+use super::{answer, ask};
+use crate::backend::Reply;
+use crate::backend::config::Settings;
+use crate::backend::embed::makes_none;
+use crate::backend::local::{EncodeError, Encoder, Engine, Job, Options, Piece, SubmitError};
+use crate::backend::verdict::Verdict;
+use crate::canon::{EmbedCall, Embedded, Fault, FaultKind, Usage};
+use crate::wire::request::{Outgoing, Request, generates_nothing};
+use crate::wire::{Dialect, Target, Written};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
+
+/// A model in this process: being loaded, ready, or failed.
+pub struct Local {
+    model: OnceLock<Result<Model, String>>,
+    /// Its weights are an embedding model's.
+    embeds: bool,
+    in_flight: AtomicUsize,
+}
+
+enum Model {
+    Text(Engine),
+    Vectors(Encoder),
+}
+
+impl Model {
+    fn load(weights: &Path, options: &Options, embeds: bool) -> Result<Self, String> {
+        let loaded = if embeds {
+            Encoder::load(weights, options).map(Self::Vectors)
+        } else {
+            Engine::load(weights, options).map(Self::Text)
+        };
+        loaded.map_err(|error| error.to_string())
+    }
+
+    /// Its name, and how many tokens it can read of a request or a text.
+    fn about(&self) -> (&str, usize) {
+        match self {
+            Self::Text(engine) => (&engine.info().name, engine.info().context_length),
+            Self::Vectors(encoder) => (encoder.name(), encoder.longest()),
+        }
+    }
+}
+
+/// Counts a request in flight.
+pub(super) struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Local {
+    pub fn load(name: &Arc<str>, weights: &Path, settings: &Settings) -> Arc<Self> {
+        let embeds = Encoder::is_one(weights);
+        let local = Arc::new(Self { model: OnceLock::new(), embeds, in_flight: AtomicUsize::new(0) });
+        let (name, weights, cell) = (name.clone(), weights.to_owned(), local.clone());
+        let options = Options {
+            threads: settings.threads.unwrap_or(0),
+            context: settings.context,
+            slots: settings.slots.unwrap_or(4),
+            queue: settings.queue.unwrap_or(64),
+        };
+        let load = move || {
+            let began = std::time::Instant::now();
+            let loaded = Model::load(&weights, &options, embeds);
+            match &loaded {
+                Ok(loaded) => {
+                    let (model, context) = loaded.about();
+                    tracing::info!(
+                        backend = &*name,
+                        model,
+                        context,
+                        seconds = began.elapsed().as_secs_f32(),
+                        "local model loaded"
+                    );
+                }
+                Err(error) => tracing::error!(backend = &*name, error, "local model not loaded"),
+            }
+            let _ = cell.model.set(loaded);
+        };
+        if let Err(error) = std::thread::Builder::new().name("load".into()).spawn(load) {
+            let _ = local.model.set(Err(format!("its thread could not be started: {error}")));
+        }
+        local
+    }
+
+    pub fn settled(&self) -> bool {
+        self.model.get().is_some()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        matches!(self.model.get(), Some(Ok(_)))
+    }
+
+    /// Why it could not be loaded.
+    pub fn error(&self) -> Option<String> {
+        self.model.get()?.as_ref().err().cloned()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Its weights are an embedding model's.
+    pub fn embeds(&self) -> bool {
+        self.embeds
+    }
+
+    /// Counts a request in flight until it is dropped.
+    pub(super) fn busy(&self) -> Busy<'_> {
+        Busy::new(&self.in_flight)
+    }
+
+    fn model(&self) -> Result<&Model, Verdict> {
+        match self.model.get() {
+            None => Err(unavailable("The model is being loaded; try again in a moment.")),
+            Some(Err(_)) => Err(unavailable("The model could not be loaded; the gateway's log says why.")),
+            Some(Ok(model)) => Ok(model),
+        }
+    }
+
+    /// Makes vectors, and names what had to be dropped. Whoever drops this while waiting cancels it.
+    pub async fn embed(&self, call: &EmbedCall) -> Result<(Embedded, Vec<String>), Verdict> {
+        let Model::Vectors(encoder) = self.model()? else { return Err(Verdict::Final(makes_none())) };
+        let mut dropped = Vec::new();
+        let job = ask::vectors(call, encoder.width(), &mut dropped).map_err(Verdict::Final)?;
+        let _busy = self.busy();
+        let encoded = encoder.submit(job).map_err(not_taken)?.await;
+        let encoded = encoded.unwrap_or_else(|_| Err(EncodeError::Failed("it has stopped".into())));
+        let encoded = encoded.map_err(|error| match error {
+            EncodeError::Invalid(message) => Verdict::Final(Fault::invalid(message).with_param("input")),
+            EncodeError::Failed(why) => {
+                tracing::error!(why, "a local model made no vectors");
+                Verdict::Another(Fault::new(FaultKind::BackendError, "The model failed on these inputs."))
+            }
+        })?;
+        let usage = Usage { input: Some(encoded.tokens as u64), output: Some(0), ..Usage::default() };
+        Ok((Embedded { vectors: encoded.vectors, usage }, dropped))
+    }
+
+    /// Queues a request of an organization; its events come from a channel.
+    pub fn send(
+        self: &Arc<Self>,
+        request: &Request,
+        target: &Target,
+        organization: &Arc<str>,
+    ) -> Result<(Outgoing, Reply), Verdict> {
+        let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
+        let call = request.call_for_others().map_err(Verdict::Final)?;
+        let mut dropped = Vec::new();
+        let job = ask::text(call, target, organization, &mut dropped).map_err(Verdict::Final)?;
+        let pieces = engine.submit(job).map_err(not_taken)?;
+        let (events, receiver) = mpsc::channel(64);
+        tokio::task::spawn_local(answer::translate(pieces, events, self.clone()));
+        let written = Written { dropped, ..Written::default() };
+        Ok((Outgoing { dialect: Dialect::Chat, written, hide_usage: false }, Reply::Events(receiver)))
+    }
+
+    /// The tokens of a request's prompt, exactly.
+    pub async fn count(&self, request: &Request, target: &Target) -> Result<u64, Verdict> {
+        let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
+        let call = request.call_for_others().map_err(Verdict::Final)?;
+        // Nothing of it is remembered, so it is nobody's.
+        let job = ask::text(call, target, &Arc::default(), &mut Vec::new()).map_err(Verdict::Final)?;
+        let mut pieces = engine.submit(Job { max_tokens: Some(0), ..job }).map_err(not_taken)?;
+        match pieces.recv().await {
+            Some(Piece::Start { prompt_tokens }) => Ok(prompt_tokens as u64),
+            Some(Piece::Refused(refusal)) => Err(Verdict::Final(answer::refused(refusal))),
+            _ => Err(unavailable("The model did not count the prompt.")),
+        }
+    }
+}
+
+fn unavailable(message: &str) -> Verdict {
+    Verdict::Another(Fault::new(FaultKind::BackendUnavailable, message))
+}
+
+fn not_taken(error: SubmitError) -> Verdict {
+    match error {
+        SubmitError::Full => {
+            Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later."))
+        }
+        SubmitError::Stopped => unavailable("The model has stopped."),
+    }
+}
