@@ -19,6 +19,7 @@ use crate::trust::{self, Handshakes};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use prometheus::{IntGauge, Opts, Registry};
+use shown::Shown;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -98,15 +99,15 @@ pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Confi
     config::load(file, overrides, |config| check(config).err().unwrap_or_default())
 }
 
-/// Builds the rooms of a configuration, all or nothing.
+/// Builds the rooms of a configuration, all or nothing, and reads what its listeners show.
 ///
 /// # Errors
 /// Everything that is wrong, each with its place in the configuration.
-pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Vec<Problem>> {
-    let (gate, routes) = check(config)?;
+async fn build(config: &Config, foundation: &Foundation) -> Result<(Rooms, Shown), Vec<Problem>> {
+    let (gate, routes, shown) = check(config)?;
     let plugins = Plugins::load(&config.plugins, &foundation.plugins).await.map_err(problems)?;
     let backends = Backends::build(&config.backends, &foundation.backends).map_err(problems)?;
-    Ok(Rooms {
+    let rooms = Rooms {
         gate,
         routes,
         queues: queues(config, &foundation.queues),
@@ -116,7 +117,8 @@ pub async fn build(config: &Config, foundation: &Foundation) -> Result<Rooms, Ve
         limits: Limits::of(&config.server),
         deepfellow: config.api.deepfellow_compat,
         cut: foundation.cut.clone(),
-    })
+    };
+    Ok((rooms, shown))
 }
 
 /// The queues of models that have a limit, shared by the weights of organizations.
@@ -131,7 +133,7 @@ fn queues(config: &Config, kept: &queue::Kept) -> Queues {
 ///
 /// # Errors
 /// As [`build`].
-pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
+fn check(config: &Config) -> Result<(Gate, Routes, Shown), Vec<Problem>> {
     let accounts = gate::Config { organizations: config.organizations.clone(), users: config.users.clone() };
     let names: Vec<_> = config.backends.keys().cloned().collect();
     let mut wrong = problems(accounts.errors());
@@ -147,12 +149,15 @@ pub fn check(config: &Config) -> Result<(Gate, Routes), Vec<Problem>> {
         Routes::default()
     });
     wrong.extend(problems(Backends::check(&config.backends)));
-    wrong.extend(shown::read(config).err().unwrap_or_default());
+    let shown = shown::read(config).unwrap_or_else(|errors| {
+        wrong.extend(errors);
+        Shown::default()
+    });
     wrong.extend(problems(plugin::errors(&config.plugins)));
     if let Some(Err(what)) = config.limits.redis.as_ref().map(plugin::check_redis) {
         wrong.push(Problem::new("limits.redis", what));
     }
-    if wrong.is_empty() { Ok((gate, routes)) } else { Err(wrong) }
+    if wrong.is_empty() { Ok((gate, routes, shown)) } else { Err(wrong) }
 }
 
 /// What a room says is wrong with its part of a configuration.
@@ -194,12 +199,11 @@ pub fn run(
         let hangups = reload::Hangups::listen()?;
         let watch = reload::watch(&source);
         let foundation = Arc::new(Foundation::pour(&config)?);
-        let explain = |mut wrong: Vec<Problem>| {
+        let (built, shown) = build(&config, &foundation).await.map_err(|mut wrong| {
             config::place(source.file.as_deref(), &mut wrong);
             wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        };
-        let built = build(&config, &foundation).await.map_err(explain)?;
-        foundation.show(shown::read(&config).map_err(explain)?, &config);
+        })?;
+        foundation.show(shown, &config);
         foundation.settle(&built);
         let rooms = Arc::new(ArcSwap::from_pointee(built));
         let tls = foundation.tls[0].clone();
@@ -252,12 +256,7 @@ fn operate(listener: Listener, foundation: &Foundation, phase: Rc<Cell<Phase>>, 
     };
     let (registry, tls) = (foundation.registry.clone(), foundation.tls[1].clone());
     let admin = Rc::new(Admin { registry, readiness: Box::new(readiness), tls });
-    let listener = Rc::new(listener);
-    let next = move || {
-        let listener = listener.clone();
-        async move { listener.next().await }
-    };
-    tokio::task::spawn_local(admin::serve(next, admin));
+    tokio::task::spawn_local(admin::serve(async move || listener.next().await, admin));
 }
 
 /// Whether a gateway that serves should be asked.

@@ -60,7 +60,7 @@ pub enum Readiness {
 }
 
 /// Serves the operator. Ends only with its runtime. `next` is the next connection, or why there is none.
-pub async fn serve<N: Future<Output = io::Result<TcpStream>>>(mut next: impl FnMut() -> N, admin: Rc<Admin>) {
+pub async fn serve(next: impl AsyncFn() -> io::Result<TcpStream>, admin: Rc<Admin>) {
     loop {
         let Ok(stream) = next().await else {
             tokio::time::sleep(Duration::from_millis(20)).await;

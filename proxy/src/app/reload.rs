@@ -5,7 +5,7 @@
 //! the exchange: no request finds one that is not there yet, and one that cannot be loaded is a reason to stay with what
 //! works, like every other.
 
-use super::shown::{self, Shown};
+use super::shown::Shown;
 use super::{Foundation, Source, build};
 use crate::config::{self, Config, Problem, Watch, changes, waiting};
 use crate::relay::Rooms;
@@ -144,9 +144,9 @@ impl Reload {
         let file = self.source.file.as_deref();
         let config = super::load(file, &self.source.overrides)?;
         let build = async {
-            let rooms = build(&config, &self.foundation).await?;
+            let (rooms, shown) = build(&config, &self.foundation).await?;
             rooms.backends.loaded().await.map_err(super::problems)?;
-            Ok((rooms, shown::read(&config)?))
+            Ok((rooms, shown))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| vec![Problem::new("", format!("cannot start the runtime: {error}"))])?;

@@ -1,0 +1,67 @@
+use super::*;
+use crate::store::{Filter, Store};
+
+fn record(id: u128) -> Record {
+    Record { id: uuid::Uuid::from_u128(id), ..Record::default() }
+}
+
+#[test]
+fn lines_become_rows_once_and_half_lines_wait() {
+    let root = std::env::temp_dir().join(format!("tidegate-journal-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&root).unwrap();
+    let path = root.join("t.db");
+    let journal = Journal::open(&path, 2, false).unwrap();
+    assert!(Journal::open(&path, 1, false).is_err(), "a second gateway must not share a ledger");
+    journal.append(record(1));
+    journal.append(record(2));
+    let shard = journal.shards[SHARD.get() % 2].lock().unwrap();
+    let file = folder(&path).join(&*shard.name);
+    drop(shard);
+    let mut half = OpenOptions::new().append(true).open(&file).unwrap();
+    half.write_all(b"not a record\n").unwrap();
+    let line = serde_json::to_vec(&record(3)).unwrap();
+    half.write_all(&line[..20]).unwrap();
+
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(ingest(&mut store, &path).unwrap(), (2, 1));
+    assert_eq!(ingest(&mut store, &path).unwrap(), (0, 0));
+    half.write_all(&line[20..]).unwrap();
+    half.write_all(b"\n").unwrap();
+    // Another process with its own connection goes on where the first stopped.
+    assert_eq!(ingest(&mut Store::open(&path).unwrap(), &path).unwrap(), (1, 0));
+    assert_eq!(store.records(&Filter::default()).unwrap().len(), 3);
+    assert_eq!(std::fs::read(folder(&path).join(REJECTED)).unwrap(), b"not a record\n");
+
+    drop(journal);
+    Journal::open(&path, 1, false).unwrap().sweep(&mut store).unwrap();
+    assert_eq!(segments(&folder(&path)).len(), 1, "only the open file is left");
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
+fn a_successor_shares_the_books_and_takes_over_what_is_left() {
+    let root = std::env::temp_dir().join(format!("tidegate-successor-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&root).unwrap();
+    let path = root.join("t.db");
+    let first = Journal::open(&path, 1, false).unwrap();
+    let second = Journal::open(&path, 1, true).unwrap();
+    let (mut store, files) = (Store::open(&path).unwrap(), || segments(&folder(&path)).len());
+    // All of both is in the database, and neither deletes what the other may append to.
+    first.append(record(1));
+    second.append(record(2));
+    assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0));
+    first.sweep(&mut store).unwrap();
+    second.sweep(&mut store).unwrap();
+    assert_eq!(files(), 2);
+    second.succeed(&mut store, &path).unwrap();
+    assert!(second.waiting.load(Ordering::Relaxed), "the first is still there");
+    first.append(record(3));
+    drop(first);
+    second.succeed(&mut store, &path).unwrap();
+    assert!(!second.waiting.load(Ordering::Relaxed));
+    assert_eq!(store.records(&Filter::default()).unwrap().len(), 3, "what it left has been taken over");
+    second.sweep(&mut store).unwrap();
+    assert_eq!(files(), 1);
+    assert!(Journal::open(&path, 1, false).is_err(), "it is the one gateway now");
+    std::fs::remove_dir_all(root).unwrap();
+}
