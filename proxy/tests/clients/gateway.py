@@ -93,8 +93,12 @@ class Gateway:
         self.start()
 
     def start(self):
+        self.launch([BINARY, "serve", "--config", str(self.config)])
+
+    def launch(self, command, files=()):
+        """Runs it, with these files open, until it is ready."""
         with open(self.log, "ab") as out:
-            self.process = subprocess.Popen([BINARY, "serve", "--config", str(self.config)], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, pass_fds=files)
         deadline = time.monotonic() + self.PATIENCE
         while self.readiness() != 200:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -106,6 +110,10 @@ class Gateway:
             return self.ask("GET", "/readyz", port=self.admin_port)[0]
         except (OSError, http.client.HTTPException):
             return 0
+
+    def logged(self, word):
+        """The lines of its log that hold this word."""
+        return [line for line in self.log.read_text().splitlines() if word in line]
 
     def last_words(self):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])

@@ -81,22 +81,24 @@ def chat(client, model, prompt, stream, tool, thinking):
         said += [{"role": "tool", "tool_call_id": call.id, "content": tool.run(json.loads(call.function.arguments))} for call in message.tool_calls]
 
 
+def replied(api, stream, fields, delta, final):
+    """The reply, and in how many pieces its text came."""
+    if not stream:
+        return api.create(**fields), 0
+    with api.stream(**fields) as events:
+        pieces = sum(event.type == delta for event in events)
+        return getattr(events, final)(), pieces
+
+
 def responses(client, model, prompt, stream, tool, thinking):
     given = [{"role": "user", "content": prompt}]
     while True:
         fields = {"model": model, "input": given, "store": False, **({"tools": [{"type": "function", "name": NAME, "description": DESCRIPTION, "parameters": SCHEMA, "strict": True}]} if tool else {})}
         fields.update({"reasoning": {"effort": "low", "summary": "auto"}} if thinking else {})
-        got = {"pieces": 0}
-        if stream:
-            with client.responses.stream(**fields) as events:
-                for event in events:
-                    got["pieces"] += event.type == "response.output_text.delta"
-                reply = events.get_final_response()
-        else:
-            reply = client.responses.create(**fields)
+        reply, pieces = replied(client.responses, stream, fields, "response.output_text.delta", "get_final_response")
         calls = [item for item in reply.output if item.type == "function_call"]
         if not calls:
-            return {**got, "text": reply.output_text, "thinking": "".join(part.text for item in reply.output if item.type == "reasoning" for part in item.summary)}
+            return {"pieces": pieces, "text": reply.output_text, "thinking": "".join(part.text for item in reply.output if item.type == "reasoning" for part in item.summary)}
         given += [item.to_dict() for item in reply.output]
         given += [{"type": "function_call_output", "call_id": call.call_id, "output": tool.run(json.loads(call.arguments))} for call in calls]
 
@@ -106,17 +108,10 @@ def messages(client, model, prompt, stream, tool, thinking):
     while True:
         fields = {"model": model, "max_tokens": 2000, "messages": said, **({"tools": [{"name": NAME, "description": DESCRIPTION, "input_schema": SCHEMA}]} if tool else {})}
         fields.update({"thinking": {"type": "enabled", "budget_tokens": 1024}} if thinking else {})
-        got = {"pieces": 0}
-        if stream:
-            with client.messages.stream(**fields) as events:
-                for event in events:
-                    got["pieces"] += event.type == "text"
-                reply = events.get_final_message()
-        else:
-            reply = client.messages.create(**fields)
+        reply, pieces = replied(client.messages, stream, fields, "text", "get_final_message")
         calls = [block for block in reply.content if block.type == "tool_use"]
         if not calls:
-            return {**got, **{name: "".join(getattr(block, name) for block in reply.content if block.type == name) for name in ("text", "thinking")}}
+            return {"pieces": pieces, **{name: "".join(getattr(block, name) for block in reply.content if block.type == name) for name in ("text", "thinking")}}
         said.append({"role": "assistant", "content": reply.content})
         said.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": tool.run(call.input)} for call in calls]})
 

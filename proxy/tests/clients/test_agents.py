@@ -72,7 +72,7 @@ class Agents(Case):
         [program] = self.programs.glob("@anthropic-ai/claude-code-*/claude")
         command = [str(program), "-p", PROMPT, "--allowedTools", "Bash", "Write", "--output-format", "stream-json", "--verbose"]
         for kind in speakers.ALL:
-            with self.subTest(backend=kind), self.before(kind, in_claude) as turn:
+            with self.subTest(backend=kind), Turn(kind, in_claude) as turn:
                 told = turn.run(command, ANTHROPIC_BASE_URL=turn.gateway.url, ANTHROPIC_AUTH_TOKEN=WEB, ANTHROPIC_MODEL="some-model", ANTHROPIC_DEFAULT_HAIKU_MODEL="some-model", **QUIET)
                 end = told[-1]
                 self.assertEqual((end["type"], end["subtype"], end["is_error"], end["result"]), ("result", "success", False, DONE))
@@ -81,7 +81,7 @@ class Agents(Case):
 
     def test_codex(self):
         for kind in speakers.ALL:
-            with self.subTest(backend=kind), self.before(kind, in_codex) as turn:
+            with self.subTest(backend=kind), Turn(kind, in_codex) as turn:
                 home = turn.folder / "home" / ".codex"
                 home.mkdir()
                 (home / "config.toml").write_text(CODEX.format(url=turn.gateway.url))
@@ -93,9 +93,6 @@ class Agents(Case):
                 self.assertEqual((told[-1]["type"], items[-1].get("text")), ("turn.completed", DONE))
                 self.assertEqual([item["type"] for item in items if item["type"] in ("command_execution", "file_change")], ["command_execution", "file_change"])
                 self.judge(turn, "responses", "gpt-5.5", ["15 note.txt", "second.txt"])
-
-    def before(self, kind, model):
-        return Turn(kind, model)
 
     def judge(self, turn, endpoint, model, results):
         """The files are there, the tools' outputs came back in the backend's dialect, and the books say so."""

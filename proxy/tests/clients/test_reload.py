@@ -52,13 +52,10 @@ class Reload(Case):
 
     def hang_up(self):
         """SIGHUP, and what the log says then."""
-        before = len(self.log("reloaded"))
+        before = len(self.gateway.logged("reloaded"))
         self.gateway.process.send_signal(signal.SIGHUP)
-        self.eventually(lambda: len(self.log("reloaded")) > before, 30, "nothing was reloaded")
-        return self.log("reloaded")[-1]
-
-    def log(self, word):
-        return [line for line in self.gateway.log.read_text().splitlines() if word in line]
+        self.eventually(lambda: len(self.gateway.logged("reloaded")) > before, 30, "nothing was reloaded")
+        return self.gateway.logged("reloaded")[-1]
 
     def metric(self, name):
         return next(value for other, _, value in self.gateway.metrics() if other == name)
@@ -67,7 +64,7 @@ class Reload(Case):
         return sorted(model.id for model in self.gateway.openai().models.list())
 
     def test_sighup_takes_up_what_changed_and_a_stream_goes_on(self):
-        client, loaded = self.gateway.openai(), len(self.log("local model loaded"))
+        client, loaded = self.gateway.openai(), len(self.gateway.logged("local model loaded"))
         stream = client.chat.completions.create(
             model="small", messages=[{"role": "user", "content": "Count to fifty."}], max_tokens=200, temperature=0, stream=True, stream_options={"include_usage": True}
         )
@@ -82,12 +79,12 @@ class Reload(Case):
         self.assertGreater(rest[-1].usage.completion_tokens, 1)
         reply = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Say hello."}], max_tokens=5)
         self.assertTrue(reply.choices[0].message.content)
-        self.assertEqual(len(self.log("local model loaded")), loaded, "the model was loaded again")
+        self.assertEqual(len(self.gateway.logged("local model loaded")), loaded, "the model was loaded again")
 
     def test_a_changed_file_is_taken_up_and_a_bad_one_is_not(self):
         self.put(self.first + 'api = { deepfellow_compat = "yes" }\nlimit = {}\n')
         self.eventually(lambda: self.metric("tidegate_config_reload_success") == 0, 10, "the bad file was not read")
-        (line,) = self.log("not reloaded")[-1:]
+        (line,) = self.gateway.logged("not reloaded")[-1:]
         lines = len(self.first.splitlines())
         for part in ("{}:{}: api.deepfellow_compat: ".format(self.gateway.config, lines + 1), "{}:{}: limit: ".format(self.gateway.config, lines + 2)):
             self.assertIn(part, line)
@@ -127,7 +124,7 @@ class Reload(Case):
     def test_keys_that_wait_for_a_restart_are_named(self):
         self.put(self.first.replace("server = {", 'server = { "workers" = 7,').replace("ledger = {", 'ledger = { "retention" = "9d",'))
         self.assertIn('changed="server changed, ledger changed"', self.hang_up())
-        self.assertIn('keys="server.workers"', self.log("wait for a restart")[-1])
+        self.assertIn('keys="server.workers"', self.gateway.logged("wait for a restart")[-1])
         self.assertEqual(self.metric("tidegate_config_reload_success"), 1)
 
 

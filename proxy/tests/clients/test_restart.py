@@ -122,13 +122,7 @@ class Generations(Gateway):
             # As systemd does: the first socket is descriptor 3, and the variables name the process.
             command = ["sh", "-c", 'exec 3<&{}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'.format(self.inherited.fileno()), "sh", *command]
             files = (self.inherited.fileno(),)
-        with open(self.log, "ab") as out:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, pass_fds=files)
-        deadline = time.monotonic() + self.PATIENCE
-        while self.readiness() != 200:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the gateway did not become ready:\n" + self.last_words())
-            time.sleep(0.02)
+        self.launch(command, files)
 
     def succeed(self):
         """The next one comes, then this one goes."""
@@ -145,9 +139,6 @@ class Generations(Gateway):
         """An official client that tries nothing twice."""
         http = httpx2.Client(verify=self.context) if self.context else None
         return openai.OpenAI(base_url=self.url + "/v1", api_key=WEB, max_retries=0, timeout=60, http_client=http, **options)
-
-    def logged(self, word):
-        return [line for line in self.log.read_text().splitlines() if word in line]
 
 
 class Restart(Case):

@@ -116,6 +116,13 @@ impl Gateway {
         stream
     }
 
+    /// Sends a request under a key and leaves the connection open.
+    pub fn send(&self, path: &str, key: &str, body: &str) -> TcpStream {
+        let mut client = self.open();
+        client.write_all(&post(path, &format!("x-api-key: {key}\r\n"), body.as_bytes())).unwrap();
+        client
+    }
+
     /// Sends raw bytes and reads until the gateway closes or a whole reply is there.
     pub fn raw(&self, request: &[u8]) -> Answer {
         let mut stream = self.open();
@@ -193,6 +200,15 @@ impl Drop for Gateway {
         }
         self.finish();
         std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// Waits until something holds.
+pub fn until(holds: impl Fn() -> bool, otherwise: &str) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{otherwise}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is only carried: bodies that keep their bytes but for the model's name, replies that keep all of theirs, and books.
 
 use crate::fake::{Act, Fake, json, stream_head};
-use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use crate::gateway::{Gateway, KEY, one_backend, post, read_answer, until};
 use std::io::{Read, Write};
 use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
@@ -201,17 +201,12 @@ fn a_stream_that_does_not_begin_is_given_up() {
 fn a_client_that_leaves_cancels_the_backend() {
     let fake = Fake::start(|_| vec![stream_head(), Act::Forever(vec![b'x'; 1000])]);
     let gateway = Gateway::before("openai", &fake.url(), "");
-    let mut client = gateway.open();
-    client.write_all(&post("/v1/audio/speech", &format!("x-api-key: {KEY}\r\n"), QUERY.as_bytes())).unwrap();
+    let mut client = gateway.send("/v1/audio/speech", KEY, QUERY);
     client.read_exact(&mut [0; 2000]).unwrap();
     drop(client);
     let record = gateway.wait_for_records(1).remove(0);
     assert_eq!((record.outcome, record.status, record.usage_source), (Outcome::ClientGone, 200, UsageSource::Missing));
-    let began = std::time::Instant::now();
-    while fake.left().is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(5), "the backend was not told");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until(|| !fake.left().is_empty(), "the backend was not told");
 }
 
 #[test]

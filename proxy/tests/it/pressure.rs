@@ -1,12 +1,12 @@
 //! Slow clients, silent backends and those who leave: what is held for them, what they hear, and when the backend is told.
 
 use crate::fake::{Act, CHAT, Fake, chat_stream, stream_head};
-use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use crate::gateway::{Gateway, KEY, one_backend, read_answer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +16,6 @@ const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
 const MESSAGES: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}],"stream":true}"#;
 const SOON: Duration = Duration::from_millis(100);
-
-fn send(gateway: &Gateway, path: &str, body: &str) -> TcpStream {
-    let mut client = gateway.open();
-    client.write_all(&post(path, &format!("x-api-key: {KEY}\r\n"), body.as_bytes())).unwrap();
-    client
-}
 
 /// A stream of this text whose second event comes in two halves, with silences before and within it.
 fn silent(text: &str, silence: Duration) -> Vec<Act> {
@@ -41,7 +35,7 @@ fn silence_in_a_stream_is_filled_with_signs_of_life_between_its_frames() {
     for (server, signs) in [("keep_alive = \"150ms\"", true), ("keep_alive = \"0s\"", false), ("", false)] {
         let gateway = Gateway::start_with(server, &one_backend("openai", &fake.url(), ""));
         let calls = [("/v1/chat/completions", STREAM), ("/v1/messages", MESSAGES), ("/api/chat", CALL)];
-        let mut clients = calls.map(|(path, body)| send(&gateway, path, body));
+        let mut clients = calls.map(|(path, body)| gateway.send(path, KEY, body));
         let [chat, messages, ollama] = clients.each_mut().map(|client| read_answer(client).body);
         let without = chat.replace(": keep-alive\n\n", "");
         assert!(without.ends_with("data: [DONE]\n\n") && without.matches("data: ").count() >= 6, "{chat}");
@@ -112,7 +106,7 @@ fn a_backend_is_told_at_once_when_a_client_leaves() {
             ("/v1/messages", MESSAGES),
             ("/api/chat", CALL),
         ] {
-            let client = send(gateway, path, body);
+            let client = gateway.send(path, KEY, body);
             asked.recv_timeout(Duration::from_secs(10)).unwrap();
             let gone = Instant::now();
             drop(client);
@@ -169,7 +163,7 @@ fn a_client_that_does_not_read_makes_the_backend_wait() {
     let (url, written) = firehose();
     let gateway = Gateway::before("openai", &url, "");
     let before = resident();
-    let client = send(&gateway, "/v1/chat/completions", STREAM);
+    let client = gateway.send("/v1/chat/completions", KEY, STREAM);
     let stopped = stalled(&written);
     assert!(stopped < KERNEL, "{stopped}");
     assert!(resident().saturating_sub(before) < 4 << 20, "{before} bytes before it, {} with it", resident());

@@ -1,10 +1,8 @@
 //! Models with a limit: who waits, who is refused and in which words, who is forgotten at once, what a reload and a plugin do.
 
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
-use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use crate::gateway::{Gateway, KEY, one_backend, post, read_answer, until};
 use crate::guest::{ASK, Guest, ON_CALL, ON_EVENTS, ask, importing, tell, wat};
-use std::io::Write;
-use std::net::TcpStream;
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tidegate::canon::Outcome;
@@ -29,12 +27,6 @@ fn limited(fake: &Fake, keys: &str) -> String {
     one_backend("openai", &fake.url(), "").replace("[models.m]\n", &format!("[models.m]\n{keys}\n"))
 }
 
-fn send(gateway: &Gateway, path: &str, key: &str, body: &str) -> TcpStream {
-    let mut client = gateway.open();
-    client.write_all(&post(path, &format!("x-api-key: {key}\r\n"), body.as_bytes())).unwrap();
-    client
-}
-
 fn waiting(gateway: &Gateway, count: usize) {
     gateway.wait_for_metric(&format!("tidegate_queue_waiting{{model=\"m\"}} {count}"), true);
 }
@@ -47,9 +39,9 @@ fn at_work(gateway: &Gateway, count: usize) {
 fn requests_wait_for_their_turn_and_are_refused_in_their_own_words() {
     let (fake, go) = held();
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nqueue = 1"));
-    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    let mut first = gateway.send(CHAT_PATH, KEY, CALL);
     at_work(&gateway, 1);
-    let mut second = send(&gateway, CHAT_PATH, KEY, CALL);
+    let mut second = gateway.send(CHAT_PATH, KEY, CALL);
     waiting(&gateway, 1);
     let says = "As many requests wait for this model as may wait for it; try again later.";
     let messages = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#;
@@ -58,7 +50,7 @@ fn requests_wait_for_their_turn_and_are_refused_in_their_own_words() {
         ("/v1/messages", messages, "/error/message"),
         ("/api/chat", CALL, "/error"),
     ] {
-        let full = read_answer(&mut send(&gateway, path, KEY, body));
+        let full = read_answer(&mut gateway.send(path, KEY, body));
         assert_eq!((full.status, full.header("retry-after")), (503, Some("2")), "{full:?}");
         assert_eq!(full.json().pointer(place).unwrap(), says, "{full:?}");
     }
@@ -94,9 +86,9 @@ fn requests_wait_for_their_turn_and_are_refused_in_their_own_words() {
 fn requests_for_vectors_wait_with_the_others() {
     let (fake, go) = held();
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
-    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    let mut first = gateway.send(CHAT_PATH, KEY, CALL);
     at_work(&gateway, 1);
-    let mut second = send(&gateway, "/v1/embeddings", KEY, r#"{"model":"m","input":"x"}"#);
+    let mut second = gateway.send("/v1/embeddings", KEY, r#"{"model":"m","input":"x"}"#);
     waiting(&gateway, 1);
     assert_eq!(fake.seen().len(), 1);
     (0..4).for_each(|_| go.send(()).unwrap());
@@ -111,7 +103,7 @@ fn requests_for_vectors_wait_with_the_others() {
 fn a_turn_that_does_not_come_in_time_is_refused() {
     let (fake, go) = held();
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nqueue_time = \"200ms\""));
-    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    let mut first = gateway.send(CHAT_PATH, KEY, CALL);
     at_work(&gateway, 1);
     let began = Instant::now();
     let late = gateway.post(CHAT_PATH, CALL);
@@ -129,7 +121,7 @@ fn a_turn_that_does_not_come_in_time_is_refused() {
 fn a_client_s_own_time_limit_counts() {
     let (fake, _go) = held();
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
-    let _first = send(&gateway, CHAT_PATH, KEY, CALL);
+    let _first = gateway.send(CHAT_PATH, KEY, CALL);
     at_work(&gateway, 1);
     for says in ["x-stainless-timeout: 0.3", "x-stainless-timeout: 600\r\nx-stainless-read-timeout: 0.3"] {
         let began = Instant::now();
@@ -155,7 +147,7 @@ fn a_stream_holds_its_place_to_its_last_byte() {
         ]
     });
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
-    let mut clients: Vec<_> = (0..3).map(|_| send(&gateway, CHAT_PATH, KEY, STREAM)).collect();
+    let mut clients: Vec<_> = (0..3).map(|_| gateway.send(CHAT_PATH, KEY, STREAM)).collect();
     let began = Instant::now();
     waiting(&gateway, 2);
     for client in &mut clients {
@@ -163,7 +155,7 @@ fn a_stream_holds_its_place_to_its_last_byte() {
     }
     assert!(began.elapsed() > Duration::from_millis(1100), "one after the other: {:?}", began.elapsed());
     // Who leaves in the middle of a stream gives its place back as well.
-    let leaves = send(&gateway, CHAT_PATH, KEY, STREAM);
+    let leaves = gateway.send(CHAT_PATH, KEY, STREAM);
     at_work(&gateway, 1);
     drop(leaves);
     at_work(&gateway, 0);
@@ -173,11 +165,11 @@ fn a_stream_holds_its_place_to_its_last_byte() {
 fn who_leaves_the_queue_is_forgotten_at_once() {
     let (fake, go) = held();
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nqueue = 100"));
-    let mut first = send(&gateway, CHAT_PATH, KEY, CALL);
+    let mut first = gateway.send(CHAT_PATH, KEY, CALL);
     at_work(&gateway, 1);
-    let leavers: Vec<_> = (0..20).map(|_| send(&gateway, CHAT_PATH, KEY, CALL)).collect();
+    let leavers: Vec<_> = (0..20).map(|_| gateway.send(CHAT_PATH, KEY, CALL)).collect();
     waiting(&gateway, 20);
-    let mut last = send(&gateway, CHAT_PATH, "dfproj_small", CALL);
+    let mut last = gateway.send(CHAT_PATH, "dfproj_small", CALL);
     waiting(&gateway, 21);
     drop(leavers);
     let gone = Instant::now();
@@ -202,11 +194,11 @@ fn a_burst_of_one_organization_does_not_starve_another() {
         tidegate::gate::hash_of("dfproj_quiet")
     );
     let gateway = Gateway::start(&(limited(&fake, "concurrent = 2\nqueue = 300") + &other));
-    let burst: Vec<_> = (0..300).map(|_| send(&gateway, CHAT_PATH, KEY, CALL)).collect();
+    let burst: Vec<_> = (0..300).map(|_| gateway.send(CHAT_PATH, KEY, CALL)).collect();
     gateway.wait_for_metric("tidegate_queue_refused_total{model=\"m\",reason=\"share\"} 0", false);
     for _ in 0..5 {
         let began = Instant::now();
-        assert_eq!(read_answer(&mut send(&gateway, CHAT_PATH, "dfproj_quiet", CALL)).status, 200);
+        assert_eq!(read_answer(&mut gateway.send(CHAT_PATH, "dfproj_quiet", CALL)).status, 200);
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
     let mut statuses: Vec<u16> = burst.into_iter().map(|mut client| read_answer(&mut client).status).collect();
@@ -220,26 +212,22 @@ fn a_burst_of_one_organization_does_not_starve_another() {
 fn a_reload_counts_for_those_who_wait_and_forgets_nobody_at_work() {
     let (fake, go) = held();
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
-    let mut clients: Vec<_> = (0..4).map(|_| send(&gateway, CHAT_PATH, KEY, CALL)).collect();
+    let mut clients: Vec<_> = (0..4).map(|_| gateway.send(CHAT_PATH, KEY, CALL)).collect();
     waiting(&gateway, 3);
     gateway.rewrite(&limited(&fake, "concurrent = 2"));
     waiting(&gateway, 2);
     at_work(&gateway, 2);
     // New requests meet the same queue.
-    clients.push(send(&gateway, CHAT_PATH, KEY, CALL));
+    clients.push(gateway.send(CHAT_PATH, KEY, CALL));
     waiting(&gateway, 3);
     // Without a limit all go, and nothing is told of a queue.
     gateway.rewrite(&limited(&fake, ""));
     gateway.wait_for_metric("tidegate_queue_waiting", false);
-    let began = Instant::now();
-    while fake.seen().len() < 5 {
-        assert!(began.elapsed() < Duration::from_secs(10), "all go");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until(|| fake.seen().len() >= 5, "all go");
     // With one again, those that still have a place count.
     gateway.rewrite(&limited(&fake, "concurrent = 3"));
     at_work(&gateway, 5);
-    clients.push(send(&gateway, CHAT_PATH, KEY, CALL));
+    clients.push(gateway.send(CHAT_PATH, KEY, CALL));
     waiting(&gateway, 1);
     (0..clients.len()).for_each(|_| go.send(()).unwrap());
     assert!(clients.iter_mut().all(|client| read_answer(client).status == 200));
@@ -273,7 +261,7 @@ fn a_question_waits_for_its_turn_no_longer_than_its_plugin_may() {
     let section = guest.section("p", "grants = { model = [\"*\"] }\nlimits = { wait = \"300ms\" }");
     let gateway = Gateway::start(&(limited(&fake, "concurrent = 1") + &section));
     // The first question is at work and the second waits; neither is answered.
-    let mut clients = [(); 2].map(|()| send(&gateway, CHAT_PATH, KEY, CALL));
+    let mut clients = [(); 2].map(|()| gateway.send(CHAT_PATH, KEY, CALL));
     waiting(&gateway, 1);
     for client in &mut clients {
         let answer = read_answer(client);

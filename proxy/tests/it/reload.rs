@@ -1,7 +1,7 @@
 //! A configuration exchanged while requests run: nobody notices who should not, and a bad one changes nothing.
 
 use crate::fake::{Act, CHAT, Fake, Seen, chat_stream, json, stream_head};
-use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer};
+use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
 use crate::guest::{Guest, ON_CALL, wat};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,14 +104,6 @@ fn held(go: mpsc::Receiver<()>) -> Fake {
         }
         answer(seen)
     })
-}
-
-fn until(holds: impl Fn() -> bool, otherwise: &str) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "{otherwise}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Clients over TLS: HTTP/1.1 and HTTP/2, with and without certificates of their own, and what goes wrong.
 
 use crate::fake::{CHAT, Fake, chat_stream, json, stream};
-use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer};
+use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -259,13 +259,7 @@ fn certificates_are_exchanged_under_connections_that_go_on() {
     let gateway = Gateway::start_with(&files.section(""), &one_backend("openai", &fake.url(), ""));
     let mut kept = connect(gateway.api, &modern(&first)).unwrap();
     assert_eq!(ask(&mut kept, CALL).status, 200);
-    let until_served = |by: &Authority| {
-        let began = Instant::now();
-        while !served(&gateway, &modern(by)) {
-            assert!(began.elapsed() < Duration::from_secs(10), "the new certificate was not taken up");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let until_served = |by: &Authority| until(|| served(&gateway, &modern(by)), "the new certificate was not taken up");
     link("two");
     until_served(&second);
     assert!(!served(&gateway, &modern(&first)));
