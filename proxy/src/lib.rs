@@ -3,8 +3,8 @@
 //! The house, from the ground up; imports go down only, and rooms on one floor do not see each other:
 //!
 //! * [`canon`]: what calls, replies, counts and failures mean, whatever protocol carried them.
-//! * [`wire`]: bytes ↔ canon, one file per protocol, known from both ends. [`store`]: the database.
-//!   [`trust`]: whose word counts for a server's certificate.
+//! * [`wire`]: bytes ↔ canon, one folder per protocol, known from both ends. [`store`]: the database.
+//!   [`trust`]: TLS, whose word counts for a certificate and what the listeners show.
 //! * [`gate`]: who is calling. [`plugin`]: guests that see and change. [`route`]: where a model is. [`queue`]: whose turn it is.
 //!   [`backend`]: what serves it. [`ledger`]: the books.
 //! * [`relay`]: the request, top to bottom; the only place where those rooms meet.

@@ -34,7 +34,7 @@ pub struct Traits {
     pub api_key_header: bool,
     /// Idle connections are dropped after this: sooner than the server does it (vLLM after 5 s).
     pub idle: Duration,
-    /// Answers 2xx here when it can serve; `None`: not probed, because somebody else's servers are.
+    /// Asked here whether it can serve: any answer but a 5xx says so. `None`: not probed, because somebody else's servers are.
     pub health: Option<&'static str>,
     /// May have APIs of which only the model is known: it is asked.
     pub opaque: bool,
