@@ -2,6 +2,7 @@
 
 use super::json::write_str;
 use bytes::BufMut;
+use std::borrow::Cow;
 
 /// Begins an object's member.
 pub(super) fn key(out: &mut Vec<u8>, name: &str) {
@@ -21,6 +22,12 @@ pub(super) fn comma(out: &mut Vec<u8>) {
 pub(super) fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
     key(out, name);
     write_str(out, text);
+}
+
+/// JSON text as a stream can carry it. Ends of lines in it stand between its members, all they can there, and would be ends of
+/// lines of the stream.
+pub(super) fn one_line(json: &str) -> Cow<'_, str> {
+    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 
 /// A member whose value is JSON text.

@@ -1,14 +1,14 @@
 //! What the fuzz targets (`proxy/fuzz`) found, each as the smallest case that shows it.
 
 use crate::golden::read_stream;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tidegate::canon::event::Grammar;
 use tidegate::canon::{Event, StopReason};
 use tidegate::wire::frame::Frame;
 use tidegate::wire::object::Object;
 use tidegate::wire::reply::Pipe;
 use tidegate::wire::request::Request;
-use tidegate::wire::{Dialect, Target};
+use tidegate::wire::{Dialect, ReplyHead, Target};
 
 fn request(dialect: Dialect, body: &'static str) -> Request {
     Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap()
@@ -139,4 +139,29 @@ fn a_long_complaint_is_cut_once() {
     let once = told(&"🌊".repeat(300)).unwrap();
     assert!(once.len() <= 1003 && once.ends_with('…'), "{once}");
     assert_eq!(told(&once), Some(once.clone()));
+}
+
+/// What goes into a stream as it was written may have been written over several lines: there it is one.
+#[test]
+fn json_over_several_lines_breaks_no_stream() {
+    let head =
+        |request: &'static str| ReplyHead { request: Bytes::from_static(request.as_bytes()), ..ReplyHead::default() };
+    let written = |client: Dialect, head: ReplyHead, events: &[Event]| {
+        let (mut writer, mut out) = (client.codec().writer(head), BytesMut::new());
+        events.iter().for_each(|event| writer.write(event, &mut out));
+        out.freeze()
+    };
+    // Tools of the request, which a response repeats.
+    let request = "{\"model\":\"m\",\"input\":\"x\",\"tools\":[\n  {\"type\":\"function\",\r\n   \"name\":\"f\"}]}";
+    let events = Dialect::Chat.codec().read_answer(&Bytes::from_static(
+        br#"{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#,
+    ));
+    let stream = written(Dialect::Responses, head(request), &events.unwrap());
+    let again = read_stream(Dialect::Responses, [stream]);
+    assert!(matches!(again.last(), Some(Event::Stop(_))), "{again:#?}");
+    // A block and a citation that only their own dialect knows.
+    let body = "{\"content\":[{\n\"type\":\"server_tool_use\"},{\"type\":\"text\",\"text\":\"a\",\"citations\":[{\r\n\"type\":\"x\"}]}],\"stop_reason\":\"end_turn\"}";
+    let events = Dialect::Messages.codec().read_answer(&Bytes::from_static(body.as_bytes())).unwrap();
+    let again = read_stream(Dialect::Messages, [written(Dialect::Messages, ReplyHead::default(), &events)]);
+    assert!(matches!(again.last(), Some(Event::Stop(_))), "{again:#?}");
 }

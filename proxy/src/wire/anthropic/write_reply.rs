@@ -7,7 +7,7 @@ use super::{MARKER, put_fault, put_stop, put_usage};
 use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, StopReason, Usage};
 use crate::wire::json::write_str;
-use crate::wire::put::{comma, key, put_display, put_raw, put_text};
+use crate::wire::put::{comma, key, one_line, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
 
@@ -101,7 +101,7 @@ impl WriteReply for Writer {
             Event::Delta(Delta::Arguments(text)) => self.delta("input_json_delta", "partial_json", text, out),
             Event::Delta(Delta::Citation(json)) => self.block("content_block_delta", out, |out| {
                 out.extend_from_slice(b",\"delta\":{\"type\":\"citations_delta\",\"citation\":");
-                out.extend_from_slice(json.as_bytes());
+                out.extend_from_slice(one_line(json).as_bytes());
                 out.extend_from_slice(b"}");
             }),
             Event::Close => {
@@ -135,7 +135,7 @@ fn put_head(out: &mut Vec<u8>, head: &ReplyHead) {
 /// A content block: its start in a stream (without text), or all of it.
 fn put_block(out: &mut Vec<u8>, part: &Part, text: &str, signature: Option<&str>, citations: &[String]) {
     if let Part::Other { json, .. } = part {
-        out.extend_from_slice(json.as_bytes());
+        out.extend_from_slice(one_line(json).as_bytes());
         return;
     }
     out.push(b'{');

@@ -9,7 +9,7 @@ use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, StopReason, Usage};
 use crate::wire::beyond::arguments_object;
 use crate::wire::json::write_str;
-use crate::wire::put::{key, put_raw, put_some, put_text};
+use crate::wire::put::{key, one_line, put_raw, put_some, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
@@ -99,11 +99,9 @@ impl WriteReply for Writer {
     }
 }
 
-/// A call cut short by the token limit has no object to show. Ends of lines between its members, all there can be, would be
-/// ends of lines here.
+/// A call cut short by the token limit has no object to show.
 fn arguments(text: &str) -> Cow<'_, str> {
-    let object = arguments_object(text).unwrap_or("{}");
-    if object.contains(['\n', '\r']) { object.replace(['\n', '\r'], " ").into() } else { object.into() }
+    one_line(arguments_object(text).unwrap_or("{}"))
 }
 
 /// `{"model":…,"created_at":…`

@@ -5,7 +5,7 @@ use crate::canon::{Fault, StopReason, Usage};
 use crate::wire::json::Json;
 use crate::wire::object::Object;
 use crate::wire::openai::chat::Chat;
-use crate::wire::put::{key, put_raw, put_some, put_text};
+use crate::wire::put::{key, one_line, put_raw, put_some, put_text};
 use crate::wire::{Codec, ReplyHead};
 
 /// What a response repeats of its request, and what it says where the request did not.
@@ -38,7 +38,7 @@ impl Shell {
         let mut echo = Vec::new();
         for (name, otherwise) in ECHO {
             let said = request.as_ref().and_then(|request| request.get(name));
-            put_raw(&mut echo, name, said.map_or(otherwise, Json::raw));
+            put_raw(&mut echo, name, one_line(said.map_or(otherwise, Json::raw)));
         }
         let tools = request.as_ref().and_then(|request| request.get("tools"));
         let names = tools.map(Names::read).unwrap_or_default();
