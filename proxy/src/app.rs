@@ -14,7 +14,7 @@ use crate::plugin::{self, Plugins};
 use crate::queue::{self, Queues};
 use crate::relay::{Limits, Rooms};
 use crate::route::Routes;
-use crate::server::{self, Inherited, Listener, Workers};
+use crate::server::{self, Inherited, Workers};
 use crate::trust::{self, Handshakes};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
@@ -154,6 +154,10 @@ fn check(config: &Config) -> Result<(Gate, Routes, Shown), Vec<Problem>> {
         Shown::default()
     });
     wrong.extend(problems(plugin::errors(&config.plugins)));
+    if config.admin.token.as_ref().is_some_and(|token| token.reveal().is_empty()) {
+        let what = "an empty token would let everybody in; leave it out and the admin API stays closed";
+        wrong.push(Problem::new("admin.token", what));
+    }
     if let Some(Err(what)) = config.limits.redis.as_ref().map(plugin::check_redis) {
         wrong.push(Problem::new("limits.redis", what));
     }
@@ -211,7 +215,16 @@ pub fn run(
         let now = Arc::new(ArcSwap::from_pointee(config));
         let reloading = reload::start(source, watch, hangups, &foundation, &now, &rooms, workers.followers())?;
         let phase = Rc::new(Cell::new(Phase::Starting));
-        operate(operator.listen()?, &foundation, phase.clone(), rooms.clone());
+        let (readiness, configured) = (phased(phase.clone(), rooms.clone()), now.clone());
+        let admin = Admin {
+            registry: foundation.registry.clone(),
+            readiness: Box::new(readiness),
+            tls: foundation.tls[1].clone(),
+            token: Box::new(move || configured.load().admin.token.clone()),
+            reload: Box::new(reloading.on_demand()),
+        };
+        let (operator, admin) = (operator.listen()?, Rc::new(admin));
+        tokio::task::spawn_local(admin::serve(async move || operator.next().await, admin));
         let stop = stop.shared();
         if api.is_shared() {
             // The other process goes on with all of it until this one can do as well; one that failed is told by readiness.
@@ -247,16 +260,13 @@ enum Phase {
     Stopping,
 }
 
-/// Answers the operator, as long as the runtime lives.
-fn operate(listener: Listener, foundation: &Foundation, phase: Rc<Cell<Phase>>, rooms: Arc<ArcSwap<Rooms>>) {
-    let readiness = move || match (phase.get(), readiness(&rooms.load())) {
+/// Whether a gateway in this phase of its life should be asked.
+fn phased(phase: Rc<Cell<Phase>>, rooms: Arc<ArcSwap<Rooms>>) -> impl Fn() -> Readiness {
+    move || match (phase.get(), readiness(&rooms.load())) {
         (Phase::Stopping, _) => unready("stopping"),
         (Phase::Starting, Readiness::Ready | Readiness::Degraded(_)) => unready("starting"),
         (_, readiness) => readiness,
-    };
-    let (registry, tls) = (foundation.registry.clone(), foundation.tls[1].clone());
-    let admin = Rc::new(Admin { registry, readiness: Box::new(readiness), tls });
-    tokio::task::spawn_local(admin::serve(async move || listener.next().await, admin));
+    }
 }
 
 /// Whether a gateway that serves should be asked.
@@ -319,6 +329,7 @@ mod tests {
                 "url = \"http://x\"\n[limits]\nredis = \"http://:hunter2@x\"\n",
                 "5: limits.redis: this is no address of a Redis: write redis://host:6379",
             ),
+            ("url = \"http://x\"\n[admin]\ntoken = \"\"\n", "5: admin.token: an empty token would let everybody in"),
             (
                 "url = \"http://x\"\n[plugins.p]\norder = 1\n",
                 "4: plugins.p: nothing says where it is: add `path`, a file, or `oci`",

@@ -1,5 +1,6 @@
-//! The operator's listener, apart from the API: `/metrics`, `/livez`, `/readyz`.
+//! The operator's listener, apart from the API: `/metrics`, `/livez`, `/readyz`, and what a token opens: `POST /admin/reload`.
 
+use crate::canon::Secret;
 use crate::trust::{self, Handshakes};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -7,15 +8,18 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, Registry, TextEncoder};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -27,7 +31,7 @@ pub struct Config {
     /// Certificate and key of this listener. Plain HTTP where absent.
     pub tls: Option<trust::Files>,
     /// For the admin API; without one it stays closed and only `/livez`, `/readyz` and `/metrics` answer.
-    pub token: Option<crate::canon::Secret>,
+    pub token: Option<Secret>,
 }
 
 impl Default for Config {
@@ -44,6 +48,28 @@ pub struct Admin {
     pub readiness: Box<dyn Fn() -> Readiness>,
     /// The handshakes of this listener.
     pub tls: Arc<Handshakes>,
+    /// What opens the admin API, if anything does at the moment.
+    pub token: Box<dyn Fn() -> Option<Secret>>,
+    /// Has the configuration read again.
+    pub reload: Box<dyn Fn() -> oneshot::Receiver<Reloaded>>,
+}
+
+/// What came of reading the configuration again; in names and places, never in values.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Reloaded {
+    /// It is in use.
+    Done {
+        /// What differs from the one before.
+        changed: Vec<String>,
+        /// Keys that were changed and are read at start only.
+        waiting: Vec<&'static str>,
+    },
+    /// It cannot be used; the one before still is.
+    Refused {
+        /// What is wrong, each with its place.
+        problems: Vec<String>,
+    },
 }
 
 /// A handshake and a request's head must be done within this.
@@ -77,16 +103,17 @@ pub async fn serve(next: impl AsyncFn() -> io::Result<TcpStream>, admin: Rc<Admi
 }
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, admin: &Admin) {
-    let service = hyper::service::service_fn(move |request| {
-        let response = answer(admin, &request);
-        async move { Ok::<_, Infallible>(response) }
-    });
+    let service =
+        hyper::service::service_fn(move |request| async move { Ok::<_, Infallible>(answer(admin, &request).await) });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
+async fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
+    if request.uri().path() == "/admin/reload" {
+        return reload(admin, request).await;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "this path is for reading\n");
     }
@@ -112,8 +139,40 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
                 }
             }
         }
-        _ => text(StatusCode::NOT_FOUND, "there is /metrics, /livez and /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "there is /metrics, /livez, /readyz and POST /admin/reload\n"),
     }
+}
+
+async fn reload<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
+    let Some(token) = (admin.token)() else {
+        return text(StatusCode::FORBIDDEN, "the admin API is closed: set `token` in [admin]\n");
+    };
+    if !is_opened_by(request, &token) {
+        let mut response = text(StatusCode::UNAUTHORIZED, "send the token of [admin] as Authorization: Bearer TOKEN\n");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return response;
+    }
+    if request.method() != Method::POST {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "reload with POST\n");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let Ok(reloaded) = (admin.reload)().await else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "the reload did not come to an end; the log says why\n");
+    };
+    let status = match reloaded {
+        Reloaded::Done { .. } => StatusCode::OK,
+        Reloaded::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let mut response = text(status, &serde_json::to_string(&reloaded).unwrap_or_default());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Compared as hashes, so that the time it takes tells nothing of the token, its length neither.
+fn is_opened_by<B>(request: &Request<B>, token: &Secret) -> bool {
+    let said = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    said.is_some_and(|said| Sha256::digest(said).ct_eq(&Sha256::digest(token.reveal())).into())
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {

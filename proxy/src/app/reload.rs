@@ -7,6 +7,7 @@
 
 use super::shown::Shown;
 use super::{Foundation, Source, build};
+use crate::admin::Reloaded;
 use crate::config::{self, Config, Problem, Watch, changes, waiting};
 use crate::relay::Rooms;
 use crate::server::Followers;
@@ -14,10 +15,11 @@ use arc_swap::ArcSwap;
 use prometheus::{IntGauge, Registry};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// How often the files are looked at; a change is taken up at the second look that finds it the same.
 const LOOK: Duration = Duration::from_millis(500);
@@ -43,6 +45,15 @@ pub(super) fn watch(source: &Source) -> Watch {
 pub(super) struct Reloading {
     hangups: tokio::task::JoinHandle<()>,
     thread: JoinHandle<()>,
+    ask: Sender<Ask>,
+}
+
+/// What the thread is asked for.
+enum Ask {
+    /// To read the configuration again, for this reason, and to tell this one what came of it.
+    Again(&'static str, Option<oneshot::Sender<Reloaded>>),
+    /// To end.
+    End,
 }
 
 /// Starts the thread.
@@ -65,19 +76,31 @@ pub(super) fn start(
         followers,
     };
     let (ask, asked) = channel();
-    let hangups =
-        tokio::task::spawn_local(async move { while hangups.0.recv().await.is_some() && ask.send(()).is_ok() {} });
+    let hung_up = ask.clone();
+    let hangups = tokio::task::spawn_local(async move {
+        while hangups.0.recv().await.is_some() && hung_up.send(Ask::Again("SIGHUP", None)).is_ok() {}
+    });
     let thread = std::thread::Builder::new().name("config".into()).spawn(move || reload.serve(watch, &asked));
     let thread = thread.map_err(|error| format!("the configuration's thread cannot be started: {error}"))?;
-    Ok(Reloading { hangups, thread })
+    Ok(Reloading { hangups, thread, ask })
 }
 
 impl Reloading {
+    /// Has the configuration read again for whoever calls it.
+    pub fn on_demand(&self) -> impl Fn() -> oneshot::Receiver<Reloaded> + use<> {
+        let ask = self.ask.clone();
+        move || {
+            let (tell, told) = oneshot::channel();
+            // Nobody hears it at the very end; then nobody answers, either.
+            let _ = ask.send(Ask::Again("the admin API", Some(tell)));
+            told
+        }
+    }
+
     /// No more of it.
     pub async fn end(self) {
         self.hangups.abort();
-        // The thread ends when nobody can ask it any more.
-        let _ = self.hangups.await;
+        let _ = self.ask.send(Ask::End);
         let began = Instant::now();
         while !self.thread.is_finished() && began.elapsed() < LAST {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -97,45 +120,64 @@ struct Reload {
 }
 
 impl Reload {
-    /// Reads again whenever a file has changed or somebody asks, until nobody can ask any more.
-    fn serve(self, mut watch: Watch, asked: &Receiver<()>) {
+    /// Reads again whenever a file has changed or somebody asks, until the end.
+    fn serve(self, mut watch: Watch, asked: &Receiver<Ask>) {
         loop {
-            let why = match asked.recv_timeout(LOOK) {
-                Ok(()) => "SIGHUP",
-                Err(RecvTimeoutError::Timeout) if watch.changed() => "a file changed",
+            let (why, first) = match asked.recv_timeout(LOOK) {
+                Ok(Ask::Again(why, first)) => (why, first),
+                Err(RecvTimeoutError::Timeout) if watch.changed() => ("a file changed", None),
                 Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Ask::End) | Err(RecvTimeoutError::Disconnected) => return,
             };
-            while asked.try_recv().is_ok() {}
+            // All who have asked by now are served by one reading.
+            let mut askers = Vec::from_iter(first);
+            for ask in asked.try_iter() {
+                match ask {
+                    Ask::Again(_, asker) => askers.extend(asker),
+                    Ask::End => return,
+                }
+            }
             // What they are before they are read: a change meanwhile is seen at the next look.
             watch = self::watch(&self.source);
-            if std::panic::catch_unwind(AssertUnwindSafe(|| self.reload(why))).is_err() {
+            let Ok(reloaded) = std::panic::catch_unwind(AssertUnwindSafe(|| self.reload(why))) else {
                 self.series.success.set(0);
                 tracing::error!("a reload panicked; this is a bug in tidegate");
+                continue;
+            };
+            for asker in askers {
+                // It may have gone.
+                let _ = asker.send(reloaded.clone());
             }
         }
     }
 
-    fn reload(&self, why: &str) {
+    fn reload(&self, why: &str) -> Reloaded {
         let began = Instant::now();
         match self.read() {
             Ok((config, rooms, shown)) => {
                 let changed = self.exchange(config, rooms, shown);
                 self.series.succeeded();
-                let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+                let all = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
                 let seconds = began.elapsed().as_secs_f32();
-                tracing::info!(why, changed, seconds, "configuration reloaded");
-                let keys = waiting(&self.started, &self.now.load()).join(", ");
-                if !keys.is_empty() {
-                    tracing::warn!(keys, "changes of these keys wait for a restart");
+                tracing::info!(why, changed = all, seconds, "configuration reloaded");
+                let waiting = waiting(&self.started, &self.now.load());
+                if !waiting.is_empty() {
+                    tracing::warn!(keys = waiting.join(", "), "changes of these keys wait for a restart");
                 }
+                Reloaded::Done { changed, waiting }
             }
             Err(problems) => {
                 // What was built for it must not be kept.
                 self.foundation.settle(&self.rooms.load());
                 self.series.success.set(0);
-                let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                tracing::error!(why, problems, "configuration not reloaded; the gateway goes on with the one before");
+                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                let all = problems.join("; ");
+                tracing::error!(
+                    why,
+                    problems = all,
+                    "configuration not reloaded; the gateway goes on with the one before"
+                );
+                Reloaded::Refused { problems }
             }
         }
     }
@@ -160,13 +202,15 @@ impl Reload {
 
     /// The one step. Says what changed.
     fn exchange(&self, config: Config, rooms: Rooms, shown: Shown) -> Vec<String> {
-        let rooms = Arc::new(rooms);
+        let (config, rooms) = (Arc::new(config), Arc::new(rooms));
+        // The operator's token before the rooms: who sees the new models is let in by the new token.
+        let known = self.now.swap(config.clone());
         let before = self.rooms.swap(rooms.clone());
         self.foundation.settle(&rooms);
         self.foundation.ledger.settle(&config.ledger);
         self.followers.settle(&config.server);
         let shown = self.foundation.show(shown, &config);
-        let mut changed = changes(&self.now.load(), &config);
+        let mut changed = changes(&known, &config);
         // Files that changed under the same settings.
         let (plugins, backends) = (rooms.plugins.fresh(&before.plugins), rooms.backends.fresh(&before.backends));
         let files = plugins.map(|name| format!("plugins.{name}"));
@@ -178,7 +222,6 @@ impl Reload {
                 changed.push(format!("{key} changed in its file"));
             }
         }
-        self.now.store(Arc::new(config));
         changed
     }
 }

@@ -146,8 +146,13 @@ impl Gateway {
 
     /// A page of the operator's listener.
     pub fn operator(&self, path: &str) -> Answer {
+        self.operate(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
+    }
+
+    /// A request to the operator's listener.
+    pub fn operate(&self, request: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+        stream.write_all(request).unwrap();
         read_answer(&mut stream)
     }
 

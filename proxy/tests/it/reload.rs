@@ -291,3 +291,39 @@ fn the_server_s_limits_follow_and_the_rest_waits() {
     go.send(()).unwrap();
     assert_eq!(read_answer(&mut client).status, 200);
 }
+
+#[test]
+fn an_operator_reloads_by_token_and_hears_what_came_of_it() {
+    let sections = one_backend("openai", "http://127.0.0.1:9", "");
+    let gateway = Gateway::start(&sections);
+    let ask = |method: &str, headers: &str| {
+        gateway.operate(
+            format!("{method} /admin/reload HTTP/1.1\r\nhost: x\r\n{headers}content-length: 0\r\n\r\n").as_bytes(),
+        )
+    };
+    let right = "authorization: Bearer sesame\r\n";
+    // Closed as long as no token is configured, whatever is said.
+    assert_eq!(ask("POST", right).status, 403);
+    let opened = gateway.common().replace("[admin]\n", "[admin]\ntoken = \"sesame\"\n");
+    gateway.replace(&format!("{opened}{sections}{}", marker("one")));
+    gateway.wait_for_model("one");
+    for wrong in ["", "authorization: Bearer \r\n", "authorization: Bearer sesam\r\n", "authorization: sesame\r\n"] {
+        let refused = ask("POST", wrong);
+        assert_eq!(refused.status, 401, "{wrong:?}");
+        assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{refused:?}");
+    }
+    assert_eq!(ask("GET", right).status, 405);
+    gateway.replace(&format!("{opened}{sections}{}", marker("two")));
+    let done = ask("POST", right);
+    assert_eq!(
+        (done.status, done.body.as_str()),
+        (200, r#"{"changed":["models.two added","models.one removed"],"waiting":[]}"#)
+    );
+    assert!(gateway.get("/v1/models", "").body.contains("\"two\""), "it is in use when the answer is there");
+    gateway.replace(&format!("{opened}{sections}[models.three]\ntargets = [{{ backend = \"c\" }}]\n"));
+    let refused = ask("POST", right);
+    assert_eq!(refused.status, 422);
+    assert!(refused.body.contains("models.three.targets: there is no backend `c`"), "{refused:?}");
+    assert!(!refused.body.contains("sesame"));
+    assert!(gateway.get("/v1/models", "").body.contains("\"two\""));
+}
