@@ -323,7 +323,7 @@ fn an_operator_reloads_by_token_and_hears_what_came_of_it() {
     gateway.replace(&format!("{opened}{sections}[models.three]\ntargets = [{{ backend = \"c\" }}]\n"));
     let refused = ask("POST", right);
     assert_eq!(refused.status, 422);
-    assert!(refused.body.contains("models.three.targets: there is no backend `c`"), "{refused:?}");
+    assert!(refused.body.contains(r#"models.\"three\".targets: there is no backend `c`"#), "{refused:?}");
     assert!(!refused.body.contains("sesame"));
     assert!(gateway.get("/v1/models", "").body.contains("\"two\""));
 }
