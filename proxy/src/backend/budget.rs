@@ -3,27 +3,27 @@
 //! Without it, a fault that meets all requests at once would send each of them on, and what is left would get a multiple of
 //! the load that it could just serve.
 
+use super::config::RetryBudget;
 use super::standing::now;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Further tries for each first one.
-const SHARE: f64 = 0.2;
-/// Further tries a second that are always allowed: else a quiet gateway could not afford any.
-const FLOOR: f64 = 10.0;
 /// What can be saved up.
-const MOST: f64 = 10.0 * FLOOR;
+const MOST: f64 = 100.0;
+/// Seconds of the steady part that are there at the beginning.
+const FIRST: f64 = 10.0;
 
 /// The further tries that one backend may get.
 #[derive(Debug)]
 pub(super) struct Budget {
     first: AtomicU32,
-    saved: Mutex<(f64, u64)>,
+    /// Further tries, and when they were counted, in milliseconds; `None`: nobody has asked for one yet.
+    saved: Mutex<(Option<f64>, u64)>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { first: AtomicU32::new(0), saved: Mutex::new((MOST, now())) }
+        Self { first: AtomicU32::new(0), saved: Mutex::new((None, now())) }
     }
 }
 
@@ -34,13 +34,14 @@ impl Budget {
     }
 
     /// Takes one further try, if there is one. `now` in milliseconds.
-    pub fn take(&self, now: u64) -> bool {
+    pub fn take(&self, now: u64, rules: RetryBudget) -> bool {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (tries, since) = *saved;
-        let earned = f64::from(self.first.swap(0, Ordering::Relaxed)) * SHARE;
-        let tries = (tries + earned + now.saturating_sub(since) as f64 / 1e3 * FLOOR).min(MOST);
+        let earned = f64::from(self.first.swap(0, Ordering::Relaxed)) * rules.share;
+        let steady = now.saturating_sub(since) as f64 / 1e3 * rules.per_second;
+        let tries = (tries.unwrap_or(FIRST * rules.per_second) + earned + steady).min(MOST);
         let taken = tries >= 1.0;
-        *saved = (if taken { tries - 1.0 } else { tries }, now);
+        *saved = (Some(if taken { tries - 1.0 } else { tries }), now);
         taken
     }
 }
@@ -51,7 +52,11 @@ mod tests {
 
     #[test]
     fn a_storm_is_cut_to_a_share_and_a_floor() {
-        for (a_second, at_most) in [(0_u64, 10.0), (100, 30.0), (10_000, 2010.0)] {
+        let rules = |share, per_second| RetryBudget { share, per_second };
+        let (usual, none, little) = (RetryBudget::default(), rules(0.0, 0.0), rules(0.0, 0.1));
+        for (rules, a_second, at_most) in
+            [(usual, 0_u64, 10.0), (usual, 100, 30.0), (usual, 10_000, 2010.0), (none, 100, 0.0), (little, 100, 0.1)]
+        {
             let (budget, began) = (Budget::default(), now());
             let mut taken = 0_u64;
             // Every request wants a further try, for a minute.
@@ -60,11 +65,12 @@ mod tests {
                     (0..(a_second / 1000).max(1)).for_each(|_| budget.first());
                 }
                 for _ in 0..(a_second / 1000).max(1) {
-                    taken += u64::from(budget.take(began + millis));
+                    taken += u64::from(budget.take(began + millis, rules));
                 }
             }
-            let bound = at_most * 60.0 + MOST + 1.0;
-            assert!((taken as f64) <= bound && taken as f64 > bound * 0.9, "{a_second}: {taken} of {bound}");
+            let (steady, saved) = (at_most * 60.0, (FIRST * rules.per_second).min(MOST));
+            let bounds = steady * 0.99 - 1.0..=steady + saved + 1.0;
+            assert!(bounds.contains(&(taken as f64)), "{rules:?} {a_second}: {taken} of {bounds:?}");
         }
     }
 }

@@ -40,6 +40,7 @@ impl Backend {
             errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
         }
         errors.extend(settings.health.errors());
+        errors.extend(settings.retry_budget.errors());
         let private = settings.ca.as_deref().map(|file| trust::private(file, settings.http2));
         let private = private.transpose().unwrap_or_else(|error| {
             errors.push((".ca".into(), error));
@@ -82,6 +83,7 @@ impl Backend {
             name: name.clone(),
             id: pool::of(name),
             budget: kept.budget(name),
+            bears: settings.retry_budget,
             rules: settings.health.rules().into(),
             probed: settings.health.probe,
             traits,

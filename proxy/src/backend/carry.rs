@@ -2,10 +2,10 @@
 
 use super::said::Said;
 use super::tries::{Step, Tries};
-use super::{Backend, Backends, http};
+use super::{Backend, Backends, Origin, http};
 use crate::canon::{Fault, Route};
 use crate::wire::opaque::Parcel;
-use ::http::{HeaderMap, Response};
+use ::http::Response;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,11 +33,10 @@ impl Backends {
         &self,
         route: &Route,
         parcel: &Parcel,
-        headers: &HeaderMap,
-        request_id: &str,
+        origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Carried, Fault> {
-        let mut tries = Tries::among(self, route, request_id, |backend| backend.traits.opaque);
+        let mut tries = Tries::among(self, route, origin, |backend| backend.traits.opaque);
         if tries.is_over() {
             let message = format!("The model `{}` is on no backend that has {}.", parcel.model, parcel.to.path);
             return Err(Fault::unsupported("model", message));
@@ -48,14 +47,14 @@ impl Backends {
                 return Err(Fault::internal("a backend without an address"));
             };
             let body = parcel.body(&target.model);
-            let said = Said::carry(parcel, &body, headers, request_id);
+            let said = Said::carry(parcel, &body, origin);
             let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, || note(Step::Handed)))).await;
             match answer {
                 Ok((head, body)) => {
                     let (waited, until) = (tries.waited, tries.until(backend));
                     return Ok(Carried { head, body, waited, backend: backend.clone(), until });
                 }
-                Err(verdict) => tries.failed(verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict)?,
             }
         }
         Err(tries.exhausted())

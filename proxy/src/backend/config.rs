@@ -42,6 +42,9 @@ pub struct Settings {
     /// When an address is set aside.
     #[serde(default)]
     pub health: Health,
+    /// How many further tries it can bear.
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
     /// `local`: the GGUF file, or the folder of an embedding model.
     pub weights: Option<PathBuf>,
     /// `local`: threads that compute; all cores where absent.
@@ -117,6 +120,32 @@ impl Default for Timeouts {
     fn default() -> Self {
         let seconds = |seconds| Period(Duration::from_secs(seconds));
         Self { connect: seconds(2), first_token: seconds(120), idle: seconds(60), total: None }
+    }
+}
+
+/// How many further tries a backend can bear, of requests that failed elsewhere or were hedged.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// For each first try.
+    pub share: f64,
+    /// Besides, however few first ones there are: else a quiet gateway could not afford any.
+    pub per_second: f64,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { share: 0.2, per_second: 10.0 }
+    }
+}
+
+impl RetryBudget {
+    /// What cannot be meant, by key.
+    pub(super) fn errors(self) -> impl Iterator<Item = (String, String)> {
+        let meant = |number: f64| (0.0..=1e6).contains(&number);
+        let error = |key: &str| (format!(".retry_budget.{key}"), "a number from 0 (none) up, such as 0.2".to_owned());
+        let keys = [("share", self.share), ("per_second", self.per_second)];
+        keys.into_iter().filter(move |(_, number)| !meant(*number)).map(move |(key, _)| error(key))
     }
 }
 

@@ -4,12 +4,11 @@ use super::pick::Candidate;
 use super::said::Said;
 use super::tries::{Step, Tries};
 use super::verdict::Verdict;
-use super::{Backend, Backends};
+use super::{Backend, Backends, Origin};
 use crate::canon::{Fault, FaultKind, Route, UsageSource};
 use crate::wire::Target;
 use crate::wire::count::{self, Counter};
 use crate::wire::request::Request;
-use ::http::HeaderMap;
 use bytes::Bytes;
 use std::pin::pin;
 use std::time::Duration;
@@ -39,13 +38,12 @@ impl Backends {
         &self,
         route: &Route,
         request: &Request,
-        headers: &HeaderMap,
-        request_id: &str,
+        origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Counted, Fault> {
-        let mut tries = Tries::over(self, route, request_id);
+        let mut tries = Tries::over(self, route, origin);
         while let Some((candidate, target)) = tries.next(note) {
-            let asked = ask(candidate, request, &target, headers, request_id);
+            let asked = ask(candidate, request, &target, origin);
             let asked = tries.waiting(pin!(tokio::time::timeout(PATIENCE, asked))).await;
             let slow = || Fault::new(FaultKind::BackendTimeout, "The backend did not count in time.");
             match asked.unwrap_or_else(|_| Err(Verdict::Another(slow()))) {
@@ -53,7 +51,7 @@ impl Backends {
                     return Ok(Counted { answer, source: UsageSource::Reported, waited: tries.waited });
                 }
                 Ok(None) => break,
-                Err(verdict) => tries.failed(verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict)?,
             }
         }
         let answer = count::write(request.dialect, request.estimate_input());
@@ -66,8 +64,7 @@ async fn ask(
     candidate: Candidate<'_>,
     request: &Request,
     target: &Target,
-    headers: &HeaderMap,
-    request_id: &str,
+    origin: Origin<'_>,
 ) -> Result<Option<Bytes>, Verdict> {
     let backend = candidate.backend;
     if let Some(local) = &backend.local {
@@ -78,7 +75,7 @@ async fn ask(
         return request.write(&backend.dialects, target).map(|_| None).map_err(Verdict::Final);
     };
     let body = request.write_to_count(counter, target).map_err(Verdict::Final)?;
-    let said = Said::json(counter.path(), counter.dialect(), &body, headers, request_id);
+    let said = Said::json(counter.path(), counter.dialect(), &body, origin);
     let alike = counter.dialect() == request.dialect;
     match backend.call(&endpoint.address, &said, || {}).await {
         Ok((_, mut body)) => match (body.whole(ANSWER).await.ok().flatten(), alike) {

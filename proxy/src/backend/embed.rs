@@ -6,11 +6,10 @@
 use super::said::Said;
 use super::tries::Tries;
 use super::verdict::Verdict;
-use super::{Backend, Backends, Step, http};
+use super::{Backend, Backends, Origin, Step, http};
 use crate::canon::{Embedded, Fault, Route};
 use crate::wire::Written;
 use crate::wire::embed::{EmbedOutgoing, EmbedRequest};
-use ::http::HeaderMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,11 +43,10 @@ impl Backends {
         &self,
         route: &Route,
         request: &EmbedRequest,
-        headers: &HeaderMap,
-        request_id: &str,
+        origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<SentEmbed, Fault> {
-        let mut tries = Tries::among(self, route, request_id, Backend::makes_vectors);
+        let mut tries = Tries::among(self, route, origin, Backend::makes_vectors);
         if tries.is_over() {
             return Err(makes_none());
         }
@@ -61,7 +59,7 @@ impl Backends {
                 }
                 Some(endpoint) => match request.write(&backend.embeds, &target) {
                     Ok(EmbedOutgoing { api, written }) => {
-                        let said = Said::json(api.path(), api.dialect(), &written.body, headers, request_id);
+                        let said = Said::json(api.path(), api.dialect(), &written.body, origin);
                         let handed = || note(Step::Handed);
                         let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, handed))).await;
                         answer.map(|(_, body)| (written, EmbedSource::Http(api, body)))
@@ -83,7 +81,7 @@ impl Backends {
                 Ok((written, reply)) => {
                     return Ok(SentEmbed { reply, written, waited: tries.waited, backend: backend.clone() });
                 }
-                Err(verdict) => tries.failed(verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict)?,
             }
         }
         Err(tries.exhausted())

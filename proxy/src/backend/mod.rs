@@ -12,6 +12,7 @@ mod count;
 mod embed;
 mod endpoint;
 mod health;
+mod hedge;
 pub mod http;
 mod inprocess;
 mod kept;
@@ -27,7 +28,7 @@ mod tries;
 mod verdict;
 
 pub use carry::Carried;
-pub use config::{Config, Health, Settings, Timeouts};
+pub use config::{Config, Health, RetryBudget, Settings, Timeouts};
 pub use count::Counted;
 pub use embed::{EmbedSource, SentEmbed};
 pub use endpoint::Endpoint;
@@ -73,6 +74,8 @@ pub struct Backend {
     id: u64,
     /// The further tries it may get.
     budget: Arc<Budget>,
+    /// How they are earned.
+    bears: RetryBudget,
     /// What opens the breakers of its addresses.
     rules: Arc<Rules>,
     /// Its addresses are probed, if its kind can be.
@@ -92,10 +95,21 @@ pub struct Backend {
 /// Where a request comes from.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
     /// `x-request-id`.
     pub request_id: &'a str,
     /// Whose it is.
     pub organization: &'a Arc<str>,
+    /// When its client will have left, where it says so.
+    pub deadline: Option<Instant>,
+}
+
+impl Origin<'_> {
+    /// How long its client still waits, where that is known.
+    fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// A reply that has begun.
@@ -219,34 +233,33 @@ impl Backends {
         &self,
         route: &Route,
         request: &Request,
-        headers: &HeaderMap,
         origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Sent, Fault> {
-        let Origin { request_id, organization } = origin;
-        let mut tries = Tries::over(self, route, request_id).alike(Affinity { request, headers, organization });
-        while let Some((candidate, target)) = tries.next(note) {
+        let Origin { headers, organization, .. } = origin;
+        let mut tries = Tries::over(self, route, origin).alike(Affinity { request, headers, organization });
+        while let Some((mut candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
-            let answer = match (&backend.local, candidate.endpoint) {
+            let answer = match (&backend.local, route.hedge.as_ref().filter(|_| request.stream)) {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
-                (None, Some(endpoint)) => match request.write(&backend.dialects, &target) {
-                    Ok(outgoing) => {
-                        let said = Said::generate(&outgoing, request.stream, headers, request_id);
-                        let handed = || note(Step::Handed);
-                        let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, handed))).await;
-                        answer.map(|(head, body)| (outgoing, Reply::Http(head, body)))
-                    }
-                    Err(fault) => Err(Verdict::Final(fault)),
-                },
-                (None, None) => Err(Verdict::Final(Fault::internal("a backend without an address"))),
+                (None, Some(hedge)) => {
+                    let race = Box::pin(hedge::race(&mut tries, (candidate, &target), request, hedge, note));
+                    let (winner, answer) = race.await;
+                    candidate = winner;
+                    answer
+                }
+                (None, None) => {
+                    let asked = pin!(hedge::ask(candidate, request, &target, origin, || note(Step::Handed)));
+                    tries.waiting(asked).await
+                }
             };
             match answer {
                 Ok((outgoing, reply)) => {
-                    let (waited, until) = (tries.waited, tries.until(backend));
-                    return Ok(Sent { outgoing, reply, waited, backend: backend.clone(), until });
+                    let (waited, backend) = (tries.waited, candidate.backend);
+                    return Ok(Sent { outgoing, reply, waited, backend: backend.clone(), until: tries.until(backend) });
                 }
-                Err(verdict) => tries.failed(verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict)?,
             }
         }
         Err(tries.exhausted())

@@ -18,6 +18,8 @@ pub(super) struct Series {
     pub retries: IntCounterVec,
     /// Tries at a fallback: model, backend that is tried, why.
     pub fallbacks: IntCounterVec,
+    /// Streams that two targets were asked for: model, which of them answered.
+    pub hedges: IntCounterVec,
     /// Further tries that were not made because the backend cannot bear more.
     pub exhausted: IntCounterVec,
 }
@@ -64,6 +66,11 @@ impl Series {
                 "tidegate_fallbacks_total",
                 "Tries at a fallback of the model, by the backend that is tried and why.",
                 &["model", "backend", "reason"],
+            )?,
+            hedges: counter(
+                "tidegate_hedges_total",
+                "Streams that a second target was asked for while the first had not begun, by which of them was faster.",
+                &["model", "winner"],
             )?,
             exhausted: counter(
                 "tidegate_retry_budget_exhausted_total",

@@ -2,10 +2,10 @@
 //! is left to say when none did.
 
 use super::pick::{self, Candidate};
-use super::pool::Affinity;
+use super::pool::{Affinity, Member as _};
 use super::standing::now;
 use super::verdict::Verdict;
-use super::{Backend, Backends, standing::Aside};
+use super::{Backend, Backends, Origin, standing::Aside};
 use crate::canon::{Fault, FaultKind, Route};
 use crate::wire::Target;
 use std::pin::Pin;
@@ -52,22 +52,17 @@ pub(super) struct Tries<'a> {
     elsewhere: bool,
     /// When the first of those that said so wants to be asked again.
     retry_after: Option<Duration>,
-    request_id: &'a str,
+    origin: Origin<'a>,
 }
 
 impl<'a> Tries<'a> {
     /// Over the targets of a route, in the order of its policy.
-    pub fn over(backends: &'a Backends, route: &'a Route, request_id: &'a str) -> Self {
-        Self::among(backends, route, request_id, |_| true)
+    pub fn over(backends: &'a Backends, route: &'a Route, origin: Origin<'a>) -> Self {
+        Self::among(backends, route, origin, |_| true)
     }
 
     /// Over those of its targets whose backend can do what the request is for.
-    pub fn among(
-        backends: &'a Backends,
-        route: &'a Route,
-        request_id: &'a str,
-        can: impl Fn(&Backend) -> bool,
-    ) -> Self {
+    pub fn among(backends: &'a Backends, route: &'a Route, origin: Origin<'a>, can: impl Fn(&Backend) -> bool) -> Self {
         Self {
             backends,
             route,
@@ -79,7 +74,7 @@ impl<'a> Tries<'a> {
             last: None,
             elsewhere: false,
             retry_after: None,
-            request_id,
+            origin,
         }
     }
 
@@ -94,23 +89,53 @@ impl<'a> Tries<'a> {
             return None;
         }
         let candidate = self.candidates[self.tried];
-        let backend = candidate.backend;
         if self.tried == 0 && self.candidates.len() > 1 {
-            backend.budget.first();
+            candidate.backend.budget.first();
         }
-        if self.tried > 0 && !self.elsewhere && !backend.budget.take(now()) {
-            if let Some(watch) = &self.backends.watch {
-                watch.series.exhausted.with_label_values(&[&*backend.name]).inc();
-            }
-            tracing::debug!(
-                request_id = self.request_id,
-                target = &**candidate.label(),
-                "no further try: there are enough"
-            );
+        if self.tried > 0 && !self.may_go_on(&candidate, self.elsewhere) {
             return None;
         }
-        self.count(&candidate);
+        let set_aside = if self.route.own == 0 { "queue" } else { "set_aside" };
+        self.count(&candidate, self.last.as_ref().map_or(set_aside, |fault| reason(fault, self.elsewhere)));
+        Some(self.begin(candidate, note))
+    }
+
+    /// One to ask at the same time as the one tried last: of the model itself, and one that stands well.
+    pub fn beside(&mut self, note: &mut dyn FnMut(Step<'_>)) -> Option<(Candidate<'a>, Target)> {
+        if !pick::next(&mut self.candidates, self.tried, self.route, self.affinity) {
+            return None;
+        }
+        let candidate = self.candidates[self.tried];
+        if !candidate.own || candidate.endpoint.is_none() || candidate.is_aside() || !self.may_go_on(&candidate, false)
+        {
+            return None;
+        }
+        self.count(&candidate, "slow");
+        Some(self.begin(candidate, note))
+    }
+
+    /// Of two that were asked at the same time this one answered.
+    pub fn won(&mut self, by: Candidate<'a>, began: Instant, second: bool, note: &mut dyn FnMut(Step<'_>)) {
+        self.began = Some(began);
+        if let Some(watch) = &self.backends.watch {
+            let winner = if second { "second" } else { "first" };
+            watch.series.hedges.with_label_values(&[&*self.route.name, winner]).inc();
+        }
+        if !second {
+            self.tell(by, note);
+            note(Step::Handed);
+        }
+    }
+
+    fn begin(&mut self, candidate: Candidate<'a>, note: &mut dyn FnMut(Step<'_>)) -> (Candidate<'a>, Target) {
         self.tried += 1;
+        self.tell(candidate, note);
+        self.began = Some(Instant::now());
+        (candidate, candidate.backend.traits.target(&candidate.hop.model, self.route.max_output))
+    }
+
+    fn tell(&self, candidate: Candidate<'_>, note: &mut dyn FnMut(Step<'_>)) {
+        let backend = candidate.backend;
         note(Step::Try(Try {
             backend: &backend.name,
             target: candidate.label(),
@@ -118,22 +143,41 @@ impl<'a> Tries<'a> {
             provider: backend.traits.provider,
             attempt: self.tried as u32,
         }));
-        self.began = Some(Instant::now());
-        Some((candidate, backend.traits.target(&candidate.hop.model, self.route.max_output)))
+    }
+
+    /// Whether a further try makes sense: the backend can bear it, and its answer would find somebody.
+    fn may_go_on(&self, to: &Candidate<'_>, free: bool) -> bool {
+        let (request_id, target) = (self.origin.request_id, &**to.label());
+        if self.origin.time_left().is_some_and(|left| left.as_secs_f64() <= to.first_token()) {
+            tracing::debug!(request_id, target, "no further try: the client will not wait for it");
+            return false;
+        }
+        if free || to.backend.budget.take(now(), to.backend.bears) {
+            return true;
+        }
+        if let Some(watch) = &self.backends.watch {
+            watch.series.exhausted.with_label_values(&[&*to.backend.name]).inc();
+        }
+        tracing::debug!(request_id, target, "no further try: there are enough");
+        false
     }
 
     /// Counts what is no first try at a target of the model's own.
-    fn count(&self, to: &Candidate<'_>) {
+    fn count(&self, to: &Candidate<'_>, reason: &str) {
         if self.tried == 0 && to.own {
             return;
         }
         let Some(watch) = &self.backends.watch else { return };
-        let reason = self.last.as_ref().map_or("set_aside", |fault| reason(fault, self.elsewhere));
         if !to.own {
             watch.series.fallbacks.with_label_values(&[&*self.route.name, &*to.backend.name, reason]).inc();
         } else if let Some(before) = self.tried.checked_sub(1).map(|at| self.candidates[at].backend) {
             watch.series.retries.with_label_values(&[&*self.route.name, &*before.name, reason]).inc();
         }
+    }
+
+    /// Whose request it is.
+    pub fn origin(&self) -> Origin<'a> {
+        self.origin
     }
 
     /// There is none left.
@@ -154,19 +198,19 @@ impl<'a> Tries<'a> {
         Some(self.began? + backend.timeouts.total?.0)
     }
 
-    /// The one tried last did not take it.
+    /// This one did not take it.
     ///
     /// # Errors
     /// No other would.
-    pub fn failed(&mut self, verdict: Verdict) -> Result<(), Fault> {
+    pub fn failed(&mut self, candidate: Candidate<'_>, verdict: Verdict) -> Result<(), Fault> {
         let (fault, elsewhere) = match verdict {
             Verdict::Final(fault) => return Err(fault),
             Verdict::Another(fault) => (fault, false),
             Verdict::Elsewhere(fault) => (fault, true),
         };
         tracing::warn!(
-            request_id = self.request_id,
-            target = self.tried.checked_sub(1).map(|at| &**self.candidates[at].label()),
+            request_id = self.origin.request_id,
+            target = &**candidate.label(),
             attempt = self.tried,
             error = fault.message,
             waited_ms = self.began.map_or(0, |began| began.elapsed().as_millis() as u64),

@@ -18,6 +18,13 @@ pub(super) enum Verdict {
     Final(Fault),
 }
 
+impl Verdict {
+    /// No other target would take it.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Final(_))
+    }
+}
+
 /// More of an error body is not read.
 const READ: usize = 64 << 10;
 /// An error body that does not come must not hold the request.

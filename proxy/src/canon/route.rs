@@ -1,6 +1,6 @@
 //! Where a call may go: what `route` decides and `backend` carries out.
 
-use super::{Fault, FaultKind};
+use super::{Fault, FaultKind, Hedge};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Route {
     pub turn: Turn,
     /// Further tries over the model's own hops, before the first byte.
     pub retries: u32,
+    /// When a stream is asked of a second target, if ever.
+    pub hedge: Option<Hedge>,
     /// Tokens' price.
     pub price: Option<Arc<Price>>,
     /// Output limit of the model, towards dialects that must state one.
@@ -27,6 +29,19 @@ pub struct Route {
 }
 
 impl Route {
+    /// The names of its fallbacks, in order.
+    pub fn fallbacks(&self) -> impl Iterator<Item = &Arc<str>> {
+        let hops = &self.hops[self.own..];
+        let first = |(at, hop): &(usize, &Hop)| *at == 0 || hops[at - 1].of != hop.of;
+        hops.iter().enumerate().filter(first).map(|(_, hop)| &hop.of)
+    }
+
+    /// The same with this fallback and those behind it only.
+    pub fn fallen_back(&self, to: &Arc<str>) -> Arc<Self> {
+        let hops = self.hops[self.own..].iter().skip_while(|hop| hop.of != *to).cloned().collect();
+        Arc::new(Self { own: 0, hops, ..self.clone() })
+    }
+
     /// The same with the hops of one backend only.
     ///
     /// # Errors
@@ -46,6 +61,8 @@ impl Route {
 /// One place that serves a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hop {
+    /// The configured name of the model it is a target of: the route's own, or that of a fallback.
+    pub of: Arc<str>,
     /// Backend by its configured name.
     pub backend: Arc<str>,
     /// The model's name there.

@@ -179,6 +179,11 @@ impl Tab {
     /// It has a place among those at work, which is given back (dropped) when the tab closes. Returns how long it waited.
     pub fn placed(&mut self, place: Box<dyn Any>) -> Duration {
         self.place = Some(place);
+        self.went_on()
+    }
+
+    /// It does not wait any longer, and goes where no place is needed. Returns how long it waited.
+    pub fn went_on(&mut self) -> Duration {
         let waited = self.waits.take().map_or(Duration::ZERO, |since| since.elapsed());
         self.record.queue_ms = Some(millis(waited));
         waited

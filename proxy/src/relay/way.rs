@@ -8,6 +8,7 @@ use crate::canon::header::{X_STAINLESS_READ_TIMEOUT, X_STAINLESS_TIMEOUT};
 use crate::canon::{Fault, Route};
 use crate::gate::Admitted;
 use crate::ledger::Tab;
+use crate::queue::{Place, Queue};
 use crate::wire::embed::EmbedRequest;
 use crate::wire::opaque::Parcel;
 use crate::wire::request::Request;
@@ -53,12 +54,10 @@ pub(super) async fn send(
     arrived: Instant,
     tab: &mut Tab,
 ) -> Result<Sent, Fault> {
-    tab.routed(route);
-    let queued = take_place(now, route, headers, tab).await?;
-    let (request_id, organization) = (tab.request_id().to_owned(), tab.organization().clone());
+    let asker = Asker::of(tab, headers, arrived);
+    let (route, queued) = take_place(now, route, &asker, tab).await?;
     let prompt = request.estimate_input();
-    let origin = Origin { request_id: &request_id, organization: &organization };
-    let sent = now.backends.send(route, request, headers, origin, &mut note(tab, Some(prompt))).await?;
+    let sent = now.backends.send(&route, request, asker.origin(headers), &mut note(tab, Some(prompt))).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
     Ok(sent)
 }
@@ -72,10 +71,10 @@ pub(super) async fn embed(
     arrived: Instant,
     tab: &mut Tab,
 ) -> Result<SentEmbed, Fault> {
-    tab.routed(route);
-    let queued = take_place(now, route, headers, tab).await?;
-    let (request_id, prompt) = (tab.request_id().to_owned(), request.estimate());
-    let sent = now.backends.embed(route, request, headers, &request_id, &mut note(tab, Some(prompt))).await?;
+    let asker = Asker::of(tab, headers, arrived);
+    let (route, queued) = take_place(now, route, &asker, tab).await?;
+    let prompt = request.estimate();
+    let sent = now.backends.embed(&route, request, asker.origin(headers), &mut note(tab, Some(prompt))).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
     Ok(sent)
 }
@@ -90,8 +89,8 @@ pub(super) async fn count(
     tab: &mut Tab,
 ) -> Result<Counted, Fault> {
     tab.routed(route);
-    let request_id = tab.request_id().to_owned();
-    let counted = now.backends.measure(route, request, headers, &request_id, &mut note(tab, None)).await?;
+    let asker = Asker::of(tab, headers, arrived);
+    let counted = now.backends.measure(route, request, asker.origin(headers), &mut note(tab, None)).await?;
     tab.spent(arrived.elapsed().saturating_sub(counted.waited));
     Ok(counted)
 }
@@ -105,33 +104,76 @@ pub(super) async fn carry(
     arrived: Instant,
     tab: &mut Tab,
 ) -> Result<Carried, Fault> {
-    tab.routed(route);
-    let queued = take_place(now, route, headers, tab).await?;
-    let request_id = tab.request_id().to_owned();
-    let carried = now.backends.carry(route, parcel, headers, &request_id, &mut note(tab, None)).await?;
+    let asker = Asker::of(tab, headers, arrived);
+    let (route, queued) = take_place(now, route, &asker, tab).await?;
+    let carried = now.backends.carry(&route, parcel, asker.origin(headers), &mut note(tab, None)).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + carried.waited));
     Ok(carried)
 }
 
-/// Waits for the request's turn where its model has a limit, and says for how long; the place is its tab's.
+/// Who asks, apart from the books that are written meanwhile.
+struct Asker {
+    request_id: String,
+    organization: Arc<str>,
+    /// When the client will have left, where it says so.
+    deadline: Option<Instant>,
+}
+
+impl Asker {
+    fn of(tab: &Tab, headers: &HeaderMap, arrived: Instant) -> Self {
+        let deadline = patience(headers).and_then(|patience| arrived.checked_add(patience));
+        Self { request_id: tab.request_id().to_owned(), organization: tab.organization().clone(), deadline }
+    }
+
+    fn origin<'a>(&'a self, headers: &'a HeaderMap) -> Origin<'a> {
+        let Self { request_id, organization, deadline } = self;
+        Origin { headers, request_id, organization, deadline: *deadline }
+    }
+
+    /// Waits for a turn, but not for longer than the client does.
+    async fn enter(&self, queue: &Arc<Queue>) -> Result<Place, Fault> {
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        queue.enter(&self.organization, self.deadline.map_or(Duration::MAX, left)).await
+    }
+}
+
+/// Waits for the request's turn where its model has a limit, and says for how long; the place is its tab's. Where there is none
+/// to be had, the request goes to the first of the model's fallbacks that takes it, under that one's limit if it has one.
 ///
 /// # Errors
-/// 429 or 503: there is no room to wait, or the turn did not come in time.
-async fn take_place(now: &Rooms, route: &Route, headers: &HeaderMap, tab: &mut Tab) -> Result<Duration, Fault> {
-    let Some(queue) = now.queues.of(&route.name).filter(|_| !tab.is_placed()) else { return Ok(Duration::ZERO) };
+/// 429 or 503: there is no room to wait, or the turn did not come in time; not at the fallbacks, either.
+async fn take_place(
+    now: &Rooms,
+    route: &Arc<Route>,
+    asker: &Asker,
+    tab: &mut Tab,
+) -> Result<(Arc<Route>, Duration), Fault> {
+    tab.routed(route);
+    let Some(queue) = now.queues.of(&route.name).filter(|_| !tab.is_placed()) else {
+        return Ok((route.clone(), Duration::ZERO));
+    };
     tab.waits();
     // Boxed: a request to a model without a limit should not be as large as one with it.
-    let place = Box::pin(queue.enter(tab.organization(), patience(headers))).await?;
-    Ok(tab.placed(Box::new(place)))
+    let refused = match Box::pin(asker.enter(queue)).await {
+        Ok(place) => return Ok((route.clone(), tab.placed(Box::new(place)))),
+        Err(refused) => refused,
+    };
+    for model in route.fallbacks() {
+        let Some(queue) = now.queues.of(model) else { return Ok((route.fallen_back(model), tab.went_on())) };
+        if let Ok(place) = Box::pin(asker.enter(queue)).await {
+            return Ok((route.fallen_back(model), tab.placed(Box::new(place))));
+        }
+    }
+    Err(refused)
 }
 
 /// How long the client waits to hear of its reply, where it says so: OpenAI's and Anthropic's libraries do.
-fn patience(headers: &HeaderMap) -> Duration {
+fn patience(headers: &HeaderMap) -> Option<Duration> {
     let said = |name| {
         let seconds: f64 = headers.get(&name)?.to_str().ok()?.parse().ok()?;
         Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero())
     };
-    [X_STAINLESS_TIMEOUT, X_STAINLESS_READ_TIMEOUT].into_iter().filter_map(said).min().unwrap_or(Duration::MAX)
+    [X_STAINLESS_TIMEOUT, X_STAINLESS_READ_TIMEOUT].into_iter().filter_map(said).min()
 }
 
 /// The same without waiting, for a question that a request at work depends on.

@@ -1,6 +1,6 @@
 //! Model name → where it is served: names, patterns, aliases, fallbacks.
 
-use crate::canon::{Capacity, Fault, Hop, Period, Policy, Price, Route, Turn};
+use crate::canon::{Capacity, Fault, Hedge, Hop, Period, Policy, Price, Route, Turn};
 use foldhash::HashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,6 +23,8 @@ pub struct Model {
     /// Further tries over the targets, only before the first byte.
     #[serde(default = "one")]
     pub retries: u32,
+    /// Ask a second target for a stream that is slow to begin.
+    pub hedge: Option<Hedging>,
     /// Models to try when no target answers, in order.
     #[serde(default)]
     pub fallbacks: Vec<Arc<str>>,
@@ -37,6 +39,22 @@ pub struct Model {
     pub queue: Option<usize>,
     /// How long each may wait; 30 s where absent.
     pub queue_time: Option<Period>,
+}
+
+/// When a second target is asked for a stream that the first has not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hedging {
+    /// After so many in a hundred of the model's streams would have begun.
+    pub percentile: f64,
+    /// And not sooner than this.
+    pub at_least: Period,
+}
+
+impl Default for Hedging {
+    fn default() -> Self {
+        Self { percentile: 95.0, at_least: Period(Duration::from_millis(100)) }
+    }
 }
 
 /// Those who wait, to each that is at work: with requests of seven seconds the last of them has its turn in 28.
@@ -56,6 +74,14 @@ impl Model {
         if self.concurrent == Some(0) {
             let what = "a limit of 0 would let no request through; leave it out for no limit";
             errors.push((format!("{place}.concurrent"), what.to_owned()));
+        }
+        if self.hedge.is_some_and(|hedge| !(50.0..=99.9).contains(&hedge.percentile)) {
+            let what = "from 50 to 99.9: below, most requests would be asked twice";
+            errors.push((format!("{place}.hedge.percentile"), what.to_owned()));
+        }
+        if self.hedge.is_some() && self.retries == 0 {
+            let what = "a second target is a further try, and `retries = 0` allows none";
+            errors.push((format!("{place}.hedge"), what.to_owned()));
         }
         for (key, given) in [("queue", self.queue.is_some()), ("queue_time", self.queue_time.is_some())] {
             if given && self.concurrent.is_none() {
@@ -103,7 +129,21 @@ struct Pattern {
     model: Model,
     /// Hops of the fallbacks, which have names of their own.
     fallbacks: Vec<Hop>,
+    shared: Shared,
+}
+
+/// What all requests of a model share.
+#[derive(Debug)]
+struct Shared {
     turn: Turn,
+    hedge: Option<Hedge>,
+}
+
+impl Shared {
+    fn of(model: &Model) -> Self {
+        let hedge = |hedge: Hedging| Hedge::new(hedge.percentile / 100.0, hedge.at_least.0);
+        Self { turn: Turn::default(), hedge: model.hedge.map(hedge) }
+    }
 }
 
 impl Routes {
@@ -135,7 +175,7 @@ impl Routes {
             let mut hops = Vec::new();
             for fallback in &model.fallbacks {
                 match config.get(fallback) {
-                    Some(other) => hops.extend(other.targets.iter().map(|target| hop(target, fallback))),
+                    Some(other) => hops.extend(other.targets.iter().map(|target| hop(target, fallback, fallback))),
                     None => errors.push((
                         format!("{place}.fallbacks"),
                         format!(
@@ -147,7 +187,7 @@ impl Routes {
             }
             match name.split_once('*') {
                 None => {
-                    routes.exact.insert(name.clone(), Arc::new(resolve(name, name, model, &hops, &Turn::default())));
+                    routes.exact.insert(name.clone(), Arc::new(resolve(name, name, model, &hops, &Shared::of(model))));
                 }
                 Some((_, tail)) if tail.contains('*') => errors.push((place, "a pattern may have one `*`".into())),
                 Some((head, tail)) => routes.patterns.push(Pattern {
@@ -156,7 +196,7 @@ impl Routes {
                     name: name.clone(),
                     model: model.clone(),
                     fallbacks: hops,
-                    turn: Turn::default(),
+                    shared: Shared::of(model),
                 }),
             }
         }
@@ -178,7 +218,7 @@ impl Routes {
                 && model.ends_with(&*pattern.tail)
         });
         let pattern = pattern.ok_or_else(|| Fault::model_not_found(model))?;
-        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks, &pattern.turn)))
+        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks, &pattern.shared)))
     }
 
     /// The models that have a name of their own, in order.
@@ -189,8 +229,10 @@ impl Routes {
     }
 }
 
-fn hop(target: &Target, model: &Arc<str>) -> Hop {
+/// `of`: the model it is configured for; `model`: what it is asked for, where the target has no other name for it.
+fn hop(target: &Target, of: &Arc<str>, model: &Arc<str>) -> Hop {
     Hop {
+        of: of.clone(),
         backend: target.backend.clone(),
         model: target.model.clone().unwrap_or_else(|| model.clone()),
         weight: target.weight,
@@ -199,8 +241,8 @@ fn hop(target: &Target, model: &Arc<str>) -> Hop {
 }
 
 /// Fallbacks come after every target of the model's own.
-fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop], turn: &Turn) -> Route {
-    let mut hops: Vec<Hop> = model.targets.iter().map(|target| hop(target, asked)).collect();
+fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop], shared: &Shared) -> Route {
+    let mut hops: Vec<Hop> = model.targets.iter().map(|target| hop(target, name, asked)).collect();
     hops.sort_by_key(|hop| hop.priority);
     let own = hops.len();
     let behind = hops.last().map_or(0, |hop| hop.priority) + 1;
@@ -210,8 +252,9 @@ fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop], 
         hops,
         own,
         policy: model.policy,
-        turn: turn.clone(),
+        turn: shared.turn.clone(),
         retries: model.retries,
+        hedge: shared.hedge.clone(),
         price: model.price.clone().map(Arc::new),
         max_output: model.max_output,
     }
@@ -258,7 +301,8 @@ mod tests {
     #[test]
     fn nonsense_is_named() {
         let errors = routes(r#"{"a":{"targets":[{"backend":"gqu"}],"fallbacks":["b"]},"c":{"targets":[]},"x*y*":{"targets":[{"backend":"gpu"}]},
-            "d":{"targets":[{"backend":"gpu"}],"concurrent":0},"e":{"targets":[{"backend":"gpu"}],"queue_time":"1s"}}"#).unwrap_err();
+            "d":{"targets":[{"backend":"gpu"}],"concurrent":0},"e":{"targets":[{"backend":"gpu"}],"queue_time":"1s"},
+            "f":{"targets":[{"backend":"gpu"}],"hedge":{"percentile":5},"retries":0}}"#).unwrap_err();
         let text = format!("{errors:?}");
         for part in [
             "did you mean `gpu`?",
@@ -267,6 +311,8 @@ mod tests {
             "one `*`",
             "limit of 0",
             "without a limit nobody waits",
+            "from 50 to 99.9",
+            "`retries = 0` allows none",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

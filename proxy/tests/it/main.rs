@@ -35,6 +35,7 @@ mod steady;
 mod stopping;
 mod tenants;
 mod tls;
+mod tries;
 
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;

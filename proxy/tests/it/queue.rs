@@ -270,3 +270,39 @@ fn a_question_waits_for_its_turn_no_longer_than_its_plugin_may() {
     waiting(&gateway, 0);
     at_work(&gateway, 0);
 }
+
+#[test]
+fn a_full_queue_leads_to_the_fallbacks_and_theirs_count() {
+    let (fake, go) = held();
+    let sections = |own: &str, other: &str| {
+        one_backend("openai", &fake.url(), "")
+            .replace("[models.m]\n", &format!("[models.m]\nfallbacks = [\"served\"]\n{own}\n"))
+            .replace("[models.served]\n", &format!("[models.served]\n{other}\n"))
+    };
+    let gateway = Gateway::start(&sections("concurrent = 1\nqueue = 0", "concurrent = 1\nqueue = 0"));
+    let mut first = gateway.send(CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    let mut second = gateway.send(CHAT_PATH, KEY, CALL);
+    gateway.wait_for_metric("tidegate_queue_at_work{model=\"served\"} 1", true);
+    let third = gateway.post(CHAT_PATH, CALL);
+    assert_eq!(third.status, 503, "the fallback has no room, either");
+    assert!(third.body.contains("wait for this model as may wait"), "{third:?}");
+    (0..2).for_each(|_| go.send(()).unwrap());
+    assert_eq!(read_answer(&mut first).status, 200);
+    let second = read_answer(&mut second);
+    assert_eq!((second.status, second.header("x-tidegate-attempts")), (200, Some("1")), "{second:?}");
+    assert_eq!(second.json()["model"], "m", "the name that was asked for");
+    gateway.wait_for_metric("tidegate_queue_at_work{model=\"served\"} 0", true);
+    gateway.wait_for_metric("tidegate_fallbacks_total{backend=\"b\",model=\"m\",reason=\"queue\"} 1", true);
+    let records = gateway.wait_for_records(3);
+    assert!(records.iter().all(|record| record.model_requested == "m" && record.queue_ms.is_some()));
+    // Where the fallback has no limit nobody needs a place there.
+    gateway.rewrite(&(sections("concurrent = 1\nqueue = 0", "") + "[models.later]\ntargets = [{ backend = \"b\" }]\n"));
+    gateway.wait_for_model("later");
+    let _fourth = gateway.send(CHAT_PATH, KEY, CALL);
+    at_work(&gateway, 1);
+    let mut fifth = gateway.send(CHAT_PATH, KEY, CALL);
+    until(|| fake.seen().len() == 4, "both are at the backend");
+    (0..2).for_each(|_| go.send(()).unwrap());
+    assert_eq!(read_answer(&mut fifth).status, 200);
+}

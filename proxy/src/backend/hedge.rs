@@ -1,0 +1,87 @@
+//! One stream asked of two targets, because the first is slow to begin: whoever begins first has it, the other is left.
+//!
+//! The second is a further try like any other: it comes out of `retries` and of its backend's budget, so that slowness of all
+//! targets at once does not double their load.
+
+use super::pick::Candidate;
+use super::said::Said;
+use super::tries::{Step, Tries};
+use super::verdict::Verdict;
+use super::{Origin, Reply};
+use crate::canon::{Fault, Hedge};
+use crate::wire::Target;
+use crate::wire::request::{Outgoing, Request};
+use std::cell::RefCell;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// What a target answered.
+pub(super) type Answer = Result<(Outgoing, Reply), Verdict>;
+
+/// Asks one address for a reply; `handed` is called when there is a connection.
+pub(super) async fn ask(
+    candidate: Candidate<'_>,
+    request: &Request,
+    target: &Target,
+    origin: Origin<'_>,
+    handed: impl FnMut(),
+) -> Answer {
+    let backend = candidate.backend;
+    let Some(endpoint) = candidate.endpoint else {
+        return Err(Verdict::Final(Fault::internal("a backend without an address")));
+    };
+    let outgoing = request.write(&backend.dialects, target).map_err(Verdict::Final)?;
+    let said = Said::generate(&outgoing, request.stream, origin);
+    let (head, body) = backend.call(&endpoint.address, &said, handed).await?;
+    Ok((outgoing, Reply::Http(head, body)))
+}
+
+/// Asks the target that is to be tried, and another one if it has not begun when most would have. Says which of them answered.
+pub(super) async fn race<'a>(
+    tries: &mut Tries<'a>,
+    first: (Candidate<'a>, &Target),
+    request: &Request,
+    hedge: &Hedge,
+    note: &mut dyn FnMut(Step<'_>),
+) -> (Candidate<'a>, Answer) {
+    let (origin, began, note) = (tries.origin(), Instant::now(), RefCell::new(note));
+    let handed = || (note.borrow_mut())(Step::Handed);
+    let mut one = pin!(ask(first.0, request, first.1, origin, handed));
+    let in_time = tokio::time::timeout(hedge.after().unwrap_or(Duration::MAX), &mut one).await;
+    let beside = if in_time.is_err() { tries.beside(&mut **note.borrow_mut()) } else { None };
+    let Some((second, target)) = beside else {
+        let answer = match in_time {
+            Ok(answer) => answer,
+            Err(_) => one.await,
+        };
+        if answer.is_ok() {
+            hedge.saw(began.elapsed());
+        }
+        tries.waited += began.elapsed();
+        return (first.0, answer);
+    };
+    let second_began = Instant::now();
+    let mut two = pin!(ask(second, request, &target, origin, handed));
+    let (which, answer) = tokio::select! {
+        answer = &mut one => match answer {
+            Err(verdict) if !verdict.is_final() => {
+                let _ = tries.failed(first.0, verdict);
+                (second, two.await)
+            }
+            answer => (first.0, answer),
+        },
+        answer = &mut two => match answer {
+            Err(verdict) if !verdict.is_final() => {
+                let _ = tries.failed(second, verdict);
+                (first.0, one.await)
+            }
+            answer => (second, answer),
+        },
+    };
+    // Where the second was faster, all that is known of the first is that it took longer.
+    hedge.saw(began.elapsed());
+    tries.waited += began.elapsed();
+    let is_first = std::ptr::eq(which.label(), first.0.label());
+    tries.won(which, if is_first { began } else { second_began }, !is_first, &mut **note.borrow_mut());
+    (which, answer)
+}
