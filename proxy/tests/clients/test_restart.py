@@ -3,6 +3,7 @@
 The tests in Rust hold the rules of one process; here one process takes over from another, as operators do it.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ import openai
 
 from fakes import OpenAIOnly, Stream, chat, chat_stream
 from gateway import BINARY, WEB, Case, Gateway, free_port
+from node import HERE, NODE
 
 
 def answer(body):
@@ -38,7 +40,7 @@ def answer(body):
 
 
 def make_certificates(folder):
-    """An authority, and a pair that it signed for this machine, by OpenSSL's own program."""
+    """An authority, and pairs that it signed for this machine and for its clients, by OpenSSL's own program."""
 
     def run(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
@@ -46,9 +48,10 @@ def make_certificates(folder):
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
     if not (folder / "ca.pem").exists():
         run(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign")
-    run(*new, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "new.key", "-out", "new.pem", "-subj", "/CN=gateway", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
-    for name in ("pem", "key"):
-        os.replace(folder / "new.{}".format(name), folder / "server.{}".format(name))
+    for whose in ("server", "client"):
+        run(*new, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "new.key", "-out", "new.pem", "-subj", "/CN=" + whose, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+        for name in ("pem", "key"):
+            os.replace(folder / "new.{}".format(name), folder / "{}.{}".format(whose, name))
 
 
 class Load:
@@ -98,7 +101,7 @@ class Load:
 class Generations(Gateway):
     """Processes that take over from each other. All of them have the configuration and the books in common."""
 
-    def __init__(self, fake, server, inherited=None, tls=False):
+    def __init__(self, fake, server, inherited=None, tls=False, mutual=False):
         port = inherited.getsockname()[1] if inherited else free_port()
         self.inherited, self.context, self.papers = inherited, None, Path(tempfile.mkdtemp(prefix="tidegate-papers-"))
         settings = {"listen": "127.0.0.1:{}".format(port), **server}
@@ -106,6 +109,9 @@ class Generations(Gateway):
             make_certificates(self.papers)
             settings["tls"] = {"cert": str(self.papers / "server.pem"), "key": str(self.papers / "server.key")}
             self.context = ssl.create_default_context(cafile=str(self.papers / "ca.pem"))
+            if mutual:
+                settings["tls"]["client_ca"] = str(self.papers / "ca.pem")
+                self.context.load_cert_chain(self.papers / "client.pem", self.papers / "client.key")
         backends, models = {"b": {"kind": "openai", "url": fake.url}}, {"m": {"targets": [{"backend": "b"}]}}
         super().__init__(backends, models, server=settings, api={"deepfellow_compat": True})
         self.port = port
@@ -187,6 +193,24 @@ class Restart(Case):
         time.sleep(1.5)
         self.assertTrue(gateway.logged("configuration reloaded"))
         self.nothing_failed(load.end(), 200)
+
+    def test_the_same_over_http2_with_clients_certificates(self):
+        gateway = self.starts(server={"reuse_port": True}, tls=True, mutual=True)
+        asked = {"url": gateway.url, "papers": str(gateway.papers), "key": WEB, "clients": 6}
+        client = subprocess.Popen([NODE, HERE / "js" / "http2.mjs", json.dumps(asked)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(client.kill)
+        for _ in range(5):
+            time.sleep(0.5)
+            self.assertEqual(gateway.succeed(), 0)
+        time.sleep(0.5)
+        said = json.loads(client.communicate("", 30)[0])
+        self.assertEqual(said["errors"], [])
+        self.assertGreater(said["served"], 200)
+        # Each process was asked, over connections that the one before had told to go.
+        self.assertGreaterEqual(said["sessions"], 6 * 3)
+        gateway.stop()
+        records = gateway.records()
+        self.assertEqual((len(records), {record["outcome"] for record in records}), (said["served"], {"ok"}))
 
     def test_a_socket_that_outlives_its_processes(self):
         with socket.socket() as listening:
