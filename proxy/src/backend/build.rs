@@ -2,8 +2,10 @@
 
 use super::config::Settings;
 use super::endpoint::Endpoint;
-use super::{Backend, Kept, Kind, pool, trust};
+use super::endpoints::Endpoints;
+use super::{Backend, Kept, Kind, names, pool, trust};
 use crate::canon::header::X_API_KEY;
+use crate::trust::Authorities;
 use ::http::{HeaderValue, header};
 use std::sync::Arc;
 
@@ -16,16 +18,17 @@ impl Backend {
         let mut errors = Vec::new();
         let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
         let is_local = settings.kind == Kind::Local;
-        if is_local != urls.is_empty() {
+        if is_local != (urls.is_empty() && settings.dns.is_none()) {
             errors.push((
                 String::new(),
                 if is_local {
                     "a local backend has no url".into()
                 } else {
-                    "a backend needs a `url` (or several `urls`)".into()
+                    "a backend needs a `url` (or several `urls`, or a name in `dns`)".into()
                 },
             ));
         }
+        errors.extend(settings.naming_errors());
         if is_local != settings.weights.is_some() {
             errors.push((
                 String::new(),
@@ -36,7 +39,7 @@ impl Backend {
                 },
             ));
         }
-        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
+        if settings.ca.is_some() && !urls.iter().copied().chain(&settings.dns).any(|url| url.starts_with("https://")) {
             errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
         }
         errors.extend(settings.health.errors());
@@ -46,13 +49,10 @@ impl Backend {
             errors.push((".ca".into(), error));
             None
         });
-        let mut endpoints = Vec::new();
-        for (index, url) in urls.into_iter().enumerate() {
-            match kept.address(name, url, settings.http2, private.as_ref()) {
-                Ok(address) => endpoints.push(Endpoint { label: format!("{name}/{index}").into(), address }),
-                Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
-            }
-        }
+        let endpoints = endpoints(name, settings, private, kept).unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            Endpoints::Fixed(Vec::new())
+        });
         let traits = settings.kind.traits();
         let credentials = settings.key.as_ref().map(|key| {
             let (header, text) = if traits.api_key_header {
@@ -96,4 +96,26 @@ impl Backend {
             local: None,
         })
     }
+}
+
+/// Where a backend is.
+fn endpoints(
+    name: &Arc<str>,
+    settings: &Settings,
+    private: Option<Authorities>,
+    kept: &Kept,
+) -> Result<Endpoints, Vec<(String, String)>> {
+    if let Some(dns) = &settings.dns {
+        let refresh = settings.refresh.map_or(names::REFRESH, |period| period.0);
+        let named = kept.name(name, dns, settings.http2, private, refresh);
+        return named.map(Endpoints::Named).map_err(|error| vec![(".dns".into(), error)]);
+    }
+    let (mut endpoints, mut errors) = (Vec::new(), Vec::new());
+    for (index, url) in settings.url.iter().chain(&settings.urls).enumerate() {
+        match kept.address(name, url, settings.http2, private.as_ref()) {
+            Ok(address) => endpoints.push(Endpoint { label: format!("{name}/{index}").into(), address }),
+            Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
+        }
+    }
+    if errors.is_empty() { Ok(Endpoints::Fixed(endpoints)) } else { Err(errors) }
 }

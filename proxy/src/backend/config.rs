@@ -27,6 +27,10 @@ pub struct Settings {
     /// Several addresses of replicas that serve the same models.
     #[serde(default)]
     pub urls: Vec<String>,
+    /// Instead of these: a base address whose name stands for all replicas; each address it resolves to is one. With a port.
+    pub dns: Option<String>,
+    /// How often that name is looked up again; 10 s where absent.
+    pub refresh: Option<Period>,
     /// The gateway's key there.
     pub key: Option<Secret>,
     /// What it speaks, where the kind's preset is not right; best first for calls that must be translated.
@@ -55,6 +59,29 @@ pub struct Settings {
     pub slots: Option<usize>,
     /// `local`: requests that may wait; further ones get 429.
     pub queue: Option<usize>,
+}
+
+impl Settings {
+    /// What cannot be meant of the ways to say where it is, by key.
+    pub(super) fn naming_errors(&self) -> Vec<(String, String)> {
+        let mut errors = Vec::new();
+        let mut wrong = |is: bool, key: &str, what: &str| {
+            if is {
+                errors.push((format!(".{key}"), what.to_owned()));
+            }
+        };
+        let listed = self.url.is_some() || !self.urls.is_empty();
+        wrong(
+            self.dns.is_some() && listed,
+            "dns",
+            "either a name in `dns`, or addresses in `url` and `urls`, not both",
+        );
+        wrong(self.dns.is_none() && self.refresh.is_some(), "refresh", "`refresh` is for backends with `dns`");
+        let pace = Duration::from_millis(100)..=Duration::from_secs(3600);
+        let paced = self.refresh.is_none_or(|refresh| pace.contains(&refresh.0));
+        wrong(!paced, "refresh", "between 100ms and an hour, such as \"10s\"");
+        errors
+    }
 }
 
 /// A dialect, as configuration names it.

@@ -6,6 +6,7 @@ use crate::trust::{self, Authorities};
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,9 +15,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
 /// A target: an address under the name it has in the books.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// `gpu/0`: backend name and index of the address.
+    /// `gpu/0`: backend name and index of the address; `gpu/10.0.0.5` where it was found by a name.
     pub label: Arc<str>,
     pub(super) address: Arc<Address>,
 }
@@ -91,6 +92,11 @@ impl Address {
             name,
             http2,
         })
+    }
+
+    /// The same by one of the addresses that its name stands for: connections go there, and all else is the name's.
+    pub(super) fn at(self, ip: IpAddr) -> Self {
+        Self { name: ip.to_string(), key: pool::of(&format!("{}/{ip}", self.key)), ..self }
     }
 
     /// What a request for this path is addressed to: all of it in HTTP/2, the path in HTTP/1.1.

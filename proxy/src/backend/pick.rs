@@ -3,7 +3,7 @@
 
 use super::pool::{self, Affinity, Member};
 use super::standing::now;
-use super::{Backend, Backends, Endpoint};
+use super::{Backend, Endpoint, endpoints::Here};
 use crate::canon::{Hop, Route};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 pub(super) struct Candidate<'a> {
     pub hop: &'a Hop,
     pub backend: &'a Arc<Backend>,
-    /// `None`: this process.
+    /// `None`: this process, or a name that stands for no address.
     pub endpoint: Option<&'a Endpoint>,
     /// Of the model itself; else of a fallback.
     pub own: bool,
@@ -34,7 +34,7 @@ impl Candidate<'_> {
                 self.barred || !standing.is_clear() && standing.aside(now()).is_some()
             }
             (None, Some(local)) => !local.is_ready(),
-            (None, None) => false,
+            (None, None) => true,
         }
     }
 
@@ -70,15 +70,17 @@ impl Member for Candidate<'_> {
 }
 
 /// All targets of a route, as configured, whose backend can do it.
-pub(super) fn all<'a>(backends: &'a Backends, route: &'a Route, can: impl Fn(&Backend) -> bool) -> Vec<Candidate<'a>> {
+pub(super) fn all<'a>(here: &'a Here<'_>, can: impl Fn(&Backend) -> bool) -> Vec<Candidate<'a>> {
+    let route = here.route;
     let mut candidates = Vec::with_capacity(route.hops.len());
     for (at, hop) in route.hops.iter().enumerate() {
-        let Some(backend) = backends.by_name.get(&hop.backend).filter(|backend| can(backend)) else { continue };
+        let Some(backend) = here.backends.by_name.get(&hop.backend).filter(|backend| can(backend)) else { continue };
         let candidate = |endpoint| Candidate { hop, backend, endpoint, own: at < route.own, barred: false };
-        if backend.endpoints.is_empty() {
+        let endpoints = here.endpoints(at, backend);
+        if endpoints.is_empty() {
             candidates.push(candidate(None));
         }
-        candidates.extend(backend.endpoints.iter().map(|endpoint| candidate(Some(endpoint))));
+        candidates.extend(endpoints.iter().map(|endpoint| candidate(Some(endpoint))));
     }
     candidates
 }

@@ -1,7 +1,8 @@
 //! What is told of backends and of tries, as metrics.
 
-use super::standing::now;
-use super::{Backend, standing::Aside};
+use super::Backend;
+use super::endpoints::Endpoints;
+use super::standing::{Aside, now};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub(super) struct Series {
     pub hedges: IntCounterVec,
     /// Further tries that were not made because the backend cannot bear more.
     pub exhausted: IntCounterVec,
+    addresses: IntGaugeVec,
+    /// Lookups of a backend's name that gave nothing.
+    pub lookups_failed: IntCounterVec,
 }
 
 /// Labels of gauges that are shown: backend and target.
@@ -77,6 +81,16 @@ impl Series {
                 "Further tries that were not made, because the backend had enough of them.",
                 &["backend"],
             )?,
+            addresses: gauge(
+                "tidegate_discovered_addresses",
+                "Addresses that a backend's name stands for.",
+                &["backend"],
+            )?,
+            lookups_failed: counter(
+                "tidegate_discovery_lookup_failures_total",
+                "Lookups of a backend's name that gave no address; those known before are kept.",
+                &["backend"],
+            )?,
         })
     }
 
@@ -87,6 +101,9 @@ impl Series {
             .flat_map(|backend| backend.targets().map(|target| (backend.name.clone(), target)))
             .collect();
         for (backend, target) in shown.difference(&now) {
+            if !now.iter().any(|(other, _)| other == backend) {
+                let _ = self.addresses.remove_label_values(&[&**backend]);
+            }
             let labels = [&**backend, &**target];
             for gauge in [&self.up, &self.in_flight, &self.breaker] {
                 let _ = gauge.remove_label_values(&labels);
@@ -107,7 +124,10 @@ impl Series {
             self.in_flight.with_label_values(&[name, name]).set(local.in_flight() as i64);
         }
         let now = now();
-        for endpoint in &backend.endpoints {
+        if let Endpoints::Named(name) = &backend.endpoints {
+            self.addresses.with_label_values(&[&*backend.name]).set(name.found().len() as i64);
+        }
+        for endpoint in &*backend.endpoints() {
             let (labels, standing) = ([name, &*endpoint.label], &endpoint.address.standing);
             self.in_flight.with_label_values(&labels).set(endpoint.address.in_flight.load(Ordering::Relaxed) as i64);
             self.breaker.with_label_values(&labels).set(standing.breaker.state(now) as i64);

@@ -6,6 +6,7 @@ mod calls;
 mod chaos;
 mod counted;
 mod counting;
+mod discovery;
 mod embed;
 mod fake;
 mod floors;
