@@ -3,10 +3,11 @@
 use super::config::Settings;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
-use super::{Backend, Kept, Kind, names, pool, trust};
+use super::{Backend, Kept, Kind, catalog::Catalog, listing, names, pool, trust};
 use crate::canon::header::X_API_KEY;
 use crate::trust::Authorities;
 use ::http::{HeaderValue, header};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 
 impl Backend {
@@ -89,6 +90,9 @@ impl Backend {
             traits,
             dialects,
             embeds,
+            catalog: settings.lists().map(|_| ArcSwap::from_pointee(Catalog::of(&endpoints.now()))),
+            lists: settings.lists(),
+            relist: settings.refresh.map_or(listing::EVERY, |period| period.0),
             endpoints,
             credentials,
             key: settings.key.clone(),

@@ -2,7 +2,9 @@
 
 use super::pool;
 use super::standing::Standing;
+use crate::canon::Listed;
 use crate::trust::{self, Authorities};
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;
@@ -33,6 +35,8 @@ pub struct Address {
     pub(super) in_flight: AtomicUsize,
     /// How it stands with us.
     pub(super) standing: Standing,
+    /// The models it lists, where that is known.
+    pub(super) list: ArcSwapOption<Vec<Listed>>,
     /// No configuration names it any more: nothing is kept for it.
     pub(super) gone: AtomicBool,
     pub(super) host: HeaderValue,
@@ -79,6 +83,7 @@ impl Address {
             key: pool::of(url),
             in_flight: AtomicUsize::new(0),
             standing: Standing::default(),
+            list: ArcSwapOption::empty(),
             gone: AtomicBool::new(false),
             host: HeaderValue::from_str(host).map_err(|error| format!("`{url}`: {error}"))?,
             prefix,

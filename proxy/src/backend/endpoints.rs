@@ -19,6 +19,14 @@ pub(super) enum Endpoints {
 }
 
 impl Endpoints {
+    /// As they are now.
+    pub fn now(&self) -> Now<'_> {
+        match self {
+            Self::Fixed(endpoints) => Now::Fixed(endpoints),
+            Self::Named(name) => Now::Found(name.found()),
+        }
+    }
+
     /// Each of them is among the others.
     pub fn all_of(&self, others: &Self) -> bool {
         match (self, others) {
@@ -51,10 +59,7 @@ impl Deref for Now<'_> {
 impl Backend {
     /// Its addresses as they are now.
     pub(super) fn endpoints(&self) -> Now<'_> {
-        match &self.endpoints {
-            Endpoints::Fixed(endpoints) => Now::Fixed(endpoints),
-            Endpoints::Named(name) => Now::Found(name.found()),
-        }
+        self.endpoints.now()
     }
 }
 

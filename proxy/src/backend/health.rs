@@ -7,8 +7,8 @@
 use super::names::{self, Name};
 use super::series::{Labels, Series};
 use super::standing::{Probe, now};
-use super::{Backend, Endpoint, http};
-use ::http::{HeaderValue, Request, header};
+use super::{Backend, Endpoint, http, listing};
+use ::http::{HeaderValue, Request, Response, header};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
@@ -36,7 +36,9 @@ impl Watch {
         let weak = Arc::downgrade(&watch);
         let run = move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-            let work = async { tokio::join!(rounds(weak.clone()), names::follow(named, weak.clone())) };
+            let work = async {
+                tokio::join!(rounds(weak.clone()), listing::rounds(weak.clone()), names::follow(named, weak.clone()))
+            };
             tokio::task::LocalSet::new().block_on(&runtime, work);
         };
         if let Err(error) = std::thread::Builder::new().name("health".into()).spawn(run) {
@@ -51,6 +53,11 @@ impl Watch {
         let _ = self.names.send(Arc::downgrade(name));
     }
 
+    /// Those that are asked now.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Asks these from now on.
     pub fn settle(&self, backends: Vec<Arc<Backend>>) {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = backends;
@@ -63,7 +70,7 @@ type Asked = HashMap<usize, (Instant, bool)>;
 async fn rounds(watch: Weak<Watch>) {
     let (mut shown, mut asked) = (Labels::new(), Asked::new());
     while let Some(watch) = watch.upgrade() {
-        let backends = watch.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let backends = watch.backends();
         watch.series.forget(&mut shown, &backends);
         for backend in backends.iter().filter(|backend| backend.local.is_none() && backend.probe().is_none()) {
             watch.series.unknown(backend);
@@ -80,7 +87,10 @@ async fn rounds(watch: Weak<Watch>) {
             .collect();
         let found = join_all(probes).await;
         asked.extend(found);
-        backends.iter().for_each(|backend| watch.series.show(backend));
+        for backend in &backends {
+            watch.series.show(backend);
+            watch.series.stock(backend);
+        }
         let named = |id: &usize| targets.iter().flat_map(|(_, of)| &**of).any(|endpoint| endpoint.address.id == *id);
         asked.retain(|id, _| named(id));
         http::tidy();
@@ -105,18 +115,7 @@ async fn probe(watch: &Watch, backend: &Backend, endpoint: &Endpoint, path: &'st
 }
 
 async fn ask(backend: &Backend, endpoint: &Endpoint, path: &'static str) -> Probe {
-    let address = &endpoint.address;
-    let Ok(mut request) = Request::get(address.uri(path)).body(Full::new(Bytes::new())) else { return Probe::Up };
-    if !address.http2 {
-        request.headers_mut().insert(header::HOST, address.host.clone());
-    }
-    request
-        .headers_mut()
-        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))));
-    if let Some((name, value)) = &backend.credentials {
-        request.headers_mut().insert(name.clone(), value.clone());
-    }
-    match http::send(address, || request.clone(), backend.traits.idle, backend.timeouts.connect.0).await {
+    match get(backend, endpoint, path).await {
         Ok((head, mut body)) => {
             while let Some(Ok(_)) = body.data().await {}
             match head.status().as_u16() {
@@ -130,4 +129,25 @@ async fn ask(backend: &Backend, endpoint: &Endpoint, path: &'static str) -> Prob
         Err(http::Failure::Slow) => Probe::Silent,
         Err(_) => Probe::Down,
     }
+}
+
+/// Asks an address for what is at this path.
+pub(super) async fn get(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    path: &'static str,
+) -> Result<(Response<()>, http::Body), http::Failure> {
+    let address = &endpoint.address;
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.uri_mut() = address.uri(path);
+    if !address.http2 {
+        request.headers_mut().insert(header::HOST, address.host.clone());
+    }
+    request
+        .headers_mut()
+        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))));
+    if let Some((name, value)) = &backend.credentials {
+        request.headers_mut().insert(name.clone(), value.clone());
+    }
+    http::send(address, || request.clone(), backend.traits.idle, backend.timeouts.connect.0).await
 }

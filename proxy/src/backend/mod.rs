@@ -7,6 +7,7 @@ mod breaker;
 mod budget;
 mod build;
 mod carry;
+mod catalog;
 mod config;
 mod count;
 mod embed;
@@ -18,6 +19,7 @@ pub mod http;
 mod inprocess;
 mod kept;
 mod kind;
+mod listing;
 #[cfg(feature = "local")]
 pub mod local;
 mod names;
@@ -44,12 +46,15 @@ use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use arc_swap::ArcSwap;
 use breaker::{Ended, Rules};
 use budget::Budget;
+use catalog::Catalog;
 use endpoint::Address;
 use endpoints::Endpoints;
 use foldhash::HashMap;
 use health::Watch;
+use kind::Lists;
 use pool::Affinity;
 use said::Said;
 use std::pin::pin;
@@ -92,6 +97,11 @@ pub struct Backend {
     /// What it speaks about vectors; empty: it makes none.
     embeds: Vec<EmbedApi>,
     endpoints: Endpoints,
+    /// What its addresses are asked for the models they have, and how often.
+    lists: Option<Lists>,
+    relist: Duration,
+    /// Which of them has which, where they are asked.
+    catalog: Option<ArcSwap<Catalog>>,
     /// The headers that carry the gateway's key there, ready to be copied.
     credentials: Option<(HeaderName, HeaderValue)>,
     key: Option<Secret>,

@@ -24,12 +24,18 @@ pub(super) struct Series {
     /// Further tries that were not made because the backend cannot bear more.
     pub exhausted: IntCounterVec,
     addresses: IntGaugeVec,
+    models: IntGaugeVec,
+    /// Lists of models that an address did not give.
+    pub lists_failed: IntCounterVec,
     /// Lookups of a backend's name that gave nothing.
     pub lookups_failed: IntCounterVec,
 }
 
 /// Labels of gauges that are shown: backend and target.
 pub(super) type Labels = HashSet<(Arc<str>, Arc<str>)>;
+
+/// Whether a model is in memory, as a label.
+const STATES: [&str; 2] = ["loaded", "cold"];
 
 /// Why a target goes last, as a label.
 const REASONS: [(Aside, &str); 4] =
@@ -86,6 +92,16 @@ impl Series {
                 "Addresses that a backend's name stands for.",
                 &["backend"],
             )?,
+            models: gauge(
+                "tidegate_discovered_models",
+                "Models that an address lists, by whether they are in its memory.",
+                &["backend", "target", "state"],
+            )?,
+            lists_failed: counter(
+                "tidegate_discovery_list_failures_total",
+                "Questions for the list of models that an address did not answer; the list it gave before is kept.",
+                &["backend"],
+            )?,
             lookups_failed: counter(
                 "tidegate_discovery_lookup_failures_total",
                 "Lookups of a backend's name that gave no address; those known before are kept.",
@@ -109,6 +125,9 @@ impl Series {
                 let _ = gauge.remove_label_values(&labels);
             }
             let _ = self.first_token.remove_label_values(&labels);
+            for state in STATES {
+                let _ = self.models.remove_label_values(&[labels[0], labels[1], state]);
+            }
             for (_, reason) in REASONS {
                 let _ = self.aside.remove_label_values(&[labels[0], labels[1], reason]);
             }
@@ -135,6 +154,25 @@ impl Series {
             let aside = standing.aside(now);
             for (why, reason) in REASONS {
                 self.aside.with_label_values(&[labels[0], labels[1], reason]).set(i64::from(aside == Some(why)));
+            }
+        }
+    }
+
+    /// Says how many models the addresses of a backend list.
+    pub fn stock(&self, backend: &Backend) {
+        for endpoint in &*backend.endpoints() {
+            let list = endpoint.address.list.load().clone().filter(|_| backend.lists.is_some());
+            for (loaded, state) in [true, false].into_iter().zip(STATES) {
+                let labels = [&*backend.name, &*endpoint.label, state];
+                match &list {
+                    Some(list) => {
+                        let models = list.iter().filter(|listed| listed.loaded == loaded).count();
+                        self.models.with_label_values(&labels).set(models as i64);
+                    }
+                    None => {
+                        let _ = self.models.remove_label_values(&labels);
+                    }
+                }
             }
         }
     }

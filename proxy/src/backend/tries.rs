@@ -106,8 +106,8 @@ impl<'a> Tries<'a> {
             return None;
         }
         let candidate = self.candidates[self.tried];
-        if !candidate.own || candidate.endpoint.is_none() || candidate.is_aside() || !self.may_go_on(&candidate, false)
-        {
+        let stands_well = candidate.endpoint.is_some() && !candidate.is_aside() && !candidate.lacks_model();
+        if !candidate.own || !stands_well || !self.may_go_on(&candidate, false) {
             return None;
         }
         self.count(&candidate, "slow");

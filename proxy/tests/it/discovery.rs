@@ -81,7 +81,10 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         ("dns = \"x:1\"", "backends.b.dns: `x:1` must begin with http:// or https://"),
         ("dns = \"http://x:1/base\"", "backends.b.dns: `http://x:1/base` must end with the port"),
         ("dns = \"http://10.0.0.1:1\"", "backends.b.dns: `http://10.0.0.1:1` names an address already"),
-        ("url = \"http://x:1\"\nrefresh = \"5s\"", "backends.b.refresh: `refresh` is for backends with `dns`"),
+        (
+            "url = \"http://x:1\"\nrefresh = \"5s\"\ndiscover = false",
+            "backends.b.refresh: `refresh` is for backends with `dns`, or",
+        ),
         ("dns = \"http://x:1\"\nrefresh = \"1ms\"", "backends.b.refresh: between 100ms and an hour"),
         ("", "backends.b: a backend needs a `url` (or several `urls`, or a name in `dns`)"),
     ] {

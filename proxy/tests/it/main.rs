@@ -17,6 +17,7 @@ mod guest;
 mod heap;
 mod http2;
 mod https;
+mod listed;
 mod ollama;
 mod opaque;
 mod pairs;
