@@ -22,6 +22,9 @@ pub(super) const EVERY: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a list: thousands of models.
 const MOST: usize = 4 << 20;
+/// Models of it that are remembered, and bytes of their names: clients are shown them, and no server has that many.
+const MODELS: usize = 2000;
+const NAME: usize = 256;
 
 /// Asks the backends that are watched, until nobody watches.
 pub(super) async fn rounds(watch: Weak<Watch>) {
@@ -52,6 +55,7 @@ pub(super) async fn rounds(watch: Weak<Watch>) {
 async fn ask(watch: &Watch, backend: &Backend, lists: Lists, at: &Endpoint) -> (usize, Instant) {
     let asked = tokio::time::timeout(LIMIT, list(backend, lists, at)).await.unwrap_or(Err(Unheard));
     let known = &at.address.list;
+    let asked = asked.map(|list| list.map(bounded));
     match asked {
         // The same list stays what it is, so that nobody has to look at it again.
         Ok(list) if list.as_ref() == known.load().as_deref() => {}
@@ -59,6 +63,12 @@ async fn ask(watch: &Watch, backend: &Backend, lists: Lists, at: &Endpoint) -> (
         Err(Unheard) => watch.series.lists_failed.with_label_values(&[&*backend.name]).inc(),
     }
     (at.address.id, Instant::now() + backend.relist.mul_f64(0.9 + 0.2 * fastrand::f64()))
+}
+
+fn bounded(mut list: Vec<Listed>) -> Vec<Listed> {
+    list.retain(|listed| (1..=NAME).contains(&listed.name.len()) && !listed.name.contains(char::is_control));
+    list.truncate(MODELS);
+    list
 }
 
 /// There was no answer, or one that says that there is none now.

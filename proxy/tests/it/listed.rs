@@ -185,6 +185,20 @@ fn nonsense_is_no_list_and_keeps_nobody_from_anything() {
 }
 
 #[test]
+fn a_list_without_end_is_cut() {
+    let models: Vec<_> = (0..3000).map(|at| value!({"id": format!("model-{at}")})).collect();
+    let odd = [value!({"id": "x".repeat(300)}), value!({"id": ""}), value!({"id": "a\nb"})];
+    let models = [&odd[..], &models[..]].concat();
+    let list = value!({ "data": models }).to_string();
+    let fake = Fake::start(move |seen| json(200, "", if path(seen) == "/v1/models" { &list } else { CHAT }));
+    let gateway = Gateway::start(&all("vllm", &[fake.url()], ""));
+    wait(&gateway, "b/0", "loaded", 2000);
+    let names = names(&gateway.get("/v1/models", ""));
+    assert_eq!(names.len(), 2001, "and `m`");
+    assert!(names.iter().all(|name| name == "m" || name.starts_with("model-")));
+}
+
+#[test]
 fn a_model_that_no_address_lists_is_tried_before_its_fallback() {
     let (own, other) = (ollama(&["x"], &[]), ollama(&["other"], &["other"]));
     let sections = format!(
