@@ -107,6 +107,7 @@ async fn build(config: &Config, foundation: &Foundation) -> Result<(Rooms, Shown
     let (gate, routes, shown) = check(config)?;
     let plugins = Plugins::load(&config.plugins, &foundation.plugins).await.map_err(problems)?;
     let backends = Backends::build(&config.backends, &foundation.backends).map_err(problems)?;
+    backends.resolved().await;
     let rooms = Rooms {
         gate,
         routes,

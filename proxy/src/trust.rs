@@ -27,7 +27,7 @@ pub fn public(http2: bool) -> Arc<ClientConfig> {
 }
 
 /// The authorities of a PEM file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Authorities {
     /// TLS that believes them.
     pub tls: Arc<ClientConfig>,

@@ -2,9 +2,12 @@
 
 use super::config::Settings;
 use super::endpoint::Endpoint;
-use super::{Backend, Kept, Kind, pool, trust};
+use super::endpoints::Endpoints;
+use super::{Backend, Kept, Kind, catalog::Catalog, listing, names, pool, trust};
 use crate::canon::header::X_API_KEY;
+use crate::trust::Authorities;
 use ::http::{HeaderValue, header};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 
 impl Backend {
@@ -16,16 +19,17 @@ impl Backend {
         let mut errors = Vec::new();
         let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
         let is_local = settings.kind == Kind::Local;
-        if is_local != urls.is_empty() {
+        if is_local != (urls.is_empty() && settings.dns.is_none()) {
             errors.push((
                 String::new(),
                 if is_local {
                     "a local backend has no url".into()
                 } else {
-                    "a backend needs a `url` (or several `urls`)".into()
+                    "a backend needs a `url` (or several `urls`, or a name in `dns`)".into()
                 },
             ));
         }
+        errors.extend(settings.naming_errors());
         if is_local != settings.weights.is_some() {
             errors.push((
                 String::new(),
@@ -36,7 +40,7 @@ impl Backend {
                 },
             ));
         }
-        if settings.ca.is_some() && !urls.iter().any(|url| url.starts_with("https://")) {
+        if settings.ca.is_some() && !urls.iter().copied().chain(&settings.dns).any(|url| url.starts_with("https://")) {
             errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
         }
         errors.extend(settings.health.errors());
@@ -46,13 +50,10 @@ impl Backend {
             errors.push((".ca".into(), error));
             None
         });
-        let mut endpoints = Vec::new();
-        for (index, url) in urls.into_iter().enumerate() {
-            match kept.address(name, url, settings.http2, private.as_ref()) {
-                Ok(address) => endpoints.push(Endpoint { label: format!("{name}/{index}").into(), address }),
-                Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
-            }
-        }
+        let endpoints = endpoints(name, settings, private, kept).unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            Endpoints::Fixed(Vec::new())
+        });
         let traits = settings.kind.traits();
         let credentials = settings.key.as_ref().map(|key| {
             let (header, text) = if traits.api_key_header {
@@ -89,6 +90,9 @@ impl Backend {
             traits,
             dialects,
             embeds,
+            catalog: settings.lists().map(|_| ArcSwap::from_pointee(Catalog::of(&endpoints.now()))),
+            lists: settings.lists(),
+            relist: settings.refresh.map_or(listing::EVERY, |period| period.0),
             endpoints,
             credentials,
             key: settings.key.clone(),
@@ -96,4 +100,26 @@ impl Backend {
             local: None,
         })
     }
+}
+
+/// Where a backend is.
+fn endpoints(
+    name: &Arc<str>,
+    settings: &Settings,
+    private: Option<Authorities>,
+    kept: &Kept,
+) -> Result<Endpoints, Vec<(String, String)>> {
+    if let Some(dns) = &settings.dns {
+        let refresh = settings.refresh.map_or(names::REFRESH, |period| period.0);
+        let named = kept.name(name, dns, settings.http2, private, refresh);
+        return named.map(Endpoints::Named).map_err(|error| vec![(".dns".into(), error)]);
+    }
+    let (mut endpoints, mut errors) = (Vec::new(), Vec::new());
+    for (index, url) in settings.url.iter().chain(&settings.urls).enumerate() {
+        match kept.address(name, url, settings.http2, private.as_ref()) {
+            Ok(address) => endpoints.push(Endpoint { label: format!("{name}/{index}").into(), address }),
+            Err(error) => errors.push((if settings.url.is_some() { ".url".into() } else { ".urls".into() }, error)),
+        }
+    }
+    if errors.is_empty() { Ok(Endpoints::Fixed(endpoints)) } else { Err(errors) }
 }

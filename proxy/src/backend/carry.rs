@@ -36,7 +36,8 @@ impl Backends {
         origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Carried, Fault> {
-        let mut tries = Tries::among(self, route, origin, |backend| backend.traits.opaque);
+        let here = self.here(route);
+        let mut tries = Tries::among(&here, origin, |backend| backend.traits.opaque);
         if tries.is_over() {
             let message = format!("The model `{}` is on no backend that has {}.", parcel.model, parcel.to.path);
             return Err(Fault::unsupported("model", message));
@@ -44,7 +45,8 @@ impl Backends {
         while let Some((candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
             let Some(endpoint) = candidate.endpoint else {
-                return Err(Fault::internal("a backend without an address"));
+                tries.failed(candidate, backend.nowhere())?;
+                continue;
             };
             let body = parcel.body(&target.model);
             let said = Said::carry(parcel, &body, origin);

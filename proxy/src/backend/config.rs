@@ -1,7 +1,7 @@
 //! `[backends]`
 
 use super::breaker::Rules;
-use super::kind::Kind;
+use super::kind::{Kind, Lists};
 use crate::canon::{Period, Secret};
 use crate::wire::Dialect;
 use crate::wire::embed::EmbedApi;
@@ -27,6 +27,12 @@ pub struct Settings {
     /// Several addresses of replicas that serve the same models.
     #[serde(default)]
     pub urls: Vec<String>,
+    /// Instead of these: a base address whose name stands for all replicas; each address it resolves to is one. With a port.
+    pub dns: Option<String>,
+    /// How often that name is looked up again (10 s where absent), and its addresses are asked for their models (30 s).
+    pub refresh: Option<Period>,
+    /// Ask its addresses which models they have; absent: vllm, llamacpp and ollama are asked.
+    pub discover: Option<bool>,
     /// The gateway's key there.
     pub key: Option<Secret>,
     /// What it speaks, where the kind's preset is not right; best first for calls that must be translated.
@@ -55,6 +61,40 @@ pub struct Settings {
     pub slots: Option<usize>,
     /// `local`: requests that may wait; further ones get 429.
     pub queue: Option<usize>,
+}
+
+impl Settings {
+    /// What its addresses are asked for the models they have, if they are.
+    pub(super) fn lists(&self) -> Option<Lists> {
+        let traits = self.kind.traits();
+        traits.lists.filter(|_| self.discover.unwrap_or(traits.discovers))
+    }
+
+    /// What cannot be meant of the ways to say where it is, by key.
+    pub(super) fn naming_errors(&self) -> Vec<(String, String)> {
+        let mut errors = Vec::new();
+        let mut wrong = |is: bool, key: &str, what: &str| {
+            if is {
+                errors.push((format!(".{key}"), what.to_owned()));
+            }
+        };
+        let listed = self.url.is_some() || !self.urls.is_empty();
+        wrong(
+            self.dns.is_some() && listed,
+            "dns",
+            "either a name in `dns`, or addresses in `url` and `urls`, not both",
+        );
+        let lists = self.kind.traits().lists;
+        let says = "`discover` is for kinds that list their models: vllm, llamacpp, ollama, openai, tidegate";
+        wrong(self.discover == Some(true) && lists.is_none(), "discover", says);
+        let idle = self.dns.is_none() && self.lists().is_none();
+        let says = "`refresh` is for backends with `dns`, or that are asked for their models";
+        wrong(idle && self.refresh.is_some(), "refresh", says);
+        let pace = Duration::from_millis(100)..=Duration::from_secs(3600);
+        let paced = self.refresh.is_none_or(|refresh| pace.contains(&refresh.0));
+        wrong(!paced, "refresh", "between 100ms and an hour, such as \"10s\"");
+        errors
+    }
 }
 
 /// A dialect, as configuration names it.

@@ -41,7 +41,8 @@ impl Backends {
         origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Counted, Fault> {
-        let mut tries = Tries::over(self, route, origin);
+        let here = self.here(route);
+        let mut tries = Tries::over(&here, origin);
         while let Some((candidate, target)) = tries.next(note) {
             let asked = ask(candidate, request, &target, origin);
             let asked = tries.waiting(pin!(tokio::time::timeout(PATIENCE, asked))).await;

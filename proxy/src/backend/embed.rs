@@ -46,7 +46,8 @@ impl Backends {
         origin: Origin<'_>,
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<SentEmbed, Fault> {
-        let mut tries = Tries::among(self, route, origin, Backend::makes_vectors);
+        let here = self.here(route);
+        let mut tries = Tries::among(&here, origin, Backend::makes_vectors);
         if tries.is_over() {
             return Err(makes_none());
         }
@@ -74,7 +75,7 @@ impl Backends {
                             (Written { dropped, ..Written::default() }, EmbedSource::Here(vectors))
                         })
                     }
-                    None => Err(Verdict::Final(Fault::internal("a backend without an address"))),
+                    None => Err(backend.nowhere()),
                 },
             };
             match answer {

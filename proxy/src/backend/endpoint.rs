@@ -2,10 +2,13 @@
 
 use super::pool;
 use super::standing::Standing;
+use crate::canon::Listed;
 use crate::trust::{self, Authorities};
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,9 +17,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
 /// A target: an address under the name it has in the books.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// `gpu/0`: backend name and index of the address.
+    /// `gpu/0`: backend name and index of the address; `gpu/10.0.0.5` where it was found by a name.
     pub label: Arc<str>,
     pub(super) address: Arc<Address>,
 }
@@ -32,6 +35,8 @@ pub struct Address {
     pub(super) in_flight: AtomicUsize,
     /// How it stands with us.
     pub(super) standing: Standing,
+    /// The models it lists, where that is known.
+    pub(super) list: ArcSwapOption<Vec<Listed>>,
     /// No configuration names it any more: nothing is kept for it.
     pub(super) gone: AtomicBool,
     pub(super) host: HeaderValue,
@@ -78,6 +83,7 @@ impl Address {
             key: pool::of(url),
             in_flight: AtomicUsize::new(0),
             standing: Standing::default(),
+            list: ArcSwapOption::empty(),
             gone: AtomicBool::new(false),
             host: HeaderValue::from_str(host).map_err(|error| format!("`{url}`: {error}"))?,
             prefix,
@@ -91,6 +97,11 @@ impl Address {
             name,
             http2,
         })
+    }
+
+    /// The same by one of the addresses that its name stands for: connections go there, and all else is the name's.
+    pub(super) fn at(self, ip: IpAddr) -> Self {
+        Self { name: ip.to_string(), key: pool::of(&format!("{}/{ip}", self.key)), ..self }
     }
 
     /// What a request for this path is addressed to: all of it in HTTP/2, the path in HTTP/1.1.

@@ -4,16 +4,18 @@
 //! What is found goes to the address's standing, which routing looks at. One thread asks for all configurations, and it alone
 //! writes the gauges: those of a backend that is no longer configured vanish, instead of alarming for ever.
 
+use super::names::{self, Name};
 use super::series::{Labels, Series};
 use super::standing::{Probe, now};
-use super::{Backend, Endpoint, http};
-use ::http::{HeaderValue, Request, header};
+use super::{Backend, Endpoint, http, listing};
+use ::http::{HeaderValue, Request, Response, header};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// How often an address is asked that answered last time.
 const EVERY: Duration = Duration::from_secs(10);
@@ -22,22 +24,38 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The backends that are asked, and what is told of them.
 pub(super) struct Watch {
     now: Mutex<Vec<Arc<Backend>>>,
+    names: UnboundedSender<Weak<Name>>,
     pub series: Series,
 }
 
 impl Watch {
     /// Starts the thread that asks. It ends with what this returns.
     pub fn start(series: Series) -> Arc<Self> {
-        let watch = Arc::new(Self { now: Mutex::default(), series });
+        let (names, named) = unbounded_channel();
+        let watch = Arc::new(Self { now: Mutex::default(), names, series });
         let weak = Arc::downgrade(&watch);
         let run = move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-            tokio::task::LocalSet::new().block_on(&runtime, rounds(weak));
+            let work = async {
+                tokio::join!(rounds(weak.clone()), listing::rounds(weak.clone()), names::follow(named, weak.clone()))
+            };
+            tokio::task::LocalSet::new().block_on(&runtime, work);
         };
         if let Err(error) = std::thread::Builder::new().name("health".into()).spawn(run) {
             tracing::warn!(%error, "backends are not probed: the thread could not be started");
         }
         watch
+    }
+
+    /// Looks up this name from now on.
+    pub fn follow(&self, name: &Arc<Name>) {
+        // It fails where the thread could not be started, which was said then.
+        let _ = self.names.send(Arc::downgrade(name));
+    }
+
+    /// Those that are asked now.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks these from now on.
@@ -52,15 +70,16 @@ type Asked = HashMap<usize, (Instant, bool)>;
 async fn rounds(watch: Weak<Watch>) {
     let (mut shown, mut asked) = (Labels::new(), Asked::new());
     while let Some(watch) = watch.upgrade() {
-        let backends = watch.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let backends = watch.backends();
         watch.series.forget(&mut shown, &backends);
         for backend in backends.iter().filter(|backend| backend.local.is_none() && backend.probe().is_none()) {
             watch.series.unknown(backend);
-            backend.endpoints.iter().for_each(|endpoint| endpoint.address.standing.unprobed());
+            backend.endpoints().iter().for_each(|endpoint| endpoint.address.standing.unprobed());
         }
         // A new address is asked at once.
         let is_due = |id| asked.get(&id).is_none_or(|(last, up)| last.elapsed() >= EVERY || !up);
-        let endpoints = backends.iter().flat_map(|of| of.endpoints.iter().map(move |endpoint| (of, endpoint)));
+        let targets: Vec<_> = backends.iter().map(|backend| (backend, backend.endpoints())).collect();
+        let endpoints = targets.iter().flat_map(|(of, endpoints)| endpoints.iter().map(move |endpoint| (of, endpoint)));
         let due = endpoints.filter_map(|(backend, endpoint)| Some((backend, endpoint, backend.probe()?)));
         let probes: Vec<_> = due
             .filter(|(_, endpoint, _)| is_due(endpoint.address.id))
@@ -68,11 +87,14 @@ async fn rounds(watch: Weak<Watch>) {
             .collect();
         let found = join_all(probes).await;
         asked.extend(found);
-        backends.iter().for_each(|backend| watch.series.show(backend));
-        let named =
-            |id: &usize| backends.iter().flat_map(|of| &of.endpoints).any(|endpoint| endpoint.address.id == *id);
+        for backend in &backends {
+            watch.series.show(backend);
+            watch.series.stock(backend);
+        }
+        let named = |id: &usize| targets.iter().flat_map(|(_, of)| &**of).any(|endpoint| endpoint.address.id == *id);
         asked.retain(|id, _| named(id));
         http::tidy();
+        drop(targets);
         drop((backends, watch));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -93,18 +115,7 @@ async fn probe(watch: &Watch, backend: &Backend, endpoint: &Endpoint, path: &'st
 }
 
 async fn ask(backend: &Backend, endpoint: &Endpoint, path: &'static str) -> Probe {
-    let address = &endpoint.address;
-    let Ok(mut request) = Request::get(address.uri(path)).body(Full::new(Bytes::new())) else { return Probe::Up };
-    if !address.http2 {
-        request.headers_mut().insert(header::HOST, address.host.clone());
-    }
-    request
-        .headers_mut()
-        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))));
-    if let Some((name, value)) = &backend.credentials {
-        request.headers_mut().insert(name.clone(), value.clone());
-    }
-    match http::send(address, || request.clone(), backend.traits.idle, backend.timeouts.connect.0).await {
+    match get(backend, endpoint, path).await {
         Ok((head, mut body)) => {
             while let Some(Ok(_)) = body.data().await {}
             match head.status().as_u16() {
@@ -118,4 +129,25 @@ async fn ask(backend: &Backend, endpoint: &Endpoint, path: &'static str) -> Prob
         Err(http::Failure::Slow) => Probe::Silent,
         Err(_) => Probe::Down,
     }
+}
+
+/// Asks an address for what is at this path.
+pub(super) async fn get(
+    backend: &Backend,
+    endpoint: &Endpoint,
+    path: &'static str,
+) -> Result<(Response<()>, http::Body), http::Failure> {
+    let address = &endpoint.address;
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.uri_mut() = address.uri(path);
+    if !address.http2 {
+        request.headers_mut().insert(header::HOST, address.host.clone());
+    }
+    request
+        .headers_mut()
+        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"))));
+    if let Some((name, value)) = &backend.credentials {
+        request.headers_mut().insert(name.clone(), value.clone());
+    }
+    http::send(address, || request.clone(), backend.traits.idle, backend.timeouts.connect.0).await
 }

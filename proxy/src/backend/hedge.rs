@@ -8,7 +8,7 @@ use super::said::Said;
 use super::tries::{Step, Tries};
 use super::verdict::Verdict;
 use super::{Origin, Reply};
-use crate::canon::{Fault, Hedge};
+use crate::canon::Hedge;
 use crate::wire::Target;
 use crate::wire::request::{Outgoing, Request};
 use std::cell::RefCell;
@@ -28,7 +28,7 @@ pub(super) async fn ask(
 ) -> Answer {
     let backend = candidate.backend;
     let Some(endpoint) = candidate.endpoint else {
-        return Err(Verdict::Final(Fault::internal("a backend without an address")));
+        return Err(backend.nowhere());
     };
     let outgoing = request.write(&backend.dialects, target).map_err(Verdict::Final)?;
     let said = Said::generate(&outgoing, request.stream, origin);

@@ -250,6 +250,8 @@ async fn pooled(address: &Address, idle: Duration) -> Option<Sender> {
 }
 
 async fn open(address: &Address, limit: Duration) -> Result<Sender, Failure> {
+    // Where a name stands for something else now, this is when it is noticed here.
+    tidy();
     let stream = address.connect(limit).await.map_err(Failure::Connect)?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(READ_AHEAD);
@@ -294,6 +296,7 @@ async fn send_shared(
 }
 
 async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::SendRequest<Full<Bytes>>, Failure> {
+    tidy();
     let stream = address.connect(limit).await.map_err(Failure::Connect)?;
     let mut builder = http2::Builder::new(LocalExecutor);
     // Pings notice a peer that is gone; windows bound what is read ahead of a slow client.

@@ -6,23 +6,26 @@
 
 use super::budget::Budget;
 use super::config::Settings;
-use super::endpoint::Address;
+use super::endpoint::{Address, Endpoint};
 use super::health::Watch;
 use super::inprocess::Local;
+use super::names::Name;
 use super::series::Series;
 use super::{Backend, Backends};
 use crate::trust::Authorities;
 use prometheus::Registry;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// See the module.
 #[derive(Default)]
 pub struct Kept {
-    addresses: Known<Place, Address>,
+    addresses: Arc<Addresses>,
+    names: Known<Place, Name>,
     models: Known<Model, Local>,
     budgets: Known<Arc<str>, Budget>,
     watch: Option<Arc<Watch>>,
@@ -30,14 +33,63 @@ pub struct Kept {
 
 type Known<K, V> = Mutex<Vec<(K, Weak<V>)>>;
 
-/// What makes an address the same.
+/// The addresses of all backends.
+#[derive(Default)]
+pub(super) struct Addresses(Known<Place, Address>);
+
+/// What makes an address, or a name, the same.
 #[derive(PartialEq)]
-struct Place {
-    backend: Arc<str>,
-    url: String,
-    http2: bool,
+pub(super) struct Place {
+    pub backend: Arc<str>,
+    pub url: String,
+    pub http2: bool,
     /// SHA-256 of its file of authorities.
-    authorities: Option<[u8; 32]>,
+    pub authorities: Option<[u8; 32]>,
+    /// One of those that its name stands for.
+    pub ip: Option<IpAddr>,
+    /// How often a name is looked up.
+    pub refresh: Duration,
+}
+
+impl Place {
+    /// Of a backend's URL.
+    pub fn of(backend: &Arc<str>, url: &str, http2: bool, authorities: Option<&Authorities>) -> Self {
+        let authorities = authorities.map(|authorities| authorities.digest);
+        Self { backend: backend.clone(), url: url.to_owned(), http2, authorities, ip: None, refresh: Duration::ZERO }
+    }
+}
+
+impl Addresses {
+    /// The address that is known, or the new one that this reads.
+    pub fn find<E>(&self, place: Place, read: impl FnOnce(&Place) -> Result<Address, E>) -> Result<Arc<Address>, E> {
+        let mut known = lock(&self.0);
+        if let Some(address) = find(&known, &place) {
+            return Ok(address);
+        }
+        let address = Arc::new(read(&place)?);
+        known.push((place, Arc::downgrade(&address)));
+        Ok(address)
+    }
+
+    /// A name does not stand for those that `left` any more. Told after that is so, and like [`Self::settle`] one at a time:
+    /// what is seen last is right.
+    pub fn exchanged(&self, now: &[Endpoint], left: &[Endpoint]) {
+        let _one_at_a_time = lock(&self.0);
+        let mark = |of: &[Endpoint], gone| of.iter().for_each(|of| of.address.gone.store(gone, Ordering::Relaxed));
+        mark(left, true);
+        mark(now, false);
+    }
+
+    /// These backends are in use: for the addresses of others nothing is kept.
+    fn settle(&self, now: &Backends) {
+        let mut addresses = lock(&self.0);
+        addresses.retain(|(_, address)| address.strong_count() > 0);
+        let targets: Vec<_> = now.by_name.values().map(|backend| backend.endpoints()).collect();
+        for address in addresses.iter().filter_map(|(_, address)| address.upgrade()) {
+            let named = targets.iter().flat_map(|of| &**of).any(|target| Arc::ptr_eq(&target.address, &address));
+            address.gone.store(!named, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What makes a model in this process the same.
@@ -65,13 +117,8 @@ impl Kept {
 
     /// These are the backends from now on: they are probed, and for others nothing is kept.
     pub fn settle(&self, now: &Backends) {
-        let mut addresses = lock(&self.addresses);
-        addresses.retain(|(_, address)| address.strong_count() > 0);
-        for address in addresses.iter().filter_map(|(_, address)| address.upgrade()) {
-            let mut targets = now.by_name.values().flat_map(|backend| &backend.endpoints);
-            let named = targets.any(|target| Arc::ptr_eq(&target.address, &address));
-            address.gone.store(!named, Ordering::Relaxed);
-        }
+        self.addresses.settle(now);
+        lock(&self.names).retain(|(_, name)| name.strong_count() > 0);
         lock(&self.budgets).retain(|(_, budget)| budget.strong_count() > 0);
         lock(&self.models).retain(|(_, model)| model.strong_count() > 0);
         if let Some(watch) = &self.watch {
@@ -102,15 +149,30 @@ impl Kept {
         http2: bool,
         authorities: Option<&Authorities>,
     ) -> Result<Arc<Address>, String> {
-        let digest = authorities.map(|authorities| authorities.digest);
-        let place = Place { backend: backend.clone(), url: url.to_owned(), http2, authorities: digest };
-        let mut known = lock(&self.addresses);
-        if let Some(address) = find(&known, &place) {
-            return Ok(address);
+        let place = Place::of(backend, url, http2, authorities);
+        self.addresses.find(place, |_| Address::read(url, http2, authorities))
+    }
+
+    /// The name that is known, or one that is looked up from now on.
+    pub(super) fn name(
+        &self,
+        backend: &Arc<str>,
+        url: &str,
+        http2: bool,
+        authorities: Option<Authorities>,
+        refresh: Duration,
+    ) -> Result<Arc<Name>, String> {
+        let place = Place { refresh, ..Place::of(backend, url, http2, authorities.as_ref()) };
+        let mut known = lock(&self.names);
+        if let Some(name) = find(&known, &place) {
+            return Ok(name);
         }
-        let address = Arc::new(Address::read(url, http2, authorities)?);
-        known.push((place, Arc::downgrade(&address)));
-        Ok(address)
+        let name = Arc::new(Name::read(backend, url, http2, authorities, refresh, &self.addresses)?);
+        if let Some(watch) = &self.watch {
+            watch.follow(&name);
+        }
+        known.push((place, Arc::downgrade(&name)));
+        Ok(name)
     }
 
     /// The model that is known, or one that is being loaded from now on: then true.

@@ -19,6 +19,15 @@ pub enum Kind {
     Local,
 }
 
+/// Where a server says which models it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lists {
+    /// OpenAI's `/v1/models`, with what vLLM and llama.cpp add.
+    Models,
+    /// Ollama's `/api/tags` and `/api/ps`.
+    Tags,
+}
+
 /// The facts of a kind.
 #[derive(Debug)]
 pub struct Traits {
@@ -36,6 +45,10 @@ pub struct Traits {
     pub idle: Duration,
     /// Asked here whether it can serve: any answer but a 5xx says so. `None`: not probed, because somebody else's servers are.
     pub health: Option<&'static str>,
+    /// What it can be asked for the models it has.
+    pub lists: Option<Lists>,
+    /// It is asked unless the configuration says otherwise: its list is short, and of what it has itself.
+    pub discovers: bool,
     /// May have APIs of which only the model is known: it is asked.
     pub opaque: bool,
     /// See [`Target`].
@@ -60,6 +73,8 @@ const PLAIN: Traits = Traits {
     api_key_header: false,
     idle: Duration::from_secs(4),
     health: None,
+    lists: Some(Lists::Models),
+    discovers: false,
     opaque: true,
     system_first: false,
     thinking_kwargs: false,
@@ -74,6 +89,7 @@ const VLLM: Traits = Traits {
     dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Responses, Dialect::Completions],
     counters: &[Counter::Tokenize],
     health: Some("/health"),
+    discovers: true,
     system_first: true,
     thinking_kwargs: true,
     extended_sampling: true,
@@ -93,6 +109,8 @@ const OLLAMA: Traits = Traits {
     dialects: &[Dialect::OllamaChat, Dialect::OllamaGenerate, Dialect::Chat, Dialect::Completions],
     embeds: &[EmbedApi::Ollama, EmbedApi::OllamaPrompt, EmbedApi::Openai],
     health: Some("/api/version"),
+    lists: Some(Lists::Tags),
+    discovers: true,
     system_first: true,
     ..PLAIN
 };
@@ -111,6 +129,7 @@ const ANTHROPIC: Traits = Traits {
     embeds: &[],
     counters: &[Counter::Messages],
     api_key_header: true,
+    lists: None,
     opaque: false,
     idle: Duration::from_secs(30),
     extended_sampling: true,
@@ -126,8 +145,15 @@ const TIDEGATE: Traits = Traits {
     health: Some("/"),
     ..PLAIN
 };
-const LOCAL: Traits =
-    Traits { provider: "local", embeds: &[], opaque: false, system_first: true, extended_sampling: true, ..PLAIN };
+const LOCAL: Traits = Traits {
+    provider: "local",
+    embeds: &[],
+    lists: None,
+    opaque: false,
+    system_first: true,
+    extended_sampling: true,
+    ..PLAIN
+};
 
 impl Kind {
     /// Its facts.

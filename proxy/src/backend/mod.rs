@@ -7,18 +7,22 @@ mod breaker;
 mod budget;
 mod build;
 mod carry;
+mod catalog;
 mod config;
 mod count;
 mod embed;
 mod endpoint;
+mod endpoints;
 mod health;
 mod hedge;
 pub mod http;
 mod inprocess;
 mod kept;
 mod kind;
+mod listing;
 #[cfg(feature = "local")]
 pub mod local;
+mod names;
 mod pick;
 pub mod pool;
 mod said;
@@ -36,17 +40,21 @@ pub use kept::Kept;
 pub use kind::{Kind, Traits};
 pub use tries::{Step, Try};
 
-use crate::canon::{Event, Fault, Route, Secret, StopReason, Usage};
+use crate::canon::{Event, Fault, FaultKind, Route, Secret, StopReason, Usage};
 use crate::trust;
 use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
+use arc_swap::ArcSwap;
 use breaker::{Ended, Rules};
 use budget::Budget;
+use catalog::Catalog;
 use endpoint::Address;
+use endpoints::Endpoints;
 use foldhash::HashMap;
 use health::Watch;
+use kind::Lists;
 use pool::Affinity;
 use said::Said;
 use std::pin::pin;
@@ -57,12 +65,16 @@ use verdict::Verdict;
 
 /// How often a model that is being loaded is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a start, or a reload, waits for names to be looked up.
+const RESOLVE: Duration = Duration::from_secs(2);
 
 /// The backends of one configuration.
 pub struct Backends {
     by_name: HashMap<Arc<str>, Arc<Backend>>,
     /// Those whose model was not loaded already.
     loading: Vec<Arc<Backend>>,
+    /// Some have a name instead of addresses.
+    named: bool,
     /// Where tries are counted.
     watch: Option<Arc<Watch>>,
 }
@@ -84,7 +96,12 @@ pub struct Backend {
     dialects: Vec<Dialect>,
     /// What it speaks about vectors; empty: it makes none.
     embeds: Vec<EmbedApi>,
-    endpoints: Vec<Endpoint>,
+    endpoints: Endpoints,
+    /// What its addresses are asked for the models they have, and how often.
+    lists: Option<Lists>,
+    relist: Duration,
+    /// Which of them has which, where they are asked.
+    catalog: Option<ArcSwap<Catalog>>,
     /// The headers that carry the gateway's key there, ready to be copied.
     credentials: Option<(HeaderName, HeaderValue)>,
     key: Option<Secret>,
@@ -165,7 +182,8 @@ impl Backends {
             }
             by_name.insert(name, backend);
         }
-        Ok(Self { by_name, loading, watch: kept.watch() })
+        let named = by_name.values().any(|backend| matches!(backend.endpoints, Endpoints::Named(_)));
+        Ok(Self { by_name, loading, named, watch: kept.watch() })
     }
 
     /// Waits until the models that were not loaded already are.
@@ -186,6 +204,19 @@ impl Backends {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
+    /// Waits until each name has been looked up, but not long: one that does not resolve must not keep the others from
+    /// serving.
+    pub async fn resolved(&self) {
+        let asked = |backend: &Arc<Backend>| match &backend.endpoints {
+            Endpoints::Named(name) => name.is_asked(),
+            Endpoints::Fixed(_) => true,
+        };
+        let began = Instant::now();
+        while !self.by_name.values().all(asked) && began.elapsed() < RESOLVE {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Everything that is wrong with a configuration, without loading a model or connecting to anything.
     pub fn check(config: &Config) -> Vec<(String, String)> {
         let kept = Kept::default();
@@ -195,9 +226,8 @@ impl Backends {
     /// Names of those that go to other addresses or to another model than the one of their name before; new ones, too.
     pub fn fresh<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
         let same = |backend: &Backend, old: &Backend| {
-            let known = |at: &Endpoint| old.endpoints.iter().any(|other| Arc::ptr_eq(&other.address, &at.address));
             let model = |of: &Backend| of.local.as_ref().map(Arc::as_ptr);
-            backend.endpoints.iter().all(known) && model(backend) == model(old)
+            backend.endpoints.all_of(&old.endpoints) && model(backend) == model(old)
         };
         let fresh = move |(name, backend): &(&Arc<str>, &Arc<Backend>)| {
             before.by_name.get(*name).is_none_or(|old| !same(backend, old))
@@ -237,7 +267,8 @@ impl Backends {
         note: &mut dyn FnMut(Step<'_>),
     ) -> Result<Sent, Fault> {
         let Origin { headers, organization, .. } = origin;
-        let mut tries = Tries::over(self, route, origin).alike(Affinity { request, headers, organization });
+        let here = self.here(route);
+        let mut tries = Tries::over(&here, origin).alike(Affinity { request, headers, organization });
         while let Some((mut candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
             let answer = match (&backend.local, route.hedge.as_ref().filter(|_| request.stream)) {
@@ -287,15 +318,24 @@ pub fn tidy() {
 }
 
 impl Backend {
-    /// The names its addresses have in the books; its own where it is this process.
+    /// The names its addresses have in the books; its own where it is this process, or where none is known.
     fn targets(&self) -> impl Iterator<Item = Arc<str>> {
-        let local = self.local.as_ref().map(|_| self.name.clone());
-        local.into_iter().chain(self.endpoints.iter().map(|endpoint| endpoint.label.clone()))
+        let endpoints = self.endpoints();
+        let own = endpoints.is_empty().then(|| self.name.clone());
+        let labels: Vec<_> = own.into_iter().chain(endpoints.iter().map(|endpoint| endpoint.label.clone())).collect();
+        labels.into_iter()
     }
 
     /// Limits for its replies.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    /// Nobody knows where it is.
+    fn nowhere(&self) -> Verdict {
+        let message = format!("The backend `{}` has no address at the moment: its name does not resolve.", self.name);
+        let retry_after = Some(Duration::from_secs(1));
+        Verdict::Another(Fault { retry_after, ..Fault::new(FaultKind::BackendUnavailable, message) })
     }
 
     /// Takes the gateway's key there out of what this backend said is wrong.

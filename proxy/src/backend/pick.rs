@@ -1,29 +1,40 @@
 //! Which target is tried next: those that stand well before those that are set aside, the model's own before its fallbacks,
 //! by priority, and among equals as the route's policy says.
 
+use super::catalog::Presence;
 use super::pool::{self, Affinity, Member};
 use super::standing::now;
-use super::{Backend, Backends, Endpoint};
+use super::{Backend, Endpoint, endpoints::Here};
 use crate::canon::{Hop, Route};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Requests at an address beyond which one that must load the model first is as good: about what Ollama computes at a time.
+const ROOM: usize = 4;
 
 /// One address of one backend for one model.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'a> {
     pub hop: &'a Hop,
     pub backend: &'a Arc<Backend>,
-    /// `None`: this process.
+    /// `None`: this process, or a name that stands for no address.
     pub endpoint: Option<&'a Endpoint>,
     /// Of the model itself; else of a fallback.
     pub own: bool,
     /// The moment it was taken, somebody else had the only trial it allows: like one that is set aside.
     barred: bool,
+    /// Whether it has the model.
+    presence: Presence,
 }
 
 impl Candidate<'_> {
     pub fn label(&self) -> &Arc<str> {
         self.endpoint.map_or(&self.backend.name, |endpoint| &endpoint.label)
+    }
+
+    /// Others list the model, and it does not.
+    pub fn lacks_model(&self) -> bool {
+        self.presence == Presence::Lacks
     }
 
     /// It goes last.
@@ -34,7 +45,7 @@ impl Candidate<'_> {
                 self.barred || !standing.is_clear() && standing.aside(now()).is_some()
             }
             (None, Some(local)) => !local.is_ready(),
-            (None, None) => false,
+            (None, None) => true,
         }
     }
 
@@ -70,17 +81,45 @@ impl Member for Candidate<'_> {
 }
 
 /// All targets of a route, as configured, whose backend can do it.
-pub(super) fn all<'a>(backends: &'a Backends, route: &'a Route, can: impl Fn(&Backend) -> bool) -> Vec<Candidate<'a>> {
-    let mut candidates = Vec::with_capacity(route.hops.len());
+pub(super) fn all<'a>(here: &'a Here<'_>, can: impl Fn(&Backend) -> bool) -> Vec<Candidate<'a>> {
+    let route = here.route;
+    let (mut candidates, mut told) = (Vec::with_capacity(route.hops.len()), false);
     for (at, hop) in route.hops.iter().enumerate() {
-        let Some(backend) = backends.by_name.get(&hop.backend).filter(|backend| can(backend)) else { continue };
-        let candidate = |endpoint| Candidate { hop, backend, endpoint, own: at < route.own, barred: false };
-        if backend.endpoints.is_empty() {
+        let Some(backend) = here.backends.by_name.get(&hop.backend).filter(|backend| can(backend)) else { continue };
+        let candidate = |endpoint| {
+            let (own, presence) = (at < route.own, Presence::Unknown);
+            Candidate { hop, backend, endpoint, own, barred: false, presence }
+        };
+        let endpoints = here.endpoints(at, backend);
+        if endpoints.is_empty() {
             candidates.push(candidate(None));
         }
-        candidates.extend(backend.endpoints.iter().map(|endpoint| candidate(Some(endpoint))));
+        let from = candidates.len();
+        candidates.extend(endpoints.iter().map(|endpoint| candidate(Some(endpoint))));
+        // Who has no other does not have to know.
+        if let Some(catalog) = backend.catalog.as_ref().filter(|_| route.hops.len() + endpoints.len() > 2) {
+            told = true;
+            let catalog = catalog.load();
+            let of = catalog.of_model(&hop.model);
+            for candidate in &mut candidates[from..] {
+                candidate.presence = candidate.endpoint.map_or(Presence::Unknown, |at| of.at(at.address.id));
+            }
+        }
+    }
+    if told {
+        believe(&mut candidates);
     }
     candidates
+}
+
+/// A model that none of those lists which share their tries may be at each of them: lists do not tell of every name.
+fn believe(candidates: &mut [Candidate<'_>]) {
+    // They stand together.
+    for those in candidates.chunk_by_mut(|one, next| one.share() == next.share()) {
+        if !those.iter().any(|candidate| matches!(candidate.presence, Presence::Loaded | Presence::Cold)) {
+            those.iter_mut().for_each(|candidate| candidate.presence = Presence::Unknown);
+        }
+    }
 }
 
 /// Puts the one to try next at `tried`, behind those that were tried before. False: there is none left that may be tried.
@@ -104,7 +143,8 @@ pub(super) fn next(
             used < if candidate.own { 1 + route.retries as usize } else { 1 }
         };
         let rank = |candidate: &Candidate<'_>| {
-            allowed(candidate).then(|| (candidate.is_aside(), !candidate.own, candidate.hop.priority))
+            allowed(candidate)
+                .then(|| (candidate.lacks_model(), candidate.is_aside(), !candidate.own, candidate.hop.priority))
         };
         let Some(best) = rest.iter().filter_map(rank).min() else { return false };
         let mut equals = 0;
@@ -114,14 +154,31 @@ pub(super) fn next(
                 equals += 1;
             }
         }
+        let equals = warm(&mut rest[..equals]);
         let chosen = if equals < 2 { 0 } else { choose(&rest[..equals], route, affinity) };
         rest.swap(0, chosen);
         // One that is set aside is tried for want of anything better.
-        if rest[0].enter() || best.0 {
+        if rest[0].enter() || best.1 {
             return true;
         }
         rest[0].barred = true;
     }
+}
+
+/// Puts those first that need not load the model, and says how many are to choose from: only they, while one of them has room.
+fn warm(equals: &mut [Candidate<'_>]) -> usize {
+    if !equals.iter().any(|candidate| candidate.presence == Presence::Cold) {
+        return equals.len();
+    }
+    let (mut warm, mut room) = (0, false);
+    for at in 0..equals.len() {
+        if equals[at].presence != Presence::Cold {
+            room |= equals[at].in_flight() < ROOM;
+            equals.swap(warm, at);
+            warm += 1;
+        }
+    }
+    if room { warm } else { equals.len() }
 }
 
 fn choose(equals: &[Candidate<'_>], route: &Route, affinity: Option<Affinity<'_>>) -> usize {

@@ -1,7 +1,8 @@
 //! What is told of backends and of tries, as metrics.
 
-use super::standing::now;
-use super::{Backend, standing::Aside};
+use super::Backend;
+use super::endpoints::Endpoints;
+use super::standing::{Aside, now};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,10 +23,19 @@ pub(super) struct Series {
     pub hedges: IntCounterVec,
     /// Further tries that were not made because the backend cannot bear more.
     pub exhausted: IntCounterVec,
+    addresses: IntGaugeVec,
+    models: IntGaugeVec,
+    /// Lists of models that an address did not give.
+    pub lists_failed: IntCounterVec,
+    /// Lookups of a backend's name that gave nothing.
+    pub lookups_failed: IntCounterVec,
 }
 
 /// Labels of gauges that are shown: backend and target.
 pub(super) type Labels = HashSet<(Arc<str>, Arc<str>)>;
+
+/// Whether a model is in memory, as a label.
+const STATES: [&str; 2] = ["loaded", "cold"];
 
 /// Why a target goes last, as a label.
 const REASONS: [(Aside, &str); 4] =
@@ -77,6 +87,26 @@ impl Series {
                 "Further tries that were not made, because the backend had enough of them.",
                 &["backend"],
             )?,
+            addresses: gauge(
+                "tidegate_discovered_addresses",
+                "Addresses that a backend's name stands for.",
+                &["backend"],
+            )?,
+            models: gauge(
+                "tidegate_discovered_models",
+                "Models that an address lists, by whether they are in its memory.",
+                &["backend", "target", "state"],
+            )?,
+            lists_failed: counter(
+                "tidegate_discovery_list_failures_total",
+                "Questions for the list of models that an address did not answer; the list it gave before is kept.",
+                &["backend"],
+            )?,
+            lookups_failed: counter(
+                "tidegate_discovery_lookup_failures_total",
+                "Lookups of a backend's name that gave no address; those known before are kept.",
+                &["backend"],
+            )?,
         })
     }
 
@@ -87,11 +117,17 @@ impl Series {
             .flat_map(|backend| backend.targets().map(|target| (backend.name.clone(), target)))
             .collect();
         for (backend, target) in shown.difference(&now) {
+            if !now.iter().any(|(other, _)| other == backend) {
+                let _ = self.addresses.remove_label_values(&[&**backend]);
+            }
             let labels = [&**backend, &**target];
             for gauge in [&self.up, &self.in_flight, &self.breaker] {
                 let _ = gauge.remove_label_values(&labels);
             }
             let _ = self.first_token.remove_label_values(&labels);
+            for state in STATES {
+                let _ = self.models.remove_label_values(&[labels[0], labels[1], state]);
+            }
             for (_, reason) in REASONS {
                 let _ = self.aside.remove_label_values(&[labels[0], labels[1], reason]);
             }
@@ -107,7 +143,10 @@ impl Series {
             self.in_flight.with_label_values(&[name, name]).set(local.in_flight() as i64);
         }
         let now = now();
-        for endpoint in &backend.endpoints {
+        if let Endpoints::Named(name) = &backend.endpoints {
+            self.addresses.with_label_values(&[&*backend.name]).set(name.found().len() as i64);
+        }
+        for endpoint in &*backend.endpoints() {
             let (labels, standing) = ([name, &*endpoint.label], &endpoint.address.standing);
             self.in_flight.with_label_values(&labels).set(endpoint.address.in_flight.load(Ordering::Relaxed) as i64);
             self.breaker.with_label_values(&labels).set(standing.breaker.state(now) as i64);
@@ -115,6 +154,25 @@ impl Series {
             let aside = standing.aside(now);
             for (why, reason) in REASONS {
                 self.aside.with_label_values(&[labels[0], labels[1], reason]).set(i64::from(aside == Some(why)));
+            }
+        }
+    }
+
+    /// Says how many models the addresses of a backend list.
+    pub fn stock(&self, backend: &Backend) {
+        for endpoint in &*backend.endpoints() {
+            let list = endpoint.address.list.load().clone().filter(|_| backend.lists.is_some());
+            for (loaded, state) in [true, false].into_iter().zip(STATES) {
+                let labels = [&*backend.name, &*endpoint.label, state];
+                match &list {
+                    Some(list) => {
+                        let models = list.iter().filter(|listed| listed.loaded == loaded).count();
+                        self.models.with_label_values(&labels).set(models as i64);
+                    }
+                    None => {
+                        let _ = self.models.remove_label_values(&labels);
+                    }
+                }
             }
         }
     }

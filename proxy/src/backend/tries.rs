@@ -5,7 +5,7 @@ use super::pick::{self, Candidate};
 use super::pool::{Affinity, Member as _};
 use super::standing::now;
 use super::verdict::Verdict;
-use super::{Backend, Backends, Origin, standing::Aside};
+use super::{Backend, Backends, Origin, endpoints::Here, standing::Aside};
 use crate::canon::{Fault, FaultKind, Route};
 use crate::wire::Target;
 use std::pin::Pin;
@@ -57,16 +57,16 @@ pub(super) struct Tries<'a> {
 
 impl<'a> Tries<'a> {
     /// Over the targets of a route, in the order of its policy.
-    pub fn over(backends: &'a Backends, route: &'a Route, origin: Origin<'a>) -> Self {
-        Self::among(backends, route, origin, |_| true)
+    pub fn over(here: &'a Here<'_>, origin: Origin<'a>) -> Self {
+        Self::among(here, origin, |_| true)
     }
 
     /// Over those of its targets whose backend can do what the request is for.
-    pub fn among(backends: &'a Backends, route: &'a Route, origin: Origin<'a>, can: impl Fn(&Backend) -> bool) -> Self {
+    pub fn among(here: &'a Here<'_>, origin: Origin<'a>, can: impl Fn(&Backend) -> bool) -> Self {
         Self {
-            backends,
-            route,
-            candidates: pick::all(backends, route, can),
+            backends: here.backends,
+            route: here.route,
+            candidates: pick::all(here, can),
             tried: 0,
             affinity: None,
             began: None,
@@ -106,8 +106,8 @@ impl<'a> Tries<'a> {
             return None;
         }
         let candidate = self.candidates[self.tried];
-        if !candidate.own || candidate.endpoint.is_none() || candidate.is_aside() || !self.may_go_on(&candidate, false)
-        {
+        let stands_well = candidate.endpoint.is_some() && !candidate.is_aside() && !candidate.lacks_model();
+        if !candidate.own || !stands_well || !self.may_go_on(&candidate, false) {
             return None;
         }
         self.count(&candidate, "slow");

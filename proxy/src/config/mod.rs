@@ -72,7 +72,6 @@ impl Default for Api {
 /// Sections and keys of the contract that this version does not serve yet: refused by name instead of ignored.
 const NOT_YET: &[(&str, &str)] = &[
     ("ledger.postgres", "PostgreSQL is not available in this version; the books are in SQLite"),
-    ("backends.*.dns", "discovery by DNS is not available in this version; list the addresses in `urls`"),
     ("models.*.on_disconnect", "`on_disconnect` is not available in this version; the backend is told at once"),
     ("organizations.*.limits", "limits and budgets are not available in this version"),
     ("organizations.*.projects.*.limits", "limits and budgets are not available in this version"),

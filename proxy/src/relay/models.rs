@@ -1,7 +1,7 @@
 //! `GET /v1/models`, `GET /api/tags` and their like: what a caller may use, in the shape it expects.
 
 use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, way};
-use crate::canon::Fault;
+use crate::canon::{Fault, Listed};
 use crate::gate::Admitted;
 use crate::ledger::Tab;
 use crate::wire::json::Json;
@@ -15,11 +15,11 @@ use std::sync::Arc;
 /// The models of the caller's project.
 pub fn list_models(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>) -> Response<Body> {
     answer(now, asked, dialect, endpoint, |caller| {
-        let names: Vec<_> = now.routes.names().into_iter().filter(|name| caller.may_use(name)).collect();
+        let models = models(now, caller);
         Ok(match dialect {
-            Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write_list(&names),
-            Dialect::Messages => anthropic::models::write_list(&names),
-            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&names),
+            Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write_list(&models),
+            Dialect::Messages => anthropic::models::write_list(&models),
+            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&models),
         })
     })
 }
@@ -49,15 +49,33 @@ pub async fn tell_of_model(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
 
 /// `GET /api/ps`.
 pub fn list_running(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>) -> Response<Body> {
-    answer(now, asked, dialect, endpoint, |_| Ok(ollama::models::write_running()))
+    answer(now, asked, dialect, endpoint, |caller| {
+        let running: Vec<_> = models(now, caller).into_iter().filter(|model| model.loaded).collect();
+        Ok(ollama::models::write_running(&running))
+    })
+}
+
+/// Those with a name of their own, and those that backends list and a pattern lets through, in order.
+fn models(now: &Rooms, caller: &Admitted) -> Vec<Listed> {
+    let mut names = now.routes.names();
+    now.backends.each_listed(|backend, model| {
+        if now.routes.passes(model, backend) {
+            names.push(model.clone());
+        }
+    });
+    names.sort_unstable();
+    names.dedup();
+    let known = |name: Arc<str>| Some(now.backends.known(&*now.routes.pick(&name).ok()?, &name));
+    names.into_iter().filter(|name| caller.may_use(name)).filter_map(known).collect()
 }
 
 fn one(now: &Rooms, caller: &Admitted, dialect: Dialect, id: &str) -> Result<Bytes, Fault> {
-    way::open_to(now, caller, id)?;
+    let route = way::open_to(now, caller, id)?;
+    let model = now.backends.known(&route, &id.into());
     Ok(match dialect {
-        Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(id),
+        Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(&model),
         Dialect::Messages => anthropic::models::write(id),
-        Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write(),
+        Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write(&model),
     })
 }
 

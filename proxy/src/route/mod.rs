@@ -212,13 +212,25 @@ impl Routes {
         if let Some(route) = self.exact.get(model) {
             return Ok(route.clone());
         }
-        let pattern = self.patterns.iter().find(|pattern| {
+        let pattern = self.pattern(model).ok_or_else(|| Fault::model_not_found(model))?;
+        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks, &pattern.shared)))
+    }
+
+    fn pattern(&self, model: &str) -> Option<&Pattern> {
+        self.patterns.iter().find(|pattern| {
             model.len() >= pattern.head.len() + pattern.tail.len()
                 && model.starts_with(&*pattern.head)
                 && model.ends_with(&*pattern.tail)
-        });
-        let pattern = pattern.ok_or_else(|| Fault::model_not_found(model))?;
-        Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks, &pattern.shared)))
+        })
+    }
+
+    /// Whether a model of this name on this backend is there for whoever asks for it by that name, through a pattern.
+    pub fn passes(&self, model: &str, backend: &str) -> bool {
+        let there = |target: &Target| {
+            *target.backend == *backend && target.model.as_ref().is_none_or(|renamed| **renamed == *model)
+        };
+        !self.exact.contains_key(model)
+            && self.pattern(model).is_some_and(|pattern| pattern.model.targets.iter().any(there))
     }
 
     /// The models that have a name of their own, in order.
@@ -296,6 +308,15 @@ mod tests {
         assert_eq!(hops("a/b:c"), "laptop:a/b:c");
         assert_eq!(&*routes.pick("a/b:c").unwrap().name, "*", "a caller's string never becomes a label");
         assert_eq!(routes.names(), ["qwen3:0.6b".into(), Arc::<str>::from("tiny")]);
+        for (model, backend, passes) in [
+            ("qwen3:8b", "gpu", true),
+            ("qwen3:8b", "laptop", false),
+            ("other", "laptop", true),
+            ("other", "gpu", false),
+            ("tiny", "laptop", false),
+        ] {
+            assert_eq!(routes.passes(model, backend), passes, "{model} on {backend}");
+        }
     }
 
     #[test]

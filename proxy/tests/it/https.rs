@@ -1,7 +1,7 @@
 //! Backends behind TLS and behind HTTP/2: connections that the scripted fake cannot speak.
 
 use crate::fake::{CHAT, chat_stream};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, one_backend};
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
@@ -48,11 +48,16 @@ struct Server {
 
 impl Server {
     fn start(by: Option<&Authority>) -> Self {
+        Self::named("127.0.0.1", by)
+    }
+
+    /// The name is in its certificate.
+    fn named(name: &str, by: Option<&Authority>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (tls, told) = (by.map(acceptor), seen.clone());
+        let (tls, told) = (by.map(|by| acceptor(name, by)), seen.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             tokio::task::LocalSet::new().block_on(&runtime, async move {
@@ -74,9 +79,9 @@ impl Server {
     }
 }
 
-fn acceptor(by: &Authority) -> TlsAcceptor {
+fn acceptor(name: &str, by: &Authority) -> TlsAcceptor {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, by).unwrap();
+    let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, by).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -132,6 +137,24 @@ fn backends_over_tls_and_http2() {
         assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
         std::fs::remove_file(file).unwrap();
     }
+}
+
+#[test]
+fn where_a_backend_has_a_name_that_must_be_in_its_certificate() {
+    let ours = authority();
+    let file = bundle(&[&ours]);
+    for (holds, http2, status) in [("localhost", false, 200), ("localhost", true, 200), ("127.0.0.1", false, 502)] {
+        let server = Server::named(holds, Some(&ours));
+        let more = format!("ca = \"{}\"\nhttp2 = {http2}", file.display());
+        let name = format!("https://localhost:{}", server.address.port());
+        let gateway = Gateway::start(&one_backend("openai", &name, &more).replace("\nurl =", "\ndns ="));
+        let answer = gateway.post("/v1/chat/completions", CALL);
+        assert_eq!(answer.status, status, "{holds}: {answer:?}");
+        let seen = server.seen.lock().unwrap().first().cloned();
+        let address = http2.then(|| format!("{name}/v1/chat/completions"));
+        assert_eq!(seen.map(|(_, address)| address), (status == 200).then_some(address), "{holds}");
+    }
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]

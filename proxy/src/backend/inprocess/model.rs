@@ -119,6 +119,11 @@ impl Local {
         self.embeds
     }
 
+    /// How many tokens it can read of a request or a text, once it is loaded.
+    pub fn context(&self) -> Option<usize> {
+        self.model.get()?.as_ref().ok().map(|model| model.about().1)
+    }
+
     /// Counts a request in flight until it is dropped.
     pub(super) fn busy(&self) -> Busy<'_> {
         Busy::new(&self.in_flight)

@@ -29,6 +29,9 @@ impl Local {
     pub fn in_flight(&self) -> usize {
         0
     }
+    pub fn context(&self) -> Option<usize> {
+        None
+    }
     pub fn embeds(&self) -> bool {
         true
     }

@@ -1,22 +1,22 @@
 //! Anthropic's model objects.
 
+use crate::canon::Listed;
 use crate::wire::json::write_str;
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// `GET /v1/models` as Anthropic pages it: all on one page.
-pub fn write_list(names: &[Arc<str>]) -> Bytes {
+pub fn write_list(models: &[Listed]) -> Bytes {
     let mut out = b"{\"data\":[".to_vec();
-    for (at, name) in names.iter().enumerate() {
+    for (at, model) in models.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        write_one(&mut out, name);
+        write_one(&mut out, &model.name);
     }
     out.extend_from_slice(b"],\"has_more\":false,\"first_id\":");
-    write_id(&mut out, names.first());
+    write_id(&mut out, models.first());
     out.extend_from_slice(b",\"last_id\":");
-    write_id(&mut out, names.last());
+    write_id(&mut out, models.last());
     out.push(b'}');
     out.into()
 }
@@ -37,9 +37,9 @@ fn write_one(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"created_at\":\"1970-01-01T00:00:00Z\"}");
 }
 
-fn write_id(out: &mut Vec<u8>, name: Option<&Arc<str>>) {
-    match name {
-        Some(name) => write_str(out, name),
+fn write_id(out: &mut Vec<u8>, model: Option<&Listed>) {
+    match model {
+        Some(model) => write_str(out, &model.name),
         None => out.extend_from_slice(b"null"),
     }
 }

@@ -1,0 +1,267 @@
+//! Names whose addresses come and go: looked up again and again, and each address is a target of its own.
+//!
+//! The system's resolver is asked, so that what works for every other program on the host works here: files, search domains,
+//! whatever stands in nsswitch.conf. It does not tell how long an answer holds; names that stand for replicas change sooner
+//! than most answers say, and so they are asked for at a fixed pace (docs/decisions/0020-discovery.md).
+
+use super::endpoint::{Address, Endpoint};
+use super::health::Watch;
+use super::kept::{Addresses, Place};
+use crate::trust::Authorities;
+use arc_swap::ArcSwap;
+use http::Uri;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// How often a name is looked up that no key says more of.
+pub(super) const REFRESH: Duration = Duration::from_secs(10);
+/// How often one is that has no address yet: nothing can be served there.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A name, and what it stands for at the moment.
+pub(super) struct Name {
+    backend: Arc<str>,
+    url: String,
+    http2: bool,
+    authorities: Option<Authorities>,
+    host: String,
+    port: u16,
+    refresh: Duration,
+    /// Those of all backends: what comes back while something still uses it is what it was.
+    addresses: Arc<Addresses>,
+    found: ArcSwap<Vec<Endpoint>>,
+    /// It has been looked up, whatever came of it.
+    asked: AtomicBool,
+    /// The last lookup gave nothing.
+    failing: AtomicBool,
+}
+
+impl Name {
+    /// Reads it from the configuration; nothing is looked up yet.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(
+        backend: &Arc<str>,
+        url: &str,
+        http2: bool,
+        authorities: Option<Authorities>,
+        refresh: Duration,
+        addresses: &Arc<Addresses>,
+    ) -> Result<Self, String> {
+        // What is wrong with every address is wrong with this one.
+        Address::read(url, http2, authorities.as_ref())?;
+        let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
+        let host = uri.host().unwrap_or_default().to_owned();
+        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            return Err(format!("`{url}` names an address already; put it into `url`"));
+        }
+        let port = uri.port_u16().ok_or_else(|| format!("`{url}` must say the port: a name stands for hosts only"))?;
+        if !matches!(uri.path(), "" | "/") {
+            return Err(format!("`{url}` must end with the port; only `url` and `urls` may have a path"));
+        }
+        Ok(Self {
+            backend: backend.clone(),
+            url: url.to_owned(),
+            http2,
+            authorities,
+            host,
+            port,
+            refresh,
+            addresses: addresses.clone(),
+            found: ArcSwap::default(),
+            asked: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    /// What it stands for at the moment.
+    pub fn found(&self) -> Arc<Vec<Endpoint>> {
+        self.found.load_full()
+    }
+
+    /// It has been looked up, whatever came of it.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// When it may be known what it stands for, if that is not known.
+    pub fn pace(&self) -> Duration {
+        if self.found.load().is_empty() { self.refresh.min(SOON) } else { self.refresh }
+    }
+
+    /// Takes an answer. None, or an empty one, changes nothing: better addresses that may be old than none. True if there was
+    /// one.
+    fn take(&self, answer: io::Result<Vec<IpAddr>>) -> bool {
+        let answer = answer.and_then(|found| if found.is_empty() { Err(nothing()) } else { Ok(found) });
+        let (backend, host) = (&*self.backend, &*self.host);
+        let is_good = match answer {
+            Ok(found) => {
+                self.exchange(found);
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(backend, host, "a backend's name resolves again");
+                }
+                true
+            }
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    let kept = self.found.load().len();
+                    tracing::warn!(backend, host, %error, kept, "a backend's name does not resolve; its addresses are kept");
+                }
+                false
+            }
+        };
+        self.asked.store(true, Ordering::Release);
+        is_good
+    }
+
+    fn exchange(&self, mut ips: Vec<IpAddr>) {
+        ips.sort_unstable();
+        ips.dedup();
+        let endpoints: Vec<Endpoint> = ips.into_iter().filter_map(|ip| self.endpoint(ip)).collect();
+        let before = self.found.load_full();
+        let not_in = |these: &[Endpoint], those: &[Endpoint]| -> Vec<Endpoint> {
+            let missing = |one: &&Endpoint| !those.iter().any(|other| other.label == one.label);
+            these.iter().filter(missing).cloned().collect()
+        };
+        let (came, left) = (not_in(&endpoints, &before), not_in(&before, &endpoints));
+        if came.is_empty() && left.is_empty() {
+            return;
+        }
+        let labels = |of: &[Endpoint]| of.iter().map(|endpoint| &*endpoint.label).collect::<Vec<_>>().join(" ");
+        tracing::info!(
+            backend = &*self.backend,
+            came = labels(&came),
+            left = labels(&left),
+            "a backend's addresses changed"
+        );
+        let now = Arc::new(endpoints);
+        self.found.store(now.clone());
+        self.addresses.exchanged(&now, &left);
+    }
+
+    fn endpoint(&self, ip: IpAddr) -> Option<Endpoint> {
+        let authorities = self.authorities.as_ref();
+        let place = Place { ip: Some(ip), ..Place::of(&self.backend, &self.url, self.http2, authorities) };
+        let read = |_: &Place| Address::read(&self.url, self.http2, authorities).map(|address| address.at(ip));
+        // It was read before.
+        let address = self.addresses.find(place, read).ok()?;
+        Some(Endpoint { label: format!("{}/{ip}", self.backend).into(), address })
+    }
+}
+
+fn nothing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "it has no address")
+}
+
+/// Looks up each name that comes, until the sender and the name are gone.
+pub(super) async fn follow(mut names: UnboundedReceiver<Weak<Name>>, watch: Weak<Watch>) {
+    while let Some(name) = names.recv().await {
+        tokio::task::spawn_local(look_up(name, watch.clone(), system));
+    }
+}
+
+/// What this host's resolver says.
+async fn system(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
+    Ok(tokio::net::lookup_host((host, port)).await?.map(|address| address.ip()).collect())
+}
+
+/// Looks up one name for as long as there is somebody who uses it.
+async fn look_up(name: Weak<Name>, watch: Weak<Watch>, resolve: impl AsyncFn(String, u16) -> io::Result<Vec<IpAddr>>) {
+    while let Some(name) = name.upgrade() {
+        let found = name.take(resolve(name.host.clone(), name.port).await);
+        if let Some(watch) = watch.upgrade().filter(|_| !found) {
+            watch.series.lookups_failed.with_label_values(&[&*name.backend]).inc();
+        }
+        let pace = name.pace();
+        drop(name);
+        // Gateways that were started together do not ask together for ever.
+        tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::rc::Rc;
+
+    fn name(url: &str) -> Result<Name, String> {
+        Name::read(&"gpu".into(), url, false, None, Duration::from_millis(1), &Arc::default())
+    }
+
+    fn labels(of: &Name) -> String {
+        of.found().iter().map(|endpoint| endpoint.label.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_name_is_a_scheme_a_host_and_a_port() {
+        assert_eq!(name("http://vllm-headless:8000/").unwrap().host, "vllm-headless");
+        for (url, why) in [
+            ("vllm-headless:8000", "must begin with http:// or https://"),
+            ("http://vllm-headless", "must say the port"),
+            ("http://vllm-headless:8000/base", "must end with the port"),
+            ("http://10.0.0.1:8000", "put it into `url`"),
+            ("http://[::1]:8000", "put it into `url`"),
+            ("http://u:p@x:1", "credentials"),
+        ] {
+            let error = name(url).err().unwrap();
+            assert!(error.contains(why), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_come_and_leave_and_those_that_stay_are_the_same() {
+        let name = name("http://replicas:8000").unwrap();
+        let ips = |of: &[u8]| Ok(of.iter().map(|&last| IpAddr::from([10, 0, 0, last])).collect::<Vec<_>>());
+        assert!(!name.take(ips(&[])));
+        assert!(name.is_asked() && labels(&name).is_empty());
+        assert!(name.take(ips(&[2, 1, 2])));
+        assert_eq!(labels(&name), "gpu/10.0.0.1 gpu/10.0.0.2");
+        let before = name.found();
+        assert!(name.take(ips(&[2, 3])));
+        assert_eq!(labels(&name), "gpu/10.0.0.2 gpu/10.0.0.3");
+        let now = name.found();
+        assert!(Arc::ptr_eq(&before[1].address, &now[0].address), "with its connections and how it stands");
+        assert!(before[0].address.gone.load(Ordering::Relaxed) && !now[0].address.gone.load(Ordering::Relaxed));
+        assert_ne!(now[0].address.key, now[1].address.key, "prompts are spread over them");
+        assert_eq!(now[0].address.host, "replicas:8000");
+        // Nothing is worse than what was known.
+        for failed in [ips(&[]), Err(io::Error::other("SERVFAIL"))] {
+            assert!(!name.take(failed));
+            assert_eq!(labels(&name), "gpu/10.0.0.2 gpu/10.0.0.3");
+        }
+        // It is still in use when it comes back.
+        name.take(ips(&[1]));
+        assert!(Arc::ptr_eq(&before[0].address, &name.found()[0].address));
+        assert!(!before[0].address.gone.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_name_is_looked_up_until_nobody_uses_it() {
+        let name = Arc::new(name("http://replicas:8000").unwrap());
+        let answers: Rc<RefCell<VecDeque<_>>> =
+            Rc::new(RefCell::new([Err(()), Ok([10, 0, 0, 1]), Err(()), Ok([10, 0, 0, 2])].into()));
+        let left = answers.clone();
+        let resolve = async move |host: String, port: u16| {
+            assert_eq!((&*host, port), ("replicas", 8000));
+            let answer = left.borrow_mut().pop_front().unwrap_or(Err(()));
+            answer.map(|ip| vec![IpAddr::from(ip)]).map_err(|()| io::Error::other("SERVFAIL"))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let looking = tokio::task::spawn_local(look_up(Arc::downgrade(&name), Weak::new(), resolve));
+            while !answers.borrow().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(labels(&name), "gpu/10.0.0.2");
+            drop(name);
+            tokio::time::timeout(Duration::from_secs(10), looking).await.unwrap().unwrap();
+        });
+    }
+}
