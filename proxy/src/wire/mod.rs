@@ -225,6 +225,9 @@ pub trait Codec: Send + Sync {
     /// The same for a whole reply body.
     fn glance_answer(&self, answer: &Object) -> Glance;
 
+    /// Adds to a stream's next report what it leaves to the earlier ones; `before` is what they came to.
+    fn add_earlier(&self, _report: &mut Usage, _before: &Usage) {}
+
     /// Where the model's name stands in a stream frame's data, quotes included.
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>>;
 

@@ -281,6 +281,10 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         for (index, json) in inner.into_iter().flatten().enumerate() {
             let at = at.index(index);
             let Some(tool) = check.as_dict(&at, json) else { continue };
+            if tool.text("type").as_deref() == Some("namespace") {
+                check.wrong(&at.key("type"), "value_error", "A namespace cannot stand in another", None);
+                continue;
+            }
             call.tools.extend(one_tool(check, &at, &tool, json, Some(&namespace)));
         }
     }
