@@ -347,6 +347,8 @@ pub struct Glance {
     pub usage_only: bool,
     /// The counts are one choice's: such a frame comes for each of them (llama.cpp).
     pub of_one_choice: bool,
+    /// Bytes of generated text in choices that the counts of a whole reply leave out.
+    pub uncounted: u64,
     /// Usage stands on a frame that also carries something else (continuous usage).
     pub usage_beside: bool,
     /// How long the backend says it took.
