@@ -1,11 +1,12 @@
 //! `GET /v1/models`, `GET /api/tags` and their like: what a caller may use, in the shape it expects.
 
 use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, way};
-use crate::canon::Fault;
+use crate::canon::{About, Fault, Route};
 use crate::gate::Admitted;
 use crate::ledger::Tab;
 use crate::wire::json::Json;
 use crate::wire::object::Object;
+use crate::wire::ollama::models::Named;
 use crate::wire::{Dialect, anthropic, ollama, openai};
 use bytes::Bytes;
 use http::Response;
@@ -19,7 +20,7 @@ pub fn list_models(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: 
         Ok(match dialect {
             Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write_list(&names),
             Dialect::Messages => anthropic::models::write_list(&names),
-            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&names),
+            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&known(now, names)),
         })
     })
 }
@@ -47,17 +48,35 @@ pub async fn tell_of_model(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     finish(told, dialect, tab)
 }
 
-/// `GET /api/ps`.
+/// `GET /api/ps`: of the models of the caller's project those that this process has loaded.
 pub fn list_running(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>) -> Response<Body> {
-    answer(now, asked, dialect, endpoint, |_| Ok(ollama::models::write_running()))
+    answer(now, asked, dialect, endpoint, |caller| {
+        let names = now.routes.names().into_iter().filter(|name| caller.may_use(name));
+        let mut models = known(now, names.collect());
+        models.retain(|(_, about)| about.is_some());
+        Ok(ollama::models::write_running(&models))
+    })
+}
+
+/// With what is known of each: something where a target of its own is in this process, and loaded.
+fn known(now: &Rooms, names: Vec<Arc<str>>) -> Vec<Named> {
+    let about = |name: &Arc<str>| now.routes.pick(name).ok().and_then(|route| about(now, &route));
+    names.into_iter().map(|name| (name.clone(), about(&name))).collect()
+}
+
+fn about(now: &Rooms, route: &Route) -> Option<About> {
+    route.hops[..route.own].iter().find_map(|hop| now.backends.about(&hop.backend))
 }
 
 fn one(now: &Rooms, caller: &Admitted, dialect: Dialect, id: &str) -> Result<Bytes, Fault> {
-    way::open_to(now, caller, id)?;
+    let route = way::open_to(now, caller, id)?;
     Ok(match dialect {
         Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(id),
         Dialect::Messages => anthropic::models::write(id),
-        Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write(),
+        Dialect::OllamaChat | Dialect::OllamaGenerate => {
+            let only_embeds = route.hops.iter().all(|hop| now.backends.only_embeds(&hop.backend));
+            ollama::models::write(about(now, &route).as_ref(), only_embeds)
+        }
     })
 }
 

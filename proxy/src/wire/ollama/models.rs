@@ -1,49 +1,149 @@
 //! Ollama's model objects. What is not known of a model is empty in its fields, which its clients require.
 
-use crate::wire::put::{comma, put_raw, put_text};
+use crate::canon::About;
+use crate::wire::put::{comma, key, put_raw, put_some, put_text, put_texts};
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Nothing is known of a model's file.
-const DETAILS: &str =
-    r#"{"parent_model":"","format":"","family":"","families":[],"parameter_size":"","quantization_level":""}"#;
+/// When a model was made is not ours to know; the field is a time, so it is the beginning of it.
+const MADE: &str = "1970-01-01T00:00:00Z";
+/// What is loaded stays so. Ollama says it with a time that nobody will see, too.
+const NEVER: &str = "2999-12-31T00:00:00Z";
+
+/// A model's name, and what is known of it.
+pub type Named = (Arc<str>, Option<About>);
 
 /// `GET /api/tags`.
-pub fn write_list(names: &[Arc<str>]) -> Bytes {
+pub fn write_list(models: &[Named]) -> Bytes {
+    list(models, |out, about| {
+        put_text(out, "modified_at", MADE);
+        put_raw(out, "size", about.map_or(0, |about| about.size));
+    })
+}
+
+/// `GET /api/ps`: the models that are known to be in memory.
+pub fn write_running(models: &[Named]) -> Bytes {
+    list(models, |out, about| {
+        put_raw(out, "size", about.map_or(0, |about| about.memory));
+        // None of it is a graphics card's.
+        put_raw(out, "size_vram", 0);
+        put_some(out, "context_length", about.map(|about| about.context));
+        put_text(out, "expires_at", NEVER);
+    })
+}
+
+fn list(models: &[Named], more: impl Fn(&mut Vec<u8>, Option<&About>)) -> Bytes {
     let mut out = b"{\"models\":[".to_vec();
-    for name in names {
+    for (name, about) in models {
         comma(&mut out);
         out.push(b'{');
         put_text(&mut out, "name", name);
         put_text(&mut out, "model", name);
-        // When a model was made is not ours to know; the field is a time, so it is the beginning of it.
-        put_text(&mut out, "modified_at", "1970-01-01T00:00:00Z");
-        put_raw(&mut out, "size", 0);
         put_text(&mut out, "digest", "");
-        put_raw(&mut out, "details", DETAILS);
+        put_details(&mut out, about.as_ref());
+        more(&mut out, about.as_ref());
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
     out.into()
 }
 
-/// `GET /api/ps`: which models backends have in memory is not known here, so none is named.
-pub fn write_running() -> Bytes {
-    Bytes::from_static(b"{\"models\":[]}")
-}
-
 /// `POST /api/show`. Clients look at `capabilities` before they offer tools; those the gateway carries to every server, so
-/// they are named, and a model that cannot use them says so itself.
-pub fn write() -> Bytes {
+/// they are named where not only vectors are made, and a model that cannot use them says so itself.
+pub fn write(about: Option<&About>, only_embeds: bool) -> Bytes {
     let mut out = b"{".to_vec();
     put_text(&mut out, "license", "");
     put_text(&mut out, "modelfile", "");
     put_text(&mut out, "parameters", "");
     put_text(&mut out, "template", "");
-    put_raw(&mut out, "details", DETAILS);
-    put_raw(&mut out, "model_info", "{}");
-    put_raw(&mut out, "capabilities", r#"["completion","tools"]"#);
-    put_text(&mut out, "modified_at", "1970-01-01T00:00:00Z");
+    put_details(&mut out, about);
+    key(&mut out, "model_info");
+    out.push(b'{');
+    if let Some(about) = about {
+        let family = &about.family;
+        put_text(&mut out, "general.architecture", family);
+        put_some(&mut out, "general.parameter_count", about.parameters);
+        put_raw(&mut out, &format!("{family}.context_length"), about.context);
+        put_some(&mut out, &format!("{family}.embedding_length"), about.width);
+    }
+    out.push(b'}');
+    put_texts(&mut out, "capabilities", if only_embeds { &["embedding"][..] } else { &["completion", "tools"] });
+    put_text(&mut out, "modified_at", MADE);
     out.push(b'}');
     out.into()
+}
+
+fn put_details(out: &mut Vec<u8>, about: Option<&About>) {
+    let family = about.map(|about| about.family.as_str());
+    key(out, "details");
+    out.push(b'{');
+    put_text(out, "parent_model", "");
+    put_text(out, "format", about.map_or("", |about| about.format));
+    put_text(out, "family", family.unwrap_or_default());
+    put_texts(out, "families", family);
+    put_text(out, "parameter_size", &about.and_then(|about| about.parameters).map(in_words).unwrap_or_default());
+    put_text(out, "quantization_level", about.map_or("", |about| &about.quantization));
+    out.push(b'}');
+}
+
+/// A count of weights as Ollama writes it: `134.52M`, `1.2B`.
+fn in_words(count: u64) -> String {
+    let (unit, letter, digits) = match count {
+        1_000_000_000.. => (1e9, "B", 1),
+        1_000_000.. => (1e6, "M", 2),
+        1_000.. => (1e3, "K", 0),
+        _ => return count.to_string(),
+    };
+    let number = count as f64 / unit;
+    let digits = if number.fract() == 0.0 { 0 } else { digits };
+    format!("{number:.digits$}{letter}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn what_is_known_is_told_and_the_rest_is_empty() {
+        let about = About {
+            format: "gguf",
+            family: "llama".into(),
+            parameters: Some(134_515_008),
+            quantization: "Q4_1".into(),
+            size: 7,
+            memory: 9,
+            context: 8192,
+            width: None,
+        };
+        let read = |bytes: Bytes| serde_json::from_slice::<Value>(&bytes).unwrap();
+        let details = json!({"parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"], "parameter_size": "134.52M", "quantization_level": "Q4_1"});
+        let shown = read(write(Some(&about), false));
+        assert_eq!(shown["details"], details);
+        let info = json!({"general.architecture": "llama", "general.parameter_count": 134_515_008, "llama.context_length": 8192});
+        assert_eq!(shown["model_info"], info);
+        let models = [("a".into(), Some(about.clone())), ("b".into(), None)];
+        let list = read(write_list(&models));
+        assert_eq!((&list["models"][0]["size"], &list["models"][0]["details"]), (&json!(7), &details));
+        assert_eq!((&list["models"][1]["size"], &list["models"][1]["details"]["families"]), (&json!(0), &json!([])));
+        let running = read(write_running(&models[..1]));
+        let first = &running["models"][0];
+        assert_eq!((&first["size"], &first["context_length"], &first["name"]), (&json!(9), &json!(8192), &json!("a")));
+        let embedder = About { family: "bert".into(), width: Some(384), ..About::default() };
+        let shown = read(write(Some(&embedder), true));
+        assert_eq!(
+            (&shown["capabilities"], &shown["model_info"]["bert.embedding_length"]),
+            (&json!(["embedding"]), &json!(384))
+        );
+        assert_eq!(read(write(None, false))["capabilities"], json!(["completion", "tools"]));
+    }
+
+    #[test]
+    fn weights_are_counted_in_ollamas_words() {
+        for (count, expect) in
+            [(12, "12"), (22_000, "22K"), (134_515_008, "134.52M"), (7_000_000_000, "7B"), (1_236_000_000, "1.2B")]
+        {
+            assert_eq!(in_words(count), expect);
+        }
+    }
 }
