@@ -12,11 +12,12 @@ use super::inprocess::Local;
 use super::series::Series;
 use super::{Backend, Backends};
 use crate::trust::Authorities;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 /// See the module.
@@ -65,15 +66,15 @@ impl Kept {
 
     /// These are the backends from now on: they are probed, and for others nothing is kept.
     pub fn settle(&self, now: &Backends) {
-        let mut addresses = lock(&self.addresses);
+        let mut addresses = self.addresses.lock();
         addresses.retain(|(_, address)| address.strong_count() > 0);
         for address in addresses.iter().filter_map(|(_, address)| address.upgrade()) {
             let mut targets = now.by_name.values().flat_map(|backend| &backend.endpoints);
             let named = targets.any(|target| Arc::ptr_eq(&target.address, &address));
             address.gone.store(!named, Ordering::Relaxed);
         }
-        lock(&self.budgets).retain(|(_, budget)| budget.strong_count() > 0);
-        lock(&self.models).retain(|(_, model)| model.strong_count() > 0);
+        self.budgets.lock().retain(|(_, budget)| budget.strong_count() > 0);
+        self.models.lock().retain(|(_, model)| model.strong_count() > 0);
         if let Some(watch) = &self.watch {
             watch.settle(now.by_name.values().cloned().collect::<Vec<Arc<Backend>>>());
         }
@@ -86,7 +87,7 @@ impl Kept {
 
     /// The further tries of a backend of this name.
     pub(super) fn budget(&self, backend: &Arc<str>) -> Arc<Budget> {
-        let mut known = lock(&self.budgets);
+        let mut known = self.budgets.lock();
         find(&known, backend).unwrap_or_else(|| {
             let budget = Arc::new(Budget::default());
             known.push((backend.clone(), Arc::downgrade(&budget)));
@@ -104,7 +105,7 @@ impl Kept {
     ) -> Result<Arc<Address>, String> {
         let digest = authorities.map(|authorities| authorities.digest);
         let place = Place { backend: backend.clone(), url: url.to_owned(), http2, authorities: digest };
-        let mut known = lock(&self.addresses);
+        let mut known = self.addresses.lock();
         if let Some(address) = find(&known, &place) {
             return Ok(address);
         }
@@ -127,7 +128,7 @@ impl Kept {
             slots: settings.slots,
             queue: settings.queue,
         };
-        let mut known = lock(&self.models);
+        let mut known = self.models.lock();
         if let Some(local) = find(&known, &model) {
             return (local, false);
         }
@@ -139,8 +140,4 @@ impl Kept {
 
 fn find<K: PartialEq, V>(known: &[(K, Weak<V>)], key: &K) -> Option<Arc<V>> {
     known.iter().filter(|(other, _)| other == key).find_map(|(_, weak)| weak.upgrade())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
