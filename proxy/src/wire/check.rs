@@ -325,7 +325,8 @@ impl Check {
         let model = self.model(request);
         if let Some(messages) = self.need(&BODY, request, "messages") {
             let at = BODY.key("messages");
-            if self.as_list(&at, messages).next().is_none() && messages.kind() == Kind::Array {
+            self.as_list(&at, messages);
+            if messages.kind() == Kind::Array && !messages.has_items() {
                 self.wrong(
                     &at,
                     "too_short",

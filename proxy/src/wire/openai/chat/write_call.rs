@@ -114,7 +114,10 @@ impl Writer<'_> {
         }
         let mut parts = Vec::new();
         self.parts(&rest, &mut parts)?;
-        self.message("user", |out| put_raw(out, "content", String::from_utf8_lossy(&parts)));
+        self.message("user", |out| {
+            key(out, "content");
+            out.extend_from_slice(&parts);
+        });
         Ok(())
     }
 

@@ -74,7 +74,8 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
             check.as_text(&BODY.key("input"), input);
         }
         Some(input) => {
-            if check.as_list(&BODY.key("input"), input).next().is_none() && input.kind() == Kind::Array {
+            check.as_list(&BODY.key("input"), input);
+            if input.kind() == Kind::Array && !input.has_items() {
                 let msg = "List should have at least 1 item after validation, not 0";
                 check.wrong(&BODY.key("input"), "too_short", msg, Some(input));
             }
