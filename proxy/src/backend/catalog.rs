@@ -164,7 +164,7 @@ impl Backends {
         for hop in &route.hops[..route.own] {
             let Some(backend) = self.by_name.get(&hop.backend) else { continue };
             let (context, loaded) = match (&backend.local, &backend.catalog) {
-                (Some(local), _) => (local.context().map(|tokens| tokens as u64), local.is_ready()),
+                (Some(local), _) => (local.context(), local.is_ready()),
                 (None, Some(catalog)) => {
                     catalog.load().model(&hop.model).map_or((None, false), |known| (known.context, known.loaded))
                 }

@@ -13,12 +13,13 @@ use super::names::Name;
 use super::series::Series;
 use super::{Backend, Backends};
 use crate::trust::Authorities;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 /// See the module.
@@ -62,7 +63,7 @@ impl Place {
 impl Addresses {
     /// The address that is known, or the new one that this reads.
     pub fn find<E>(&self, place: Place, read: impl FnOnce(&Place) -> Result<Address, E>) -> Result<Arc<Address>, E> {
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         if let Some(address) = find(&known, &place) {
             return Ok(address);
         }
@@ -74,7 +75,7 @@ impl Addresses {
     /// A name does not stand for those that `left` any more. Told after that is so, and like [`Self::settle`] one at a time:
     /// what is seen last is right.
     pub fn exchanged(&self, now: &[Endpoint], left: &[Endpoint]) {
-        let _one_at_a_time = lock(&self.0);
+        let _one_at_a_time = self.0.lock();
         let mark = |of: &[Endpoint], gone| of.iter().for_each(|of| of.address.gone.store(gone, Ordering::Relaxed));
         mark(left, true);
         mark(now, false);
@@ -82,7 +83,7 @@ impl Addresses {
 
     /// These backends are in use: for the addresses of others nothing is kept.
     fn settle(&self, now: &Backends) {
-        let mut addresses = lock(&self.0);
+        let mut addresses = self.0.lock();
         addresses.retain(|(_, address)| address.strong_count() > 0);
         let targets: Vec<_> = now.by_name.values().map(|backend| backend.endpoints()).collect();
         for address in addresses.iter().filter_map(|(_, address)| address.upgrade()) {
@@ -118,9 +119,9 @@ impl Kept {
     /// These are the backends from now on: they are probed, and for others nothing is kept.
     pub fn settle(&self, now: &Backends) {
         self.addresses.settle(now);
-        lock(&self.names).retain(|(_, name)| name.strong_count() > 0);
-        lock(&self.budgets).retain(|(_, budget)| budget.strong_count() > 0);
-        lock(&self.models).retain(|(_, model)| model.strong_count() > 0);
+        self.names.lock().retain(|(_, name)| name.strong_count() > 0);
+        self.budgets.lock().retain(|(_, budget)| budget.strong_count() > 0);
+        self.models.lock().retain(|(_, model)| model.strong_count() > 0);
         if let Some(watch) = &self.watch {
             watch.settle(now.by_name.values().cloned().collect::<Vec<Arc<Backend>>>());
         }
@@ -133,7 +134,7 @@ impl Kept {
 
     /// The further tries of a backend of this name.
     pub(super) fn budget(&self, backend: &Arc<str>) -> Arc<Budget> {
-        let mut known = lock(&self.budgets);
+        let mut known = self.budgets.lock();
         find(&known, backend).unwrap_or_else(|| {
             let budget = Arc::new(Budget::default());
             known.push((backend.clone(), Arc::downgrade(&budget)));
@@ -163,7 +164,7 @@ impl Kept {
         refresh: Duration,
     ) -> Result<Arc<Name>, String> {
         let place = Place { refresh, ..Place::of(backend, url, http2, authorities.as_ref()) };
-        let mut known = lock(&self.names);
+        let mut known = self.names.lock();
         if let Some(name) = find(&known, &place) {
             return Ok(name);
         }
@@ -189,7 +190,7 @@ impl Kept {
             slots: settings.slots,
             queue: settings.queue,
         };
-        let mut known = lock(&self.models);
+        let mut known = self.models.lock();
         if let Some(local) = find(&known, &model) {
             return (local, false);
         }
@@ -201,8 +202,4 @@ impl Kept {
 
 fn find<K: PartialEq, V>(known: &[(K, Weak<V>)], key: &K) -> Option<Arc<V>> {
     known.iter().filter(|(other, _)| other == key).find_map(|(_, weak)| weak.upgrade())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

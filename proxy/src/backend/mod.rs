@@ -40,7 +40,7 @@ pub use kept::Kept;
 pub use kind::{Kind, Traits};
 pub use tries::{Step, Try};
 
-use crate::canon::{Event, Fault, FaultKind, Route, Secret, StopReason, Usage};
+use crate::canon::{About, Event, Fault, FaultKind, Route, Secret, StopReason, Usage};
 use crate::trust;
 use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
@@ -152,6 +152,16 @@ pub enum Reply {
 }
 
 impl Backends {
+    /// What is known of the model that a backend has loaded into this process.
+    pub fn about(&self, backend: &str) -> Option<About> {
+        self.by_name.get(backend)?.local.as_ref()?.about()
+    }
+
+    /// Whether a backend is a model in this process that makes vectors and no text, loaded or not.
+    pub fn only_embeds(&self, backend: &str) -> bool {
+        self.by_name.get(backend).and_then(|backend| backend.local.as_ref()).is_some_and(|local| local.embeds())
+    }
+
     /// Builds the backends, with what is kept of those before. Models of `local` ones that are not loaded are loaded by a
     /// thread of their own; until then they answer 503.
     ///

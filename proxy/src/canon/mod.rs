@@ -4,6 +4,7 @@
 //! the richest of the protocols we know (blocks, as Anthropic messages has them), because flat ones embed into it without
 //! loss and the reverse does not hold.
 
+pub mod about;
 pub mod call;
 pub mod embed;
 pub mod event;
@@ -19,6 +20,7 @@ pub mod route;
 pub mod units;
 pub mod usage;
 
+pub use about::About;
 pub use call::Call;
 pub use embed::{EmbedCall, EmbedInput, Embedded};
 pub use event::{Delta, Event, Part, StopReason};

@@ -24,7 +24,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes over every count that `later` knows. Reports are cumulative: the last value wins, nothing is ever added.
+    /// Takes over every count that `later` knows. Reports are cumulative: the last value wins, nothing is ever added. A zero
+    /// behind a larger count is a server that ends with zeros for what it said before, and says nothing.
     pub fn update(&mut self, later: &Usage) {
         for (mine, theirs) in [
             (&mut self.input, later.input),
@@ -33,7 +34,7 @@ impl Usage {
             (&mut self.cache_write, later.cache_write),
             (&mut self.reasoning, later.reasoning),
         ] {
-            if let Some(count) = theirs.filter(|count| *count <= ABSURD) {
+            if let Some(count) = theirs.filter(|count| *count <= ABSURD && (*count > 0 || mine.is_none())) {
                 *mine = Some(count);
             }
         }
@@ -82,8 +83,18 @@ mod tests {
 
     #[test]
     fn zero_is_a_value_and_the_absurd_is_not() {
-        let mut usage = Usage { input: Some(10), ..Usage::default() };
+        let mut usage = Usage::default();
         usage.update(&Usage { input: Some(0), output: Some(u64::MAX), ..Usage::default() });
         assert_eq!(usage, Usage { input: Some(0), output: None, ..Usage::default() });
+    }
+
+    #[test]
+    fn zeros_at_the_end_take_nothing_back() {
+        let mut usage = Usage { input: Some(10), output: Some(7), ..Usage::default() };
+        usage.update(&Usage { input: Some(0), output: Some(0), reasoning: Some(0), ..Usage::default() });
+        assert_eq!(usage, Usage { input: Some(10), output: Some(7), reasoning: Some(0), ..Usage::default() });
+        // What shrinks to something is a better count: of an estimate, say, that stood at the start.
+        usage.update(&Usage { input: Some(9), ..Usage::default() });
+        assert_eq!(usage.input, Some(9));
     }
 }

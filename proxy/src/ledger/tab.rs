@@ -260,6 +260,11 @@ impl Tab {
         }
     }
 
+    /// Output tokens by rule of thumb that are not among those which were reported.
+    pub fn estimate_more(&mut self, tokens: u64) {
+        self.pieces += tokens;
+    }
+
     /// The reply is complete and its last bytes are about to go out.
     pub fn done(&mut self) {
         self.close(Outcome::Ok);

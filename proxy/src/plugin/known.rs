@@ -4,9 +4,10 @@
 use super::config::Settings;
 use super::load::Plugin;
 use super::series::Series;
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use wasmtime::component::Component;
 
 /// What a plugin was made of.
@@ -28,8 +29,8 @@ pub(super) struct Known {
 
 impl Known {
     pub fn add(&self, plugin: &Arc<Plugin>) {
-        lock(&self.plugins).push(Arc::downgrade(plugin));
-        lock(&self.names).insert(plugin.name.clone());
+        self.plugins.lock().push(Arc::downgrade(plugin));
+        self.names.lock().insert(plugin.name.clone());
     }
 
     /// The one that was made of this, if it is in use. `config`: with its secrets, which may have changed.
@@ -49,21 +50,17 @@ impl Known {
             let stays = now.iter().any(|other| Arc::ptr_eq(other, &plugin));
             plugin.gone.store(!stays, Ordering::Relaxed);
         }
-        lock(&self.names).retain(|name| {
+        self.names.lock().retain(|name| {
             let stays = now.iter().any(|plugin| plugin.name == *name);
             if !stays {
                 series.forget(name);
             }
             stays
         });
-        lock(&self.plugins).retain(|plugin| plugin.strong_count() > 0);
+        self.plugins.lock().retain(|plugin| plugin.strong_count() > 0);
     }
 
     fn alive(&self) -> Vec<Arc<Plugin>> {
-        lock(&self.plugins).iter().filter_map(Weak::upgrade).collect()
+        self.plugins.lock().iter().filter_map(Weak::upgrade).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

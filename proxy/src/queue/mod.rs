@@ -13,9 +13,10 @@ pub use turns::Weights;
 
 use crate::canon::Capacity;
 use foldhash::HashMap;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use series::{Families, InUse};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// The queues of one configuration.
 #[derive(Default)]
@@ -62,7 +63,7 @@ impl Kept {
 
     /// These are the queues from now on. Where there was a limit and is none any more, those who wait go.
     pub fn settle(&self, now: &Queues) {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         known.retain(|queue| queue.strong_count() > 0);
         let mut in_use = Vec::new();
         for queue in known.iter().filter_map(Weak::upgrade) {
@@ -70,11 +71,11 @@ impl Kept {
             queue.settle(capacity, &now.weights);
             in_use.extend(capacity.map(|_| queue));
         }
-        *lock(&self.in_use) = in_use;
+        *self.in_use.lock() = in_use;
     }
 
     fn queue(&self, model: &Arc<str>, capacity: Capacity, weights: &Arc<Weights>) -> Arc<Queue> {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         let found = known.iter().filter_map(Weak::upgrade).find(|queue| queue.model == *model);
         found.unwrap_or_else(|| {
             let queue = Queue::new(model, capacity, weights, self.families.of(model));
@@ -82,8 +83,4 @@ impl Kept {
             queue
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,11 @@
 //! What an operator sees of the queues.
 
 use super::place::{Queue, Refusal};
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 120.];
@@ -115,7 +116,7 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let queues = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.in_use.lock();
         self.waiting.reset();
         self.at_work.reset();
         for queue in queues.iter() {

@@ -1,11 +1,12 @@
 //! `GET /v1/models`, `GET /api/tags` and their like: what a caller may use, in the shape it expects.
 
 use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, way};
-use crate::canon::{Fault, Listed};
+use crate::canon::{About, Fault, Listed, Route};
 use crate::gate::Admitted;
 use crate::ledger::Tab;
 use crate::wire::json::Json;
 use crate::wire::object::Object;
+use crate::wire::ollama::models::Named;
 use crate::wire::{Dialect, anthropic, ollama, openai};
 use bytes::Bytes;
 use http::Response;
@@ -19,7 +20,7 @@ pub fn list_models(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: 
         Ok(match dialect {
             Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write_list(&models),
             Dialect::Messages => anthropic::models::write_list(&models),
-            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&models),
+            Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write_list(&with_more(now, models)),
         })
     })
 }
@@ -47,11 +48,12 @@ pub async fn tell_of_model(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     finish(told, dialect, tab)
 }
 
-/// `GET /api/ps`.
+/// `GET /api/ps`: of the models of the caller's project those that this process has loaded.
 pub fn list_running(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>) -> Response<Body> {
     answer(now, asked, dialect, endpoint, |caller| {
-        let running: Vec<_> = models(now, caller).into_iter().filter(|model| model.loaded).collect();
-        Ok(ollama::models::write_running(&running))
+        let mut running = models(now, caller);
+        running.retain(|model| model.loaded);
+        Ok(ollama::models::write_running(&with_more(now, running)))
     })
 }
 
@@ -69,13 +71,26 @@ fn models(now: &Rooms, caller: &Admitted) -> Vec<Listed> {
     names.into_iter().filter(|name| caller.may_use(name)).filter_map(known).collect()
 }
 
+/// With what is known of the file of each: something where a target of its own is in this process, and loaded.
+fn with_more(now: &Rooms, models: Vec<Listed>) -> Vec<Named> {
+    let more = |name: &str| now.routes.pick(name).ok().and_then(|route| about(now, &route));
+    models.into_iter().map(|model| (model.clone(), more(&model.name))).collect()
+}
+
+fn about(now: &Rooms, route: &Route) -> Option<About> {
+    route.hops[..route.own].iter().find_map(|hop| now.backends.about(&hop.backend))
+}
+
 fn one(now: &Rooms, caller: &Admitted, dialect: Dialect, id: &str) -> Result<Bytes, Fault> {
     let route = way::open_to(now, caller, id)?;
     let model = now.backends.known(&route, &id.into());
     Ok(match dialect {
         Dialect::Chat | Dialect::Responses | Dialect::Completions => openai::models::write(&model),
         Dialect::Messages => anthropic::models::write(id),
-        Dialect::OllamaChat | Dialect::OllamaGenerate => ollama::models::write(&model),
+        Dialect::OllamaChat | Dialect::OllamaGenerate => {
+            let only_embeds = route.hops.iter().all(|hop| now.backends.only_embeds(&hop.backend));
+            ollama::models::write(&model, about(now, &route).as_ref(), only_embeds)
+        }
     })
 }
 

@@ -223,6 +223,7 @@ async fn whole(
     if !counted {
         tab.estimate_output(estimate(&events));
     }
+    tab.estimate_more(glance.uncounted.div_ceil(4));
     let untouched = rename_answer(&object, &request.asked);
     let Some(party) = watching else { return Ok(untouched) };
     match party.on_events(events).await {

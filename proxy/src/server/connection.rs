@@ -4,8 +4,8 @@ use super::Config;
 use super::limit::{Full, InFlight};
 use super::pace::{Paced, Streams};
 use super::paths::{Path, endpoint, read};
+use super::requests::{GRACE, Requests};
 use super::timer::OneTimer;
-use super::turns::{GRACE, Turns};
 use crate::canon::{Fault, FaultKind};
 use crate::relay::{
     Asked, Body, Limits, Rooms, carry, count, embed, fault_response, list_models, list_running, open_tab,
@@ -91,7 +91,7 @@ impl Door {
     }
 }
 
-/// Serves a connection to its end. On `drain` it ends after the requests it has, see [`Turns`].
+/// Serves a connection to its end. On `drain` it ends after the requests it has, see [`Requests`].
 pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: &CancellationToken) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let _ = stream.set_nodelay(true);
@@ -130,7 +130,7 @@ async fn converse(
     drain: &CancellationToken,
 ) {
     let cut = door.rooms.load().cut.clone();
-    let turns = Rc::new(Turns::default());
+    let requests = Rc::new(Requests::default());
     let inner = door.clone();
     let service = move |request: Request<Incoming>| {
         let door = inner.clone();
@@ -138,7 +138,7 @@ async fn converse(
         // a future begins with is a fraction of what it has room for.
         Box::into_pin(Box::write(Box::new_uninit(), async move { Ok::<_, Infallible>(guarded(&door, request).await) }))
     };
-    let service = door.in_flight.around(tower::service_fn(service), &turns);
+    let service = door.in_flight.around(tower::service_fn(service), &requests);
     let service = Bridge(RefCell::new(service));
     let io = TokioIo::new(stream);
     if http2 {
@@ -161,7 +161,7 @@ async fn converse(
         let connection = builder.serve_connection(io, service);
         let idle = async {
             drain.cancelled().await;
-            tokio::select! { () = turns.idle() => {}, () = cut.cancelled() => {} }
+            tokio::select! { () = requests.idle() => {}, () = cut.cancelled() => {} }
         };
         until_over(connection, |connection| connection.graceful_shutdown(), idle, &cut).await;
     }

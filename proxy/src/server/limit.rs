@@ -1,7 +1,7 @@
 //! How many requests are served at the same time, as a tower service: a stream counts until its last byte.
 
 use super::paths;
-use super::turns::Turns;
+use super::requests::Requests;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -37,9 +37,9 @@ impl InFlight {
         Self { count: AtomicUsize::new(0), limit: AtomicUsize::new(limit), gauges }
     }
 
-    /// Around the service of one connection: notes in `turns` whether it has requests.
-    pub fn around<S>(self: &Arc<Self>, inner: S, turns: &Rc<Turns>) -> Counted<S> {
-        Counted { inner, limit: self.clone(), turns: turns.clone() }
+    /// Around the service of one connection: notes in `requests` whether it has requests.
+    pub fn around<S>(self: &Arc<Self>, inner: S, requests: &Rc<Requests>) -> Counted<S> {
+        Counted { inner, limit: self.clone(), requests: requests.clone() }
     }
 
     /// Takes so many from now on.
@@ -52,7 +52,7 @@ impl InFlight {
 pub(super) struct Counted<S> {
     inner: S,
     limit: Arc<InFlight>,
-    turns: Rc<Turns>,
+    requests: Rc<Requests>,
 }
 
 impl<S, In, Out> Service<Request<In>> for Counted<S>
@@ -75,8 +75,8 @@ where
         }
         let class = paths::class(&paths::read(&request));
         limit.gauges[class].inc();
-        self.turns.begin();
-        let guard = Guard { limit: limit.clone(), class, turns: self.turns.clone() };
+        self.requests.begin();
+        let guard = Guard { limit: limit.clone(), class, requests: self.requests.clone() };
         Counting { inner: self.inner.call(request), guard: Some(guard) }
     }
 }
@@ -85,14 +85,14 @@ where
 pub(super) struct Guard {
     limit: Arc<InFlight>,
     class: usize,
-    turns: Rc<Turns>,
+    requests: Rc<Requests>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.limit.count.fetch_sub(1, Ordering::Relaxed);
         self.limit.gauges[self.class].dec();
-        self.turns.end();
+        self.requests.end();
     }
 }
 

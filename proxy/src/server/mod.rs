@@ -8,8 +8,8 @@ mod limit;
 mod listener;
 mod pace;
 mod paths;
+mod requests;
 mod timer;
-mod turns;
 mod worker;
 
 pub use listener::{Bound, Inherited, Listener, bind};

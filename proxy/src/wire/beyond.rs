@@ -133,6 +133,11 @@ pub(super) fn says_error(text: &str) -> bool {
     text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"))
 }
 
+/// A conversation in which nothing is said.
+pub(super) fn refuse_silence() -> Fault {
+    Fault::unsupported("messages", "There is nothing in this conversation that could be sent to this model.")
+}
+
 /// A part that has no place there, by its type word.
 pub(super) fn refuse_part(content: &Content, place: &str) -> Fault {
     let kind = match content {

@@ -197,10 +197,25 @@ impl Check {
         key: &str,
         words: &[&'static str],
     ) -> Option<&'static str> {
-        let json = present(from, key)?;
+        self.as_word(&at.key(key), present(from, key)?, words)
+    }
+
+    /// A required word of a closed set.
+    pub fn need_word(
+        &mut self,
+        at: &At<'_>,
+        from: &impl Members,
+        key: &str,
+        words: &[&'static str],
+    ) -> Option<&'static str> {
+        let json = self.need(at, from, key)?;
+        self.as_word(&at.key(key), json, words)
+    }
+
+    fn as_word(&mut self, at: &At<'_>, json: Json<'_>, words: &[&'static str]) -> Option<&'static str> {
         let found = json.as_str().and_then(|text| words.iter().find(|word| **word == text));
         if found.is_none() {
-            self.wrong(&at.key(key), "literal_error", format!("Input should be {}", either(words)), Some(json));
+            self.wrong(at, "literal_error", format!("Input should be {}", either(words)), Some(json));
         }
         found.copied()
     }
@@ -310,7 +325,8 @@ impl Check {
         let model = self.model(request);
         if let Some(messages) = self.need(&BODY, request, "messages") {
             let at = BODY.key("messages");
-            if self.as_list(&at, messages).next().is_none() && messages.kind() == Kind::Array {
+            self.as_list(&at, messages);
+            if messages.kind() == Kind::Array && !messages.has_items() {
                 self.wrong(
                     &at,
                     "too_short",

@@ -117,7 +117,8 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     if text.is_empty() || text[0] == b':' {
         return None;
     }
-    let Some(colon) = memchr::memchr(b':', text) else { return Some((text, b"")) };
+    // A line that is all name has an empty value at its end: where a value stands is asked, too.
+    let Some(colon) = memchr::memchr(b':', text) else { return Some((text, &text[text.len()..])) };
     let value = &text[colon + 1..];
     Some((&text[..colon], value.strip_prefix(b" ").unwrap_or(value)))
 }

@@ -225,6 +225,9 @@ pub trait Codec: Send + Sync {
     /// The same for a whole reply body.
     fn glance_answer(&self, answer: &Object) -> Glance;
 
+    /// Adds to a stream's next report what it leaves to the earlier ones; `before` is what they came to.
+    fn add_earlier(&self, _report: &mut Usage, _before: &Usage) {}
+
     /// Where the model's name stands in a stream frame's data, quotes included.
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>>;
 
@@ -344,6 +347,8 @@ pub struct Glance {
     pub usage_only: bool,
     /// The counts are one choice's: such a frame comes for each of them (llama.cpp).
     pub of_one_choice: bool,
+    /// Bytes of generated text in choices that the counts of a whole reply leave out.
+    pub uncounted: u64,
     /// Usage stands on a frame that also carries something else (continuous usage).
     pub usage_beside: bool,
     /// How long the backend says it took.

@@ -8,7 +8,7 @@ use super::object::Object;
 use super::openai;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
-use crate::canon::{Answer, Event, Fault, FaultKind, StopReason};
+use crate::canon::{Answer, Event, Fault, FaultKind, StopReason, Usage};
 use bytes::{Bytes, BytesMut};
 use std::cell::OnceCell;
 
@@ -25,8 +25,8 @@ pub struct Pipe {
 }
 
 enum Way {
-    /// Same dialect on both sides. `id`: what the first frame calls the reply.
-    Alike { dialect: Dialect, rename: Rename, hide_usage: bool, id: OnceCell<Option<String>> },
+    /// Same dialect on both sides. `id`: what the first frame calls the reply; `told`: what the reports came to so far.
+    Alike { dialect: Dialect, rename: Rename, hide_usage: bool, id: OnceCell<Option<String>>, told: Usage },
     /// Through the canon.
     Across { backend: Dialect, reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
 }
@@ -45,7 +45,8 @@ pub struct Passed {
 impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
     pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
-        let way = Way::Alike { dialect, rename: Rename::new(model), hide_usage, id: OnceCell::new() };
+        let (rename, told) = (Rename::new(model), Usage::default());
+        let way = Way::Alike { dialect, rename, hide_usage, id: OnceCell::new(), told };
         Self { frames: Frames::of(dialect.framing()), way, stop: None, choices: 0, over: false, watch: None }
     }
 
@@ -157,7 +158,7 @@ impl Pipe {
 
     fn pass(&mut self, frame: &Frame, see: &mut dyn FnMut(&Glance), run: &mut Run, passed: &mut Passed) {
         match &mut self.way {
-            Way::Alike { dialect, rename, hide_usage, id } => {
+            Way::Alike { dialect, rename, hide_usage, id, told } => {
                 id.get_or_init(|| dialect.codec().reply_id(frame));
                 let mut glance = dialect.codec().glance(frame);
                 if glance.stop == Some(StopReason::EndTurn) && self.stop == Some(StopReason::ToolUse) {
@@ -168,6 +169,10 @@ impl Pipe {
                     // The prompt was one for all of them.
                     self.choices = self.choices.saturating_add(usage.output.unwrap_or(0));
                     usage.output = usage.output.map(|_| self.choices);
+                }
+                if let Some(usage) = &mut glance.usage {
+                    dialect.codec().add_earlier(usage, told);
+                    told.update(usage);
                 }
                 see(&glance);
                 if let Some(watch) = &mut self.watch {

@@ -3,7 +3,7 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
 //! towards another dialect written anew from the call.
 
-use super::beyond::forbidden;
+use super::beyond::{forbidden, refuse_silence, system_texts};
 use super::count::Counter;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Written, json, ollama};
@@ -118,6 +118,10 @@ impl Request {
     pub fn call_for_others(&self) -> Result<&Call, Fault> {
         let call = self.call()?;
         self.dialect.codec().confined(call)?;
+        // No server takes it, and to Ollama's it would mean something else.
+        if call.turns.iter().all(|turn| turn.role.is_system()) && system_texts(&call.turns)?.is_empty() {
+            return Err(refuse_silence());
+        }
         Ok(call)
     }
 

@@ -108,6 +108,7 @@ RECORDINGS = {
             *both("length", chat(max_tokens=4)),
             ("stop_word", chat(stop=["help"], **USAGE)),
             ("choices_two", chat(max_tokens=4, n=2, **USAGE)),
+            ("choices_two_whole", chat(max_tokens=4, n=2)),
             ("logprobs", chat(max_tokens=2, logprobs=True, top_logprobs=2, stream=True)),
             ("error_field", chat(max_tokens="many")),
             ("error_too_long", chat(LONG, stream=True)),

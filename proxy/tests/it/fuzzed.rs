@@ -3,7 +3,7 @@
 use crate::golden::read_stream;
 use bytes::{Bytes, BytesMut};
 use tidegate::canon::event::Grammar;
-use tidegate::canon::{Event, StopReason};
+use tidegate::canon::{Event, StopReason, Usage};
 use tidegate::wire::frame::Frame;
 use tidegate::wire::object::Object;
 use tidegate::wire::reply::Pipe;
@@ -164,4 +164,146 @@ fn json_over_several_lines_breaks_no_stream() {
     let events = Dialect::Messages.codec().read_answer(&Bytes::from_static(body.as_bytes())).unwrap();
     let again = read_stream(Dialect::Messages, [written(Dialect::Messages, ReplyHead::default(), &events)]);
     assert!(matches!(again.last(), Some(Event::Stop(_))), "{again:#?}");
+}
+
+/// A line without a colon is a field, too; what is put in its place stands behind it.
+#[test]
+fn data_without_a_value_can_be_exchanged() {
+    let frame = Frame { raw: Bytes::from_static(b"event: m\ndata\n\n") };
+    assert_eq!(frame.data().as_deref(), Some(b"".as_slice()));
+    assert_eq!(frame.with_data(b"{}"), b"event: m\ndata: {}\n\n".as_slice());
+}
+
+#[test]
+fn white_space_around_a_reply_changes_no_id() {
+    let body = "{\"choices\":[{\"message\":{\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}";
+    let codec = Dialect::Chat.codec();
+    let spaced = Bytes::from(format!(" {body}\n"));
+    let events = codec.read_answer(&spaced).unwrap();
+    assert_eq!(codec.read_object(&Object::read(spaced).unwrap()).unwrap(), events);
+    assert_eq!(codec.read_answer(&Bytes::from_static(body.as_bytes())).unwrap(), events);
+}
+
+/// What the books of an untouched stream come to, and what its reader says.
+fn counted(stream: &str) -> (Usage, Usage) {
+    let (mut booked, mut read) = (Usage::default(), Usage::default());
+    let bytes = Bytes::copy_from_slice(stream.as_bytes());
+    let mut pipe = Pipe::alike(Dialect::Messages, "m", false);
+    pipe.push(bytes.clone(), &mut |glance| glance.usage.iter().for_each(|usage| booked.update(usage)));
+    for event in read_stream(Dialect::Messages, [bytes]) {
+        if let Event::Usage(usage) = event {
+            read.update(&usage);
+        }
+    }
+    (booked, read)
+}
+
+/// Reports are cumulative, and a prompt is told in parts: nothing that was counted is lost to a later report that says less.
+#[test]
+fn a_message_counts_alike_for_the_books_and_for_a_reader() {
+    let start = r#"{"input_tokens":20,"cache_read_input_tokens":80,"output_tokens":7}"#;
+    for (start, delta, expect) in [
+        (start, r#"{"output_tokens":9}"#, (100, 9, Some(80))),
+        (start, r#"{"output_tokens":0}"#, (100, 7, Some(80))),
+        (start, r#"{"input_tokens":0,"cache_read_input_tokens":0,"output_tokens":9}"#, (100, 9, Some(80))),
+        // The prompt is left out, a part of it repeated.
+        (start, r#"{"cache_read_input_tokens":80,"output_tokens":9}"#, (100, 9, Some(80))),
+        (start, r#"{"input_tokens":0,"cache_read_input_tokens":80,"output_tokens":9}"#, (100, 9, Some(80))),
+        // The cached part is left out.
+        (start, r#"{"input_tokens":25,"output_tokens":9}"#, (105, 9, Some(80))),
+        // What the start had estimated is known at the end.
+        (
+            r#"{"input_tokens":120,"output_tokens":1}"#,
+            r#"{"input_tokens":20,"cache_read_input_tokens":80,"output_tokens":9}"#,
+            (100, 9, Some(80)),
+        ),
+        (r#"{"input_tokens":0,"output_tokens":0}"#, r#"{"input_tokens":12,"output_tokens":9}"#, (12, 9, None)),
+    ] {
+        let stream = format!(
+            "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"usage\":{start}}}}}\n\n\
+             event: message_delta\ndata: {{\"type\":\"message_delta\",\"delta\":{{\"stop_reason\":\"end_turn\"}},\"usage\":{delta}}}\n\n\
+             event: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
+        );
+        let (booked, read) = counted(&stream);
+        assert_eq!((booked.input.unwrap(), booked.output.unwrap(), booked.cache_read), expect, "{delta} after {start}");
+        assert_eq!(booked, read, "{delta} after {start}");
+    }
+}
+
+#[test]
+fn a_message_without_a_role_is_refused_and_not_left_out() {
+    let body = r#"{"model":"m","messages":[{"role":null,"content":"x"},{"role":"user","content":"y"}]}"#;
+    let fault = request(Dialect::Messages, body).call().unwrap_err();
+    assert_eq!(fault.param.as_deref(), Some("messages[0].role"));
+}
+
+/// No server would take it, and Ollama's would load a model.
+#[test]
+fn a_conversation_in_which_nothing_is_said_is_refused() {
+    let (silent, told) = (r#"{"role":"system","content":""}"#, r#"{"role":"system","content":"S"}"#);
+    for (messages, backends) in [(silent, &Dialect::ALL[..]), (told, &[Dialect::OllamaGenerate])] {
+        let body = format!(r#"{{"model":"m","messages":[{messages}]}}"#);
+        let request = Request::read(Dialect::Messages, body.into()).unwrap();
+        for backend in backends.iter().filter(|backend| **backend != Dialect::Messages) {
+            let fault = request.write(&[*backend], &Target::default()).unwrap_err();
+            assert_eq!((fault.status(), fault.param.as_deref()), (400, Some("messages")), "{backend:?}");
+        }
+    }
+}
+
+/// A part of an assistant's text that only chat knows is no call of a tool.
+#[test]
+fn an_unknown_part_stays_among_the_texts() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"function","id":1}],"tool_calls":[{"id":"c","type":"custom","custom":{"name":"f","input":"y"}},{"type":"image_url"}]},{"role":"tool","tool_call_id":"c","content":"z"}]}"#;
+    let written = Dialect::Chat.codec().write_call(request(Dialect::Chat, body).call().unwrap(), &Target::default());
+    let written: serde_json::Value = serde_json::from_slice(&written.unwrap().body).unwrap();
+    let before: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(written["messages"][1], before["messages"][1]);
+}
+
+#[test]
+fn a_namespace_stands_in_no_other() {
+    let body = r#"{"model":"m","input":"x","tools":[{"type":"namespace","name":"a","tools":[{"type":"namespace","name":"b","tools":true}]}]}"#;
+    let fault = request(Dialect::Responses, body).call().unwrap_err();
+    assert_eq!(fault.param.as_deref(), Some("tools[0].tools[0].type"));
+}
+
+/// The two words for one penalty, and a word that stands twice: each goes out once.
+#[test]
+fn a_penalty_is_written_once() {
+    let target = Target { model: "there".into(), extended_sampling: true, ..Target::default() };
+    let options = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"min_p":0.1,"options":{"repeat_penalty":1.1,"repetition_penalty":1.2,"min_p":0.2,"min_p":0.3}}"#;
+    let written = Dialect::Chat.codec().write_call(request(Dialect::OllamaChat, options).call().unwrap(), &target);
+    let written = Object::read(written.unwrap().body).unwrap();
+    for (name, expect) in [("repeat_penalty", "1.1"), ("repetition_penalty", "1.2"), ("min_p", "0.3")] {
+        assert_eq!(written.get(name).unwrap().raw(), expect, "{name}");
+    }
+    let chat =
+        r#"{"model":"m","messages":[{"role":"user","content":"x"}],"repetition_penalty":1.2,"repeat_penalty":1.1}"#;
+    let written =
+        Dialect::OllamaChat.codec().write_call(request(Dialect::Chat, chat).call().unwrap(), &target).unwrap();
+    assert_eq!(Object::read(written.body).unwrap().get("options").unwrap().raw(), r#"{"repeat_penalty":1.1}"#);
+    assert_eq!(written.dropped, ["repetition_penalty"]);
+}
+
+#[test]
+fn a_call_without_an_id_has_its_result() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"tool_use","id":"","name":"f","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"","content":"y"}]}]}"#;
+    let target = Target { model: "m".into(), ..Target::default() };
+    let written = Dialect::OllamaChat.codec().write_call(request(Dialect::Messages, body).call().unwrap(), &target);
+    let again = Request::read(Dialect::OllamaChat, written.unwrap().body).unwrap();
+    assert_eq!(again.call().unwrap().turns.len(), 3);
+}
+
+/// Where a chat is given to a server as a prompt, they stand beside it.
+#[test]
+fn a_template_is_a_text_in_either_form() {
+    let bodies = [
+        (Dialect::OllamaChat, r#"{"model":"m","messages":[{"role":"user","content":"x"}],"template":64}"#),
+        (Dialect::OllamaGenerate, r#"{"model":"m","prompt":"x","template":64}"#),
+    ];
+    for (dialect, body) in bodies {
+        let fault = Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some("template"), "{dialect:?}");
+    }
 }

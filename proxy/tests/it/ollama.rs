@@ -305,6 +305,51 @@ fn the_front_door() {
     assert!(answer.status == 401 && answer.json()["error"].is_string(), "{answer:?}");
 }
 
+/// What a file says of itself. Without the variables that name real ones this passes after saying so.
+#[test]
+fn models_in_this_process_tell_what_they_are() {
+    let weights = ["TIDEGATE_TEST_MODEL", "TIDEGATE_TEST_EMBEDDER"].map(|name| std::env::var(name).ok());
+    let [Some(model), Some(embedder)] = weights else {
+        return println!("skipped: TIDEGATE_TEST_MODEL or TIDEGATE_TEST_EMBEDDER is not set");
+    };
+    let length = |path: &std::path::Path| std::fs::metadata(path).unwrap().len();
+    let sizes = [length(model.as_ref()), length(&std::path::Path::new(&embedder).join("model.safetensors"))];
+    let backend = |name: &str, weights: &str| {
+        format!(
+            "[backends.{name}]\nkind = \"local\"\nweights = \"{weights}\"\n[models.{name}]\ntargets = [{{ backend = \"{name}\" }}]\n"
+        )
+    };
+    let gateway = Gateway::start(&(backend("text", &model) + &backend("vectors", &embedder)));
+    let running = loop {
+        let running = gateway.get("/api/ps", "").json()["models"].clone();
+        if running.as_array().unwrap().len() == 2 {
+            break running;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!((&running[0]["name"], &running[0]["context_length"]), (&"text".into(), &8192.into()), "{running}");
+    assert!(running[0]["size"].as_u64().unwrap() > 1 << 20, "{running}");
+    let list = gateway.get("/api/tags", "").json();
+    for (at, size) in sizes.into_iter().enumerate() {
+        assert_eq!(list["models"][at]["size"], size, "{list}");
+    }
+    for (name, family, parameters, quantization, capabilities) in
+        [("text", "llama", "134.52M", "Q4_1", "completion,tools"), ("vectors", "bert", "", "", "embedding")]
+    {
+        let shown = gateway.post("/api/show", &format!(r#"{{"model":"{name}"}}"#)).json();
+        let details = &shown["details"];
+        let found = ["family", "parameter_size", "quantization_level"].map(|key| details[key].as_str().unwrap());
+        assert_eq!(found, [family, parameters, quantization], "{shown}");
+        let able: Vec<_> =
+            shown["capabilities"].as_array().unwrap().iter().map(|able| able.as_str().unwrap()).collect();
+        assert_eq!(able.join(","), capabilities);
+        assert_eq!(shown["model_info"]["general.architecture"], family, "{shown}");
+    }
+    // Another project hears of none that it may not use.
+    let small = "GET /api/ps HTTP/1.1\r\nhost: x\r\nauthorization: Bearer dfproj_small\r\n\r\n";
+    assert_eq!(gateway.raw(small.as_bytes()).json()["models"].as_array().unwrap().len(), 0);
+}
+
 #[test]
 fn bad_input_is_400_with_everything_wrong_in_one_sentence() {
     let fake = Fake::start(|_| json(200, "", CHAT));

@@ -431,6 +431,26 @@ fn continuous_usage_makes_a_cut_stream_exact_and_stays_hidden() {
     );
 }
 
+/// llama.cpp counts the first choice of a whole reply alone (recorded); OpenAI and vLLM count all of them.
+#[test]
+fn the_choices_that_a_whole_reply_does_not_count_are_charged_by_rule_of_thumb() {
+    let recorded = include_str!("golden/chat/recorded_llamacpp_choices_two_whole.json");
+    let (counted, _) = recorded.split_once(",\"timings\"").unwrap();
+    let uncounted = recorded.replace("\"usage\"", "\"no_usage\"").replace("\"timings\"", "\"no_timings\"");
+    for (name, body, expect) in [
+        ("llama.cpp", recorded.to_owned(), (UsageSource::Estimated, Some(33), Some(4 + 3))),
+        ("one that counts all", format!("{counted}}}"), (UsageSource::Reported, Some(33), Some(4))),
+        ("one that counts none", uncounted, (UsageSource::Estimated, Some(8), Some(3 + 3))),
+    ] {
+        let fake = Fake::start(move |_| json(200, "", &body));
+        let gateway = Gateway::before("llamacpp", &fake.url(), "");
+        let answer = gateway.post("/v1/chat/completions", &CALL.replace("\"model\"", "\"n\":2,\"model\""));
+        assert_eq!((answer.status, answer.body.matches("Hello! I'm").count()), (200, 2), "{name}");
+        let record = gateway.record();
+        assert_eq!((record.usage_source, record.input_tokens, record.output_tokens), expect, "{name}");
+    }
+}
+
 #[test]
 fn a_fallback_is_tried_after_the_model_s_own_targets() {
     let good = Fake::start(|_| json(200, "", CHAT));

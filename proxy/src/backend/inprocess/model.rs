@@ -6,7 +6,7 @@ use crate::backend::config::Settings;
 use crate::backend::embed::makes_none;
 use crate::backend::local::{EncodeError, Encoder, Engine, Job, Options, Piece, SubmitError};
 use crate::backend::verdict::Verdict;
-use crate::canon::{EmbedCall, Embedded, Fault, FaultKind, Usage};
+use crate::canon::{About, EmbedCall, Embedded, Fault, FaultKind, Usage};
 use crate::wire::request::{Outgoing, Request, generates_nothing};
 use crate::wire::{Dialect, Target, Written};
 use std::path::Path;
@@ -37,11 +37,39 @@ impl Model {
         loaded.map_err(|error| error.to_string())
     }
 
-    /// Its name, and how many tokens it can read of a request or a text.
-    fn about(&self) -> (&str, usize) {
+    fn name(&self) -> &str {
         match self {
-            Self::Text(engine) => (&engine.info().name, engine.info().context_length),
-            Self::Vectors(encoder) => (encoder.name(), encoder.longest()),
+            Self::Text(engine) => &engine.info().name,
+            Self::Vectors(encoder) => encoder.name(),
+        }
+    }
+
+    fn about(&self) -> About {
+        match self {
+            Self::Text(engine) => {
+                let info = engine.info();
+                About {
+                    format: "gguf",
+                    family: info.architecture.clone(),
+                    parameters: Some(info.parameters),
+                    quantization: info.quantization.clone(),
+                    size: info.file_size,
+                    memory: info.memory,
+                    context: info.context_length as u64,
+                    width: None,
+                }
+            }
+            Self::Vectors(encoder) => About {
+                format: "safetensors",
+                // The only one there is, see `encoder/folder.rs`.
+                family: "bert".into(),
+                parameters: None,
+                quantization: String::new(),
+                size: encoder.size(),
+                memory: encoder.size(),
+                context: encoder.longest() as u64,
+                width: Some(encoder.width() as u64),
+            },
         }
     }
 }
@@ -78,7 +106,7 @@ impl Local {
             let loaded = Model::load(&weights, &options, embeds);
             match &loaded {
                 Ok(loaded) => {
-                    let (model, context) = loaded.about();
+                    let (model, context) = (loaded.name(), loaded.about().context);
                     tracing::info!(
                         backend = &*name,
                         model,
@@ -114,14 +142,19 @@ impl Local {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// What was loaded; `None` until it is.
+    pub fn about(&self) -> Option<About> {
+        self.model.get()?.as_ref().ok().map(Model::about)
+    }
+
     /// Its weights are an embedding model's.
     pub fn embeds(&self) -> bool {
         self.embeds
     }
 
     /// How many tokens it can read of a request or a text, once it is loaded.
-    pub fn context(&self) -> Option<usize> {
-        self.model.get()?.as_ref().ok().map(|model| model.about().1)
+    pub fn context(&self) -> Option<u64> {
+        self.model.get()?.as_ref().ok().map(|model| model.about().context)
     }
 
     /// Counts a request in flight until it is dropped.

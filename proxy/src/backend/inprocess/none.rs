@@ -3,7 +3,7 @@
 use crate::backend::Reply;
 use crate::backend::config::Settings;
 use crate::backend::verdict::Verdict;
-use crate::canon::{EmbedCall, Embedded, Fault, FaultKind};
+use crate::canon::{About, EmbedCall, Embedded, Fault, FaultKind};
 use crate::wire::Target;
 use crate::wire::request::{Outgoing, Request};
 use std::path::Path;
@@ -29,11 +29,14 @@ impl Local {
     pub fn in_flight(&self) -> usize {
         0
     }
-    pub fn context(&self) -> Option<usize> {
+    pub fn context(&self) -> Option<u64> {
         None
     }
     pub fn embeds(&self) -> bool {
         true
+    }
+    pub fn about(&self) -> Option<About> {
+        None
     }
     pub fn send(&self, _: &Request, _: &Target, _: &Arc<str>) -> Result<(Outgoing, Reply), Verdict> {
         Err(Self::none())

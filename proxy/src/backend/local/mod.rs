@@ -311,12 +311,6 @@ impl Engine {
         self.queue.0.submit(job)
     }
 
-    /// The length a prompt would have; errors are the caller's. Works on the caller's thread: a few milliseconds for
-    /// a long conversation.
-    pub fn count_tokens(&self, messages: &Value, tools: Option<&Value>) -> Result<usize, String> {
-        self.prompts.tokens(messages, tools).map(|tokens| tokens.len())
-    }
-
     fn spawn(&self, name: &str, work: impl FnOnce(&Prompts, &Queue) + Send + 'static) -> std::io::Result<()> {
         let (prompts, last) = (self.prompts.clone(), Hold(self.queue.0.clone()));
         std::thread::Builder::new().name(name.into()).spawn(move || work(&prompts, &last.0)).map(|_| ())

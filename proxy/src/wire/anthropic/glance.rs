@@ -32,22 +32,20 @@ pub(super) fn glance(frame: &Frame) -> Glance {
     match kind.as_ref() {
         "content_block_delta" => glance.token = spoken(raw),
         "message_start" => {
-            glance.usage = event.get("message").and_then(|message| message.get("usage")).and_then(counted)
+            let usage = event.get("message").and_then(|message| message.get("usage"));
+            glance.usage = usage.and_then(|usage| counted(usage, Counts::usage));
         }
         "message_delta" => {
             let delta = event.get("delta").map(Fields::of).unwrap_or_default();
             glance.stop = delta
                 .text("stop_reason")
                 .map(|word| stop_reason(&word, delta.text("stop_sequence").map(Cow::into_owned), false));
-            glance.usage = event.get("usage").and_then(counted).map(|mut usage| {
-                // Zeros behind a prompt that was counted at the start are a server's way of saying nothing.
-                if usage.input == Some(0) {
-                    (usage.input, usage.cache_read, usage.cache_write) = (None, None, None);
-                }
-                usage
-            });
+            glance.usage = event.get("usage").and_then(|usage| counted(usage, Counts::later));
         }
-        "message_stop" => glance.end = true,
+        "message_stop" => {
+            glance.usage = event.get("usage").and_then(|usage| counted(usage, Counts::later));
+            glance.end = true;
+        }
         "error" => {
             glance.fault = event
                 .get("error")
@@ -66,7 +64,7 @@ pub(super) fn glance_answer(message: &Object) -> Glance {
     }
     Glance {
         token: message.get("content").is_some_and(|content| content.items().next().is_some()),
-        usage: message.get("usage").and_then(counted),
+        usage: message.get("usage").and_then(|usage| counted(usage, Counts::usage)),
         stop: message.get("stop_reason").and_then(Json::as_str).map(|word| {
             stop_reason(&word, message.get("stop_sequence").and_then(Json::as_str).map(Cow::into_owned), false)
         }),
@@ -75,8 +73,8 @@ pub(super) fn glance_answer(message: &Object) -> Glance {
     }
 }
 
-fn counted(json: Json<'_>) -> Option<Usage> {
-    Some(Counts::read(json).usage()).filter(|usage| json.kind() == Kind::Object && *usage != Usage::default())
+fn counted(json: Json<'_>, says: fn(&Counts) -> Usage) -> Option<Usage> {
+    Some(says(&Counts::read(json))).filter(|usage| json.kind() == Kind::Object && *usage != Usage::default())
 }
 
 /// A text of one of the kinds that is not empty. `signature_delta` and `citations_delta` hold none of these keys, or keys

@@ -113,6 +113,13 @@ impl Codec for Messages {
         glance::glance_answer(answer)
     }
 
+    /// The prompt is told in parts here, and a part that a later report does not name is as large as before.
+    fn add_earlier(&self, report: &mut Usage, before: &Usage) {
+        for (named, earlier) in [(report.cache_read, before.cache_read), (report.cache_write, before.cache_write)] {
+            report.input = report.input.map(|input| input + earlier.filter(|_| named.is_none()).unwrap_or(0));
+        }
+    }
+
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {
         glance::model_span(data)
     }
@@ -205,18 +212,14 @@ impl Counts {
         }
     }
 
-    /// Later reports replace earlier ones, but never shrink them: some servers end with zeros for what they said before.
-    fn update(&mut self, later: &Counts) {
-        for (mine, theirs) in [
-            (&mut self.input, later.input),
-            (&mut self.cache_read, later.cache_read),
-            (&mut self.cache_write, later.cache_write),
-            (&mut self.output, later.output),
-        ] {
-            *mine = (*mine).max(theirs);
-        }
+    /// What a report behind the first one says. One that leaves the prompt out, or calls it zero as some servers do at the end,
+    /// says nothing of it: its cache alone is not the prompt.
+    fn later(&self) -> Usage {
+        let prompt = self.input.filter(|input| *input > 0);
+        Usage { input: prompt.and(self.usage().input), ..self.usage() }
     }
 
+    /// What the first report says.
     fn usage(&self) -> Usage {
         let prompt = [self.input, self.cache_read, self.cache_write];
         Usage {

@@ -151,16 +151,15 @@ impl Turns<'_> {
         {
             lose(self.extra, format!("messages.{name}"), json);
         }
-        self.check.need(at, &message, "role");
-        self.check.need(at, &message, "content");
         // `system` inside the messages is a beta that Claude Code uses with models it does not know.
         let role = match message.text("role").as_deref() {
             Some("system") => Some(Role::System),
             _ => self
                 .check
-                .word(at, &message, "role", &["user", "assistant"])
+                .need_word(at, &message, "role", &["user", "assistant"])
                 .map(|word| if word == "user" { Role::User } else { Role::Assistant }),
         };
+        self.check.need(at, &message, "content");
         let content = self.content(&at.key("content"), message.get("content"));
         Some(Turn { role: role?, content })
     }

@@ -4,15 +4,15 @@
 //! on the start of a call, a missing stop reason, `end_turn` beside a stop sequence. Not repaired: a delta for another block than the open one (whose text would
 //! it be?) and a stream without `message_stop`.
 
-use super::{Counts, stop_reason};
+use super::{Counts, Messages, stop_reason};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
-use crate::wire::ReadReply;
 use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
 use crate::wire::put::merge;
 use crate::wire::reply::whole;
+use crate::wire::{Codec, ReadReply};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -51,7 +51,6 @@ pub(super) struct Reader {
     open: Option<Block>,
     calls: bool,
     stop: Option<StopReason>,
-    counts: Counts,
     told: Usage,
     seed: String,
     made: usize,
@@ -140,12 +139,12 @@ impl Reader {
                     self.stop(&Fields::of(delta));
                 }
                 if let Some(usage) = event.get("usage") {
-                    self.count(usage, out);
+                    self.count(Counts::read(usage).later(), out);
                 }
             }
             "message_stop" => {
                 if let Some(usage) = event.get("usage") {
-                    self.count(usage, out);
+                    self.count(Counts::read(usage).later(), out);
                 }
                 self.finish(out);
             }
@@ -161,18 +160,17 @@ impl Reader {
             out.push(Event::Start { id: word("id"), model: word("model") });
         }
         if let Some(usage) = message.get("usage") {
-            self.count(usage, out);
+            self.count(Counts::read(usage).usage(), out);
         }
     }
 
-    fn count(&mut self, usage: Json<'_>, out: &mut Vec<Event>) {
-        let report = Counts::read(usage);
-        self.counts.update(&report);
-        let usage = self.counts.usage();
+    fn count(&mut self, mut report: Usage, out: &mut Vec<Event>) {
+        let before = self.told;
+        Messages.add_earlier(&mut report, &before);
+        self.told.update(&report);
         // The same count of output once more is news, too: what has passed since is in it.
-        if usage != self.told || report.output.is_some() {
-            self.told = usage;
-            out.push(Event::Usage(usage));
+        if self.told != before || report.output.is_some() {
+            out.push(Event::Usage(self.told));
         }
     }
 

@@ -6,6 +6,7 @@
 //! demand. Strings, which are most of a prompt, are skipped by vector instructions.
 
 mod scan;
+mod unescape;
 mod write;
 
 pub(super) use scan::Scan;
@@ -134,7 +135,7 @@ impl<'a> Json<'a> {
         if memchr::memchr(b'\\', inner).is_none() {
             return simdutf8::basic::from_utf8(inner).ok().map(Cow::Borrowed);
         }
-        serde_json::from_slice::<String>(self.0).ok().map(Cow::Owned)
+        unescape::unescape(inner).map(Cow::Owned)
     }
 
     /// An integer ≥ 0 that fits 64 bits; `3.0` counts as 3.
@@ -164,7 +165,7 @@ impl<'a> Json<'a> {
 
     /// The elements of an array; nothing for other kinds.
     pub fn items(self) -> Items<'a> {
-        Items { scan: Scan { text: self.0, at: 1 }, done: self.kind() != Kind::Array }
+        Items { scan: Scan::again(self.0, 1), done: self.kind() != Kind::Array }
     }
 
     /// An array with at least one element, without looking at that element.
@@ -174,7 +175,7 @@ impl<'a> Json<'a> {
 
     /// The members of an object, in order; nothing for other kinds.
     pub fn entries(self) -> Entries<'a> {
-        Entries { scan: Scan { text: self.0, at: 1 }, done: self.kind() != Kind::Object }
+        Entries { scan: Scan::again(self.0, 1), done: self.kind() != Kind::Object }
     }
 
     /// The member of this name, if it is an object that has it and it is not null.
@@ -184,7 +185,7 @@ impl<'a> Json<'a> {
 
     /// How deep it nests: 0 for scalars.
     pub fn depth(self) -> usize {
-        let (mut depth, mut deepest, mut scan) = (0_usize, 0_usize, Scan::new(self.0));
+        let (mut depth, mut deepest, mut scan) = (0_usize, 0_usize, Scan::again(self.0, 0));
         while let Some(byte) = scan.peek() {
             scan.at += 1;
             match byte {
@@ -245,9 +246,10 @@ impl<'a> Entries<'a> {
         }
         let start = scan.at;
         let member = (scan.peek() == Some(b'"') && scan.key().is_ok()).then_some(()).and_then(|()| {
-            let end = start + scan.text[start..scan.at].iter().rposition(|byte| *byte == b'"')? + 1;
+            let key = scan.since(start);
+            let end = key.iter().rposition(|byte| *byte == b'"')? + 1;
             scan.space();
-            Some((&scan.text[start..end], scan.take_value()?))
+            Some((&key[..end], scan.take_value()?))
         });
         self.done = member.is_none();
         member

@@ -77,18 +77,18 @@ fn scalars(check: &mut Check, form: Form, request: &Object) -> Call {
     if let Some(json) = present(request, "options") {
         check.as_dict(&BODY.key("options"), json);
     }
-    let lists: &[&str] = if form == Form::Chat { &["messages", "tools"] } else { &["images", "context"] };
-    for name in lists {
+    let lists: &[&str] = if form == Form::Chat { &["messages", "tools"] } else { &["images"] };
+    for name in lists.iter().chain(&["context"]) {
         if let Some(json) = present(request, name) {
             check.as_list(&BODY.key(name), json);
         }
     }
-    if form == Form::Generate {
-        for name in ["prompt", "system", "template", "suffix"] {
-            check.text(&BODY, request, name);
-        }
-        check.flag(&BODY, request, "raw");
+    // Chat knows no template and its like, and has them where its calls are given to a server as prompts.
+    let texts: &[&str] = if form == Form::Chat { &[] } else { &["prompt", "system"] };
+    for name in texts.iter().chain(&["template", "suffix"]) {
+        check.text(&BODY, request, name);
     }
+    check.flag(&BODY, request, "raw");
     call
 }
 
@@ -144,8 +144,13 @@ fn options(check: &mut Check, request: &Object, call: &mut Call) {
     call.seed = check.int(&at, &options, "seed", i64::MIN..=i64::MAX);
     call.stop = check.one_or_more(&at, &options, "stop");
     for (name, json) in options.beyond(OPTIONS) {
-        let name = if is_shared(name) { name.to_owned() } else { format!("options.{name}") };
-        call.extra.push((name, json.raw().to_owned()));
+        if is_shared(name) {
+            // It may stand there twice, and outside of the options, too: the last counts, as in most parsers.
+            call.extra.retain(|(known, _)| known != name);
+            call.extra.push((name.to_owned(), json.raw().to_owned()));
+        } else {
+            call.extra.push((format!("options.{name}"), json.raw().to_owned()));
+        }
     }
 }
 

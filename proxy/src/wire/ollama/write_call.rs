@@ -9,7 +9,8 @@ use super::read_call::SPOKEN;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    NEVER, drop_named, earlier_arguments, is_shared, refuse_part, refuse_thread, result_text, system_texts,
+    NEVER, drop_named, earlier_arguments, is_shared, refuse_part, refuse_silence, refuse_thread, result_text,
+    system_texts,
 };
 use crate::wire::json::validate;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text, put_texts};
@@ -138,7 +139,7 @@ impl<'c> Writer<'c> {
                 if let Some(name) = name {
                     put_text(out, "tool_name", name);
                 }
-                put_text(out, "tool_call_id", id);
+                put_text(out, "tool_call_id", some_id(id));
             });
         }
         for part in content.iter().filter(|part| !matches!(part, Content::ToolResult { .. })) {
@@ -170,7 +171,7 @@ impl<'c> Writer<'c> {
                 Some(Content::RedactedThinking { .. }) => drop_named(&mut self.dropped, "redacted_thinking"),
                 Some(Content::ToolCall { id, name, arguments }) => {
                     let arguments = earlier_arguments(name, arguments)?;
-                    put_call(&mut calls, id, name, arguments);
+                    put_call(&mut calls, some_id(id), name, arguments);
                 }
                 Some(other) => return Err(refuse_part(other, "an assistant message")),
             }
@@ -261,6 +262,9 @@ impl<'c> Writer<'c> {
         }
         if any {
             said.put("prompt", &mut self.out);
+        } else if self.call.family != "ollama" {
+            // Without a prompt it would load the model and say nothing, which only a client of this API can want.
+            return Err(refuse_silence());
         }
         if !system.is_empty() {
             put_text(&mut self.out, "system", &system.join("\n\n"));
@@ -321,6 +325,10 @@ impl<'c> Writer<'c> {
         for (name, json) in call.extra.iter().filter(|(name, _)| !NEVER.contains(&name.as_str())) {
             match name.strip_prefix("options.") {
                 Some(option) if own => put_raw(&mut options, option, json),
+                // Two words for one thing, of which this server knows the other.
+                _ if name == "repetition_penalty" && call.extra.iter().any(|(name, _)| name == "repeat_penalty") => {
+                    drop_named(&mut self.dropped, name);
+                }
                 _ if is_shared(name) && matches!(call.family, "openai" | "ollama") => {
                     let name = if name == "repetition_penalty" { "repeat_penalty" } else { name };
                     put_raw(&mut options, name, json);
@@ -337,6 +345,11 @@ impl<'c> Writer<'c> {
             put_raw(&mut self.out, "options", String::from_utf8_lossy(&options));
         }
     }
+}
+
+/// An empty id is none to this API; calls and results change alike.
+fn some_id(id: &str) -> &str {
+    if id.is_empty() { "_" } else { id }
 }
 
 /// A call of a tool, as both ends of this dialect write it.

@@ -59,6 +59,7 @@ pub struct Encoder {
     name: String,
     longest: usize,
     width: usize,
+    size: u64,
     queue: Hold<Queue>,
 }
 
@@ -85,6 +86,7 @@ impl Encoder {
         let longest = options.context.map_or(folder.longest, |context| folder.longest.min(context.max(3)));
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), limit: options.queue.max(1) });
         let (name, width) = (folder.name(), folder.width);
+        let size = std::fs::metadata(&folder.weights).map_or(0, |file| file.len());
         let last = Hold(queue.clone());
         let worker = Worker {
             net,
@@ -97,7 +99,7 @@ impl Encoder {
         let work = move || pool.install(|| worker.serve(&last.0));
         let started = std::thread::Builder::new().name("local-vectors".into()).spawn(work);
         started.map_err(|error| folder.fault(format!("its thread cannot be started: {error}")))?;
-        Ok(Encoder { name, longest, width, queue: Hold(queue) })
+        Ok(Encoder { name, longest, width, size, queue: Hold(queue) })
     }
 
     /// Its folder's name.
@@ -113,6 +115,11 @@ impl Encoder {
     /// Numbers in a vector.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// Bytes of its weights, in the file and in memory.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Queues a job; never blocks. Dropping the receiver cancels it.

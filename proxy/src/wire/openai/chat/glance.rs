@@ -72,7 +72,24 @@ pub(super) fn glance_answer(answer: &Object) -> Glance {
     glance.token = glance.fault.is_none() && spoken(answer.source());
     glance.end = true;
     glance.usage_beside = false;
+    // A server that counts for all choices counts by itself. llama.cpp, told by its timings, puts the choices together and leaves
+    // the counts of the first beside them.
+    let for_all = glance.usage.is_some_and(|usage| usage.output.is_some()) && answer.get("timings").is_none();
+    if glance.fault.is_none() && !for_all {
+        glance.uncounted = answer.get("choices").into_iter().flat_map(Json::items).skip(1).map(length).sum();
+    }
     glance
+}
+
+/// Bytes of generated text in a choice.
+fn length(choice: Json<'_>) -> u64 {
+    let text = |json: Option<Json<'_>>| json.and_then(Json::as_str).map_or(0, |text| text.len() as u64);
+    let message = choice.get("message");
+    let said = |name| text(message.and_then(|message| message.get(name)));
+    let calls = message.and_then(|message| message.get("tool_calls")).into_iter().flat_map(Json::items);
+    let arguments = calls.map(|call| text(call.get("function").and_then(|function| function.get("arguments"))));
+    let thoughts = said("reasoning_content").max(said("reasoning"));
+    text(choice.get("text")) + said("content") + said("refusal") + thoughts + arguments.sum::<u64>()
 }
 
 /// `finish`: some choice may say why it ended.

@@ -114,7 +114,10 @@ impl Writer<'_> {
         }
         let mut parts = Vec::new();
         self.parts(&rest, &mut parts)?;
-        self.message("user", |out| put_raw(out, "content", String::from_utf8_lossy(&parts)));
+        self.message("user", |out| {
+            key(out, "content");
+            out.extend_from_slice(&parts);
+        });
         Ok(())
     }
 
@@ -155,6 +158,7 @@ impl Writer<'_> {
 
     fn assistant(&mut self, content: &[Content]) -> Result<(), Fault> {
         let (mut texts, mut thoughts, mut refusals, mut calls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut listed = None;
         for part in content {
             match part {
                 Content::Text(text) => texts.push(text.as_str()),
@@ -173,13 +177,22 @@ impl Writer<'_> {
                     put_text(&mut calls, "arguments", arguments);
                     calls.extend_from_slice(b"}}");
                 }
-                // Only calls of `custom` tools stand here in this family; parts of an assistant's text are text.
-                Content::Other { json, .. } if self.call.family == "openai" => {
+                Content::Other { kind, json } if self.call.family == "openai" && is_call(kind) => {
                     comma(&mut calls);
                     calls.extend_from_slice(json.as_bytes());
                 }
+                // A part that only this family knows stands among the texts, which are parts then, too.
+                Content::Other { .. } if self.call.family == "openai" => listed = Some(Vec::new()),
                 other => return Err(refuse_part(other, "an assistant message")),
             }
+        }
+        if let Some(out) = &mut listed {
+            let others = |part: &&Content| match part {
+                Content::Text(_) => true,
+                Content::Other { kind, .. } => !is_call(kind),
+                _ => false,
+            };
+            self.parts(&content.iter().filter(others).collect::<Vec<_>>(), out)?;
         }
         let open = self.to.thinking_kwargs || self.to.extended_sampling;
         if !thoughts.is_empty() && !open {
@@ -187,6 +200,7 @@ impl Writer<'_> {
         }
         self.message("assistant", |out| {
             match texts.is_empty() {
+                _ if let Some(parts) = &listed => put_raw(out, "content", String::from_utf8_lossy(parts)),
                 true if calls.is_empty() && refusals.is_empty() => put_text(out, "content", ""),
                 true => put_raw(out, "content", "null"),
                 false => put_text(out, "content", &texts.join("\n\n")),
@@ -298,7 +312,9 @@ impl Writer<'_> {
             put_text(&mut self.out, "reasoning_effort", effort);
         }
         let mut kwargs = enable.map(|enable| format!("{{\"enable_thinking\":{enable}}}").into_bytes());
-        for (name, json) in extras(self.call, "openai", &mut self.dropped) {
+        let extras = extras(self.call, "openai", &mut self.dropped);
+        let repetition = extras.iter().any(|(name, _)| *name == "repetition_penalty");
+        for (name, json) in extras {
             if EXTENDED.contains(&name) && !to.extended_sampling {
                 drop_named(&mut self.dropped, name);
             } else if name == "chat_template_kwargs" {
@@ -307,7 +323,7 @@ impl Writer<'_> {
                 kwargs = merge(json, edit.as_slice()).or(kwargs);
             } else {
                 put_raw(&mut self.out, name, json);
-                if name == "repeat_penalty" && !own {
+                if name == "repeat_penalty" && !own && !repetition {
                     // Ollama's and llama.cpp's word; vLLM knows the other, and each ignores what it does not know.
                     put_raw(&mut self.out, "repetition_penalty", json);
                 }
@@ -317,6 +333,12 @@ impl Writer<'_> {
             put_raw(&mut self.out, "chat_template_kwargs", String::from_utf8_lossy(&kwargs));
         }
     }
+}
+
+/// What of an assistant's message has no canonical form is a call of a tool, or a part among its texts. Calls of functions and
+/// parts of these kinds have one, so each is of the other sort.
+fn is_call(kind: &str) -> bool {
+    matches!(kind, "custom" | "text" | "input_text" | "output_text" | "refusal" | "image_url")
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
             check.as_text(&BODY.key("input"), input);
         }
         Some(input) => {
-            if check.as_list(&BODY.key("input"), input).next().is_none() && input.kind() == Kind::Array {
+            check.as_list(&BODY.key("input"), input);
+            if input.kind() == Kind::Array && !input.has_items() {
                 let msg = "List should have at least 1 item after validation, not 0";
                 check.wrong(&BODY.key("input"), "too_short", msg, Some(input));
             }
@@ -281,6 +282,10 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         for (index, json) in inner.into_iter().flatten().enumerate() {
             let at = at.index(index);
             let Some(tool) = check.as_dict(&at, json) else { continue };
+            if tool.text("type").as_deref() == Some("namespace") {
+                check.wrong(&at.key("type"), "value_error", "A namespace cannot stand in another", None);
+                continue;
+            }
             call.tools.extend(one_tool(check, &at, &tool, json, Some(&namespace)));
         }
     }

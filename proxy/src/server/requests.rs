@@ -1,4 +1,4 @@
-//! Whose turn it is on a connection of HTTP/1.1: when it may be closed without a client noticing.
+//! The requests of a connection of HTTP/1.1, and when it may be closed without a client noticing.
 //!
 //! HTTP/1.1 has no word with which a server ends a connection between two requests: a request that is on the way while it
 //! closes is lost, and a client cannot know whether anything came of it. So a gateway that stops says `connection: close`
@@ -13,19 +13,19 @@ pub(super) const GRACE: Duration = Duration::from_millis(500);
 
 /// The requests of one connection.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct Requests {
     open: Cell<usize>,
     /// Since when there is none.
     since: Cell<Instant>,
 }
 
-impl Default for Turns {
+impl Default for Requests {
     fn default() -> Self {
         Self { open: Cell::new(0), since: Cell::new(Instant::now()) }
     }
 }
 
-impl Turns {
+impl Requests {
     /// A request has come.
     pub fn begin(&self) {
         self.open.set(self.open.get() + 1);
@@ -55,14 +55,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_idle_a_moment_after_its_last_reply() {
-        let turns = Turns::default();
-        turns.begin();
-        assert!(tokio::time::timeout(GRACE * 2, turns.idle()).await.is_err(), "a reply is under way");
-        turns.end();
+        let requests = Requests::default();
+        requests.begin();
+        assert!(tokio::time::timeout(GRACE * 2, requests.idle()).await.is_err(), "a reply is under way");
+        requests.end();
         let began = Instant::now();
-        turns.idle().await;
+        requests.idle().await;
         assert!(began.elapsed() >= GRACE && began.elapsed() < GRACE * 3, "{:?}", began.elapsed());
-        turns.idle().await;
+        requests.idle().await;
         assert!(began.elapsed() < GRACE * 3, "it still is");
     }
 }
