@@ -307,3 +307,11 @@ fn a_template_is_a_text_in_either_form() {
         assert_eq!(fault.param.as_deref(), Some("template"), "{dialect:?}");
     }
 }
+
+/// OpenAI takes no thinking but its own, and `input` may not be empty.
+#[test]
+fn a_conversation_of_nothing_but_thinking_is_refused() {
+    let body = r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"x"}]}]}"#;
+    let fault = request(Dialect::Messages, body).write(&[Dialect::Responses], &Target::default()).unwrap_err();
+    assert_eq!((fault.status(), fault.param.as_deref()), (400, Some("messages")));
+}

@@ -12,7 +12,8 @@ use super::tools::{Names, as_input};
 use crate::canon::call::{Content, Format, Role, Thinking};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    drop_chat_sampling, drop_named, earlier_arguments, extras, refuse_part, refuse_thread, says_error, system_texts,
+    drop_chat_sampling, drop_named, earlier_arguments, extras, refuse_part, refuse_silence, refuse_thread, says_error,
+    system_texts,
 };
 use crate::wire::json::{validate, write_str};
 use crate::wire::openai::words::effort_word;
@@ -76,6 +77,10 @@ impl Writer<'_> {
                 Role::User => self.user(&turn.content)?,
                 Role::Assistant => self.assistant(&turn.content)?,
             }
+        }
+        // All that was said was thinking, and this server takes none of it.
+        if self.out.ends_with(b"[") && spoken {
+            return Err(refuse_silence());
         }
         self.out.push(b']');
         Ok(())
