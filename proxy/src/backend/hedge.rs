@@ -5,13 +5,13 @@
 
 use super::pick::Candidate;
 use super::said::Said;
-use super::tries::{Step, Tries};
+use super::tries::{Step, Tries, Which};
 use super::verdict::Verdict;
 use super::{Origin, Reply};
 use crate::canon::Hedge;
 use crate::wire::Target;
 use crate::wire::request::{Outgoing, Request};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -44,9 +44,12 @@ pub(super) async fn race<'a>(
     hedge: &Hedge,
     note: &mut dyn FnMut(Step<'_>),
 ) -> (Candidate<'a>, Answer) {
-    let (origin, began, note) = (tries.origin(), Instant::now(), RefCell::new(note));
-    let handed = || (note.borrow_mut())(Step::Handed);
-    let mut one = pin!(ask(first.0, request, first.1, origin, handed));
+    let (origin, began, note, handed) = (tries.origin(), Instant::now(), RefCell::new(note), Cell::new(false));
+    let hand = || {
+        handed.set(true);
+        (note.borrow_mut())(Step::Handed);
+    };
+    let mut one = pin!(ask(first.0, request, first.1, origin, hand));
     let in_time = tokio::time::timeout(hedge.after().unwrap_or(Duration::MAX), &mut one).await;
     let beside = if in_time.is_err() { tries.beside(&mut **note.borrow_mut()) } else { None };
     let Some((second, target)) = beside else {
@@ -60,28 +63,37 @@ pub(super) async fn race<'a>(
         tries.waited += began.elapsed();
         return (first.0, answer);
     };
+    if handed.get() {
+        // Said of the first; the books have begun anew with the second.
+        (note.borrow_mut())(Step::Handed);
+    }
     let second_began = Instant::now();
-    let mut two = pin!(ask(second, request, &target, origin, handed));
+    let mut two = pin!(ask(second, request, &target, origin, hand));
     let (which, answer) = tokio::select! {
         answer = &mut one => match answer {
             Err(verdict) if !verdict.is_final() => {
                 let _ = tries.failed(first.0, verdict);
-                (second, two.await)
+                (Which::Second, two.await)
             }
-            answer => (first.0, answer),
+            answer => (Which::First, answer),
         },
         answer = &mut two => match answer {
             Err(verdict) if !verdict.is_final() => {
                 let _ = tries.failed(second, verdict);
-                (first.0, one.await)
+                (Which::First, one.await)
             }
-            answer => (second, answer),
+            answer => (Which::Second, answer),
         },
     };
-    // Where the second was faster, all that is known of the first is that it took longer.
-    hedge.saw(began.elapsed());
+    if answer.is_ok() {
+        // Where the second was faster, all that is known of the first is that it took longer.
+        hedge.saw(began.elapsed());
+    }
     tries.waited += began.elapsed();
-    let is_first = std::ptr::eq(which.label(), first.0.label());
-    tries.won(which, if is_first { began } else { second_began }, !is_first, &mut **note.borrow_mut());
-    (which, answer)
+    let (winner, since) = match which {
+        Which::First => (first.0, began),
+        Which::Second => (second, second_began),
+    };
+    tries.won(winner, since, which, answer.is_ok(), &mut **note.borrow_mut());
+    (winner, answer)
 }

@@ -281,7 +281,7 @@ impl Backends {
         let mut tries = Tries::over(&here, origin).alike(Affinity { request, headers, organization });
         while let Some((mut candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
-            let answer = match (&backend.local, route.hedge.as_ref().filter(|_| request.stream)) {
+            let answer = match (&backend.local, route.hedge.as_ref().filter(|_| request.stream && candidate.own)) {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
                 (None, Some(hedge)) => {

@@ -37,6 +37,18 @@ impl Candidate<'_> {
         self.presence == Presence::Lacks
     }
 
+    /// Nothing speaks against it, and no trial is needed to know.
+    pub fn stands_well(&self) -> bool {
+        let closed = self.endpoint.is_some_and(|endpoint| endpoint.address.standing.breaker.is_closed());
+        closed && !self.is_aside() && !self.lacks_model()
+    }
+
+    /// Where it goes is where the other goes.
+    pub fn is_at(&self, other: &Candidate<'_>) -> bool {
+        let address = |of: &Candidate<'_>| of.endpoint.map(|endpoint| Arc::as_ptr(&endpoint.address));
+        address(self) == address(other)
+    }
+
     /// It goes last.
     pub fn is_aside(&self) -> bool {
         match (self.endpoint, &self.backend.local) {
@@ -122,12 +134,14 @@ fn believe(candidates: &mut [Candidate<'_>]) {
     }
 }
 
-/// Puts the one to try next at `tried`, behind those that were tried before. False: there is none left that may be tried.
+/// Puts the one to try next at `tried`, behind those that were tried before. False: there is none left that may be tried, or it
+/// is not `fit`. That is asked before a breaker's only trial is taken, which would be lost otherwise.
 pub(super) fn next(
     candidates: &mut [Candidate<'_>],
     tried: usize,
     route: &Route,
     affinity: Option<Affinity<'_>>,
+    fit: impl Fn(&Candidate<'_>) -> bool,
 ) -> bool {
     // The usual case: one target, whatever may be said of it.
     if let [only] = &*candidates {
@@ -157,6 +171,9 @@ pub(super) fn next(
         let equals = warm(&mut rest[..equals]);
         let chosen = if equals < 2 { 0 } else { choose(&rest[..equals], route, affinity) };
         rest.swap(0, chosen);
+        if !fit(&rest[0]) {
+            return false;
+        }
         // One that is set aside is tried for want of anything better.
         if rest[0].enter() || best.1 {
             return true;

@@ -85,43 +85,43 @@ impl<'a> Tries<'a> {
 
     /// The next one, and what a dialect must know of it; the books are told.
     pub fn next(&mut self, note: &mut dyn FnMut(Step<'_>)) -> Option<(Candidate<'a>, Target)> {
-        if !pick::next(&mut self.candidates, self.tried, self.route, self.affinity) {
+        let (tried, backends, origin) = (self.tried, self.backends, self.origin);
+        let further = if self.elsewhere { Further::Misplaced } else { Further::Failed };
+        let fit = |to: &Candidate<'_>| tried == 0 || further.may_go_to(to, backends, origin);
+        if !pick::next(&mut self.candidates, tried, self.route, self.affinity, fit) {
             return None;
         }
-        let candidate = self.candidates[self.tried];
-        if self.tried == 0 && self.candidates.len() > 1 {
+        let candidate = self.candidates[tried];
+        if tried == 0 {
             candidate.backend.budget.first();
         }
-        if self.tried > 0 && !self.may_go_on(&candidate, self.elsewhere) {
-            return None;
-        }
-        let set_aside = if self.route.own == 0 { "queue" } else { "set_aside" };
+        let set_aside = if self.route.full { "queue" } else { "set_aside" };
         self.count(&candidate, self.last.as_ref().map_or(set_aside, |fault| reason(fault, self.elsewhere)));
         Some(self.begin(candidate, note))
     }
 
-    /// One to ask at the same time as the one tried last: of the model itself, and one that stands well.
+    /// One to ask at the same time as the one tried last: of the model itself, elsewhere, and one that stands well.
     pub fn beside(&mut self, note: &mut dyn FnMut(Step<'_>)) -> Option<(Candidate<'a>, Target)> {
-        if !pick::next(&mut self.candidates, self.tried, self.route, self.affinity) {
+        let (tried, backends, origin) = (self.tried, self.backends, self.origin);
+        let other = self.candidates[tried.checked_sub(1)?];
+        let fit = |to: &Candidate<'_>| {
+            to.own && to.stands_well() && !to.is_at(&other) && Further::Slow.may_go_to(to, backends, origin)
+        };
+        if !pick::next(&mut self.candidates, tried, self.route, self.affinity, fit) {
             return None;
         }
-        let candidate = self.candidates[self.tried];
-        let stands_well = candidate.endpoint.is_some() && !candidate.is_aside() && !candidate.lacks_model();
-        if !candidate.own || !stands_well || !self.may_go_on(&candidate, false) {
-            return None;
-        }
+        let candidate = self.candidates[tried];
         self.count(&candidate, "slow");
         Some(self.begin(candidate, note))
     }
 
-    /// Of two that were asked at the same time this one answered.
-    pub fn won(&mut self, by: Candidate<'a>, began: Instant, second: bool, note: &mut dyn FnMut(Step<'_>)) {
+    /// Of two that were asked at the same time this one answered, and with a stream if it did `well`.
+    pub fn won(&mut self, by: Candidate<'a>, began: Instant, which: Which, well: bool, note: &mut dyn FnMut(Step<'_>)) {
         self.began = Some(began);
-        if let Some(watch) = &self.backends.watch {
-            let winner = if second { "second" } else { "first" };
-            watch.series.hedges.with_label_values(&[&*self.route.name, winner]).inc();
+        if let Some(watch) = self.backends.watch.as_ref().filter(|_| well) {
+            watch.series.hedges.with_label_values(&[&*self.route.name, which.as_str()]).inc();
         }
-        if !second {
+        if which == Which::First {
             self.tell(by, note);
             note(Step::Handed);
         }
@@ -143,23 +143,6 @@ impl<'a> Tries<'a> {
             provider: backend.traits.provider,
             attempt: self.tried as u32,
         }));
-    }
-
-    /// Whether a further try makes sense: the backend can bear it, and its answer would find somebody.
-    fn may_go_on(&self, to: &Candidate<'_>, free: bool) -> bool {
-        let (request_id, target) = (self.origin.request_id, &**to.label());
-        if self.origin.time_left().is_some_and(|left| left.as_secs_f64() <= to.first_token()) {
-            tracing::debug!(request_id, target, "no further try: the client will not wait for it");
-            return false;
-        }
-        if free || to.backend.budget.take(now(), to.backend.bears) {
-            return true;
-        }
-        if let Some(watch) = &self.backends.watch {
-            watch.series.exhausted.with_label_values(&[&*to.backend.name]).inc();
-        }
-        tracing::debug!(request_id, target, "no further try: there are enough");
-        false
     }
 
     /// Counts what is no first try at a target of the model's own.
@@ -255,6 +238,53 @@ impl<'a> Tries<'a> {
         let message = format!("None of this model's targets works at the moment: {known}. The last said: {last}");
         let wait = Some(Duration::from_millis(better.clamp(1000, 10_000)));
         Some(Fault { retry_after: wait, ..Fault::new(FaultKind::BackendUnavailable, message) })
+    }
+}
+
+/// One of two that are asked at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    First,
+    Second,
+}
+
+impl Which {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+        }
+    }
+}
+
+/// What a further try is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Further {
+    /// The target before does not serve the request at any time: going on is no load on anybody.
+    Misplaced,
+    /// The target before failed.
+    Failed,
+    /// It has not begun, and may still.
+    Slow,
+}
+
+impl Further {
+    /// Whether it makes sense: the backend can bear it, and its answer would find somebody.
+    fn may_go_to(self, to: &Candidate<'_>, backends: &Backends, origin: Origin<'_>) -> bool {
+        let (request_id, target) = (origin.request_id, &**to.label());
+        if origin.time_left().is_some_and(|left| left.as_secs_f64() <= to.first_token()) {
+            tracing::debug!(request_id, target, "no further try: the client will not wait for it");
+            return false;
+        }
+        if self == Self::Misplaced || to.backend.budget.take(now(), to.backend.bears) {
+            return true;
+        }
+        // No client is worse off without a second target for what may still come.
+        if let Some(watch) = backends.watch.as_ref().filter(|_| self == Self::Failed) {
+            watch.series.exhausted.with_label_values(&[&*to.backend.name]).inc();
+        }
+        tracing::debug!(request_id, target, "no further try: there are enough");
+        false
     }
 }
 

@@ -41,7 +41,8 @@ impl Hedge {
         let Seen { counts, all, .. } = &*self.0;
         let step = (after.as_secs_f64() * 1e3).max(1.0).log2() * STEPS;
         counts[(step.ceil() as usize).min(COUNTS - 1)].fetch_add(1, Ordering::Relaxed);
-        if all.fetch_add(1, Ordering::Relaxed) >= MOST {
+        // Exactly one thread sees this number, and brings it far below.
+        if all.fetch_add(1, Ordering::Relaxed) == MOST {
             let halved = counts.iter().map(|count| {
                 let half = count.load(Ordering::Relaxed) / 2;
                 count.store(half, Ordering::Relaxed);

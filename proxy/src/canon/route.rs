@@ -14,6 +14,8 @@ pub struct Route {
     pub hops: Vec<Hop>,
     /// How many of the hops are the model's own; the rest are its fallbacks, each with a priority of its own.
     pub own: usize,
+    /// The model's own had no room, and are left out.
+    pub full: bool,
     /// How to choose among hops of one priority.
     pub policy: Policy,
     /// Whose turn it is, for policies that take turns.
@@ -39,7 +41,7 @@ impl Route {
     /// The same with this fallback and those behind it only.
     pub fn fallen_back(&self, to: &Arc<str>) -> Arc<Self> {
         let hops = self.hops[self.own..].iter().skip_while(|hop| hop.of != *to).cloned().collect();
-        Arc::new(Self { own: 0, hops, ..self.clone() })
+        Arc::new(Self { own: 0, full: true, hops, ..self.clone() })
     }
 
     /// The same with the hops of one backend only.

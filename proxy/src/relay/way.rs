@@ -159,6 +159,9 @@ async fn take_place(
         Err(refused) => refused,
     };
     for model in route.fallbacks() {
+        if asker.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            break;
+        }
         let Some(queue) = now.queues.of(model) else { return Ok((route.fallen_back(model), tab.went_on())) };
         if let Ok(place) = Box::pin(asker.enter(queue)).await {
             return Ok((route.fallen_back(model), tab.placed(Box::new(place))));

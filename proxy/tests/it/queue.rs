@@ -120,7 +120,7 @@ fn a_turn_that_does_not_come_in_time_is_refused() {
 #[test]
 fn a_client_s_own_time_limit_counts() {
     let (fake, _go) = held();
-    let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
+    let gateway = Gateway::start(&limited(&fake, "concurrent = 1\nfallbacks = [\"served\"]"));
     let _first = gateway.send(CHAT_PATH, KEY, CALL);
     at_work(&gateway, 1);
     for says in ["x-stainless-timeout: 0.3", "x-stainless-timeout: 600\r\nx-stainless-read-timeout: 0.3"] {
@@ -129,6 +129,7 @@ fn a_client_s_own_time_limit_counts() {
         assert_eq!(gateway.raw(&post(CHAT_PATH, &headers, CALL.as_bytes())).status, 503);
         assert!(began.elapsed() < Duration::from_secs(5), "the queue's own limit is 30 s");
     }
+    assert_eq!(fake.seen().len(), 1, "nor does a fallback work for who has left");
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn two_that_fail_are_one_failure_and_a_wrong_request_is_wrong_at_once() {
     let gateway = hedged(&Moody::new(150, bad), &Moody::new(50, bad));
     let (answer, _, attempts) = one_more(&gateway);
     assert_eq!((answer.status, attempts, answer.header("x-should-retry")), (502, 2, Some("false")), "{answer:?}");
+    gateway.wait_for_metric("tidegate_hedges_total{", false);
     let wrong = || json(400, "", r#"{"error":{"message":"no such thing"}}"#);
     let gateway = hedged(&Moody::new(900, good), &Moody::new(0, wrong));
     let (answer, backend, attempts) = one_more(&gateway);
@@ -114,7 +115,7 @@ fn two_that_fail_are_one_failure_and_a_wrong_request_is_wrong_at_once() {
 }
 
 #[test]
-fn whole_replies_and_fallbacks_are_not_asked_for_twice() {
+fn whole_replies_fallbacks_and_the_same_server_are_not_asked_twice() {
     let slow = || [vec![Act::Wait(Duration::from_millis(200))], json(200, "", CHAT)].concat();
     let (one, two) = (Moody::new(0, slow), Moody::new(0, slow));
     let gateway = hedged(&one, &two);
@@ -125,6 +126,14 @@ fn whole_replies_and_fallbacks_are_not_asked_for_twice() {
          [models.m]\ntargets = [{{ backend = \"one\" }}]\nfallbacks = [\"n\"]\nhedge = {{ at_least = \"1ms\" }}\n[models.n]\ntargets = [{{ backend = \"two\" }}]\n",
         one.fake.url(),
         two.fake.url()
+    ));
+    (0..20).for_each(|_| assert_eq!(gateway.post(CHAT_PATH, STREAM).status, 200));
+    one.moody.store(true, Ordering::SeqCst);
+    assert_eq!(gateway.post(CHAT_PATH, STREAM).header("x-tidegate-attempts"), Some("1"));
+    let one = Moody::new(200, good);
+    let gateway = Gateway::start(&format!(
+        "[backends.one]\nkind = \"openai\"\nurl = \"{}\"\n[models.m]\ntargets = [{{ backend = \"one\" }}, {{ backend = \"one\", model = \"b\" }}]\nhedge = {{ at_least = \"1ms\" }}\n",
+        one.fake.url(),
     ));
     (0..20).for_each(|_| assert_eq!(gateway.post(CHAT_PATH, STREAM).status, 200));
     one.moody.store(true, Ordering::SeqCst);
