@@ -75,7 +75,9 @@ impl Addresses {
     /// A name does not stand for those that `left` any more. Told after that is so, and like [`Self::settle`] one at a time:
     /// what is seen last is right.
     pub fn exchanged(&self, now: &[Endpoint], left: &[Endpoint]) {
-        let _one_at_a_time = self.0.lock();
+        let mut one_at_a_time = self.0.lock();
+        // Those that came and left since, and are of no use to anybody.
+        one_at_a_time.retain(|(_, address)| address.strong_count() > 0);
         let mark = |of: &[Endpoint], gone| of.iter().for_each(|of| of.address.gone.store(gone, Ordering::Relaxed));
         mark(left, true);
         mark(now, false);

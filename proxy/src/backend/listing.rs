@@ -80,14 +80,15 @@ async fn list(backend: &Backend, lists: Lists, at: &Endpoint) -> Result<Option<V
     match lists {
         Lists::Models => Ok(read(page(backend, at, "/v1/models").await?, openai::models::read_list)),
         Lists::Tags => {
-            let Some(mut all) = read(page(backend, at, "/api/tags").await?, ollama::models::read_list) else {
+            // Bounded before they are joined: this thread has others to ask.
+            let Some(mut all) = read(page(backend, at, "/api/tags").await?, ollama::models::read_list).map(bounded)
+            else {
                 return Ok(None);
             };
-            let Some(running) = read(page(backend, at, "/api/ps").await?, ollama::models::read_list) else {
-                return Ok(Some(all));
-            };
+            // A server that does not say what is loaded has nothing loaded, as far as is known.
+            let running = read(page(backend, at, "/api/ps").await?, ollama::models::read_list).map(bounded);
             for listed in &mut all {
-                let here = running.iter().find(|running| running.name == listed.name);
+                let here = running.iter().flatten().find(|running| running.name == listed.name);
                 (listed.loaded, listed.context) = (here.is_some(), here.and_then(|here| here.context));
             }
             Ok(Some(all))

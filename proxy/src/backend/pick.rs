@@ -190,7 +190,8 @@ fn warm(equals: &mut [Candidate<'_>]) -> usize {
     let (mut warm, mut room) = (0, false);
     for at in 0..equals.len() {
         if equals[at].presence != Presence::Cold {
-            room |= equals[at].in_flight() < ROOM;
+            // Of one that nobody knows anything of it cannot be said that it is better.
+            room |= equals[at].presence == Presence::Loaded && equals[at].in_flight() < ROOM;
             equals.swap(warm, at);
             warm += 1;
         }

@@ -145,6 +145,8 @@ impl Series {
         let now = now();
         if let Endpoints::Named(name) = &backend.endpoints {
             self.addresses.with_label_values(&[&*backend.name]).set(name.found().len() as i64);
+        } else {
+            let _ = self.addresses.remove_label_values(&[&*backend.name]);
         }
         for endpoint in &*backend.endpoints() {
             let (labels, standing) = ([name, &*endpoint.label], &endpoint.address.standing);
