@@ -40,6 +40,11 @@ impl Usage {
         }
     }
 
+    /// Whether a count of output says something beside what is known: a zero behind a number does not.
+    pub fn hears(&self, output: u64) -> bool {
+        output > 0 || self.output.is_none_or(|known| known == 0)
+    }
+
     /// True when both sides of the bill are known.
     pub fn is_complete(&self) -> bool {
         self.input.is_some() && self.output.is_some()

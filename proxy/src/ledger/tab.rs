@@ -240,10 +240,10 @@ impl Tab {
             }
         }
         if let Some(usage) = &glance.usage {
-            self.usage.update(usage);
-            if usage.output.is_some() {
+            if usage.output.is_some_and(|output| self.usage.hears(output)) {
                 self.reported_at = self.pieces;
             }
+            self.usage.update(usage);
         }
         if glance.times.is_some() {
             self.times = glance.times;

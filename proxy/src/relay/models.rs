@@ -48,7 +48,7 @@ pub async fn tell_of_model(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     finish(told, dialect, tab)
 }
 
-/// `GET /api/ps`: of the models of the caller's project those that this process has loaded.
+/// `GET /api/ps`: of the models of the caller's project those that are known to be in memory, here or at a backend.
 pub fn list_running(now: &Arc<Rooms>, asked: &Parts, dialect: Dialect, endpoint: &Arc<str>) -> Response<Body> {
     answer(now, asked, dialect, endpoint, |caller| {
         let mut running = models(now, caller);

@@ -211,6 +211,13 @@ fn a_message_counts_alike_for_the_books_and_for_a_reader() {
         (start, r#"{"input_tokens":0,"cache_read_input_tokens":80,"output_tokens":9}"#, (100, 9, Some(80))),
         // The cached part is left out.
         (start, r#"{"input_tokens":25,"output_tokens":9}"#, (105, 9, Some(80))),
+        // The same said by a zero, and a part that is named for the first time at the end.
+        (start, r#"{"input_tokens":25,"cache_read_input_tokens":0,"output_tokens":9}"#, (105, 9, Some(80))),
+        (
+            r#"{"input_tokens":20,"output_tokens":7}"#,
+            r#"{"cache_read_input_tokens":5000,"output_tokens":9}"#,
+            (5020, 9, Some(5000)),
+        ),
         // What the start had estimated is known at the end.
         (
             r#"{"input_tokens":120,"output_tokens":1}"#,

@@ -113,11 +113,18 @@ impl Codec for Messages {
         glance::glance_answer(answer)
     }
 
-    /// The prompt is told in parts here, and a part that a later report does not name is as large as before.
+    /// The prompt is told in parts here, and a part that a later report does not name, or calls zero, is as large as before.
     fn add_earlier(&self, report: &mut Usage, before: &Usage) {
-        for (named, earlier) in [(report.cache_read, before.cache_read), (report.cache_write, before.cache_write)] {
-            report.input = report.input.map(|input| input + earlier.filter(|_| named.is_none()).unwrap_or(0));
-        }
+        let part = |named: Option<u64>, earlier: Option<u64>| named.filter(|named| *named > 0).or(earlier);
+        let sum = |read: Option<u64>, written: Option<u64>| read.unwrap_or(0) + written.unwrap_or(0);
+        let cached = sum(part(report.cache_read, before.cache_read), part(report.cache_write, before.cache_write));
+        let (named, earlier) = (sum(report.cache_read, report.cache_write), sum(before.cache_read, before.cache_write));
+        report.input = match report.input {
+            Some(input) => Some(input.saturating_sub(named) + cached),
+            // Only more of the cache than was known is news of a prompt that is not named.
+            None if cached != earlier => before.input.map(|input| input.saturating_sub(earlier) + cached),
+            None => None,
+        };
     }
 
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>> {

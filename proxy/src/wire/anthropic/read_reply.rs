@@ -168,9 +168,11 @@ impl Reader {
         let before = self.told;
         Messages.add_earlier(&mut report, &before);
         self.told.update(&report);
-        // The same count of output once more is news, too: what has passed since is in it.
-        if self.told != before || report.output.is_some() {
-            out.push(Event::Usage(self.told));
+        // The same count of output once more is news, too: what has passed since is in it. One that says nothing is not, and
+        // must not make an older one look new.
+        let output = report.output.filter(|output| before.hears(*output));
+        if self.told != before || output.is_some() {
+            out.push(Event::Usage(Usage { output, ..self.told }));
         }
     }
 

@@ -190,7 +190,7 @@ impl<'a> Json<'a> {
             scan.at += 1;
             match byte {
                 b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
                 b'"' if scan.string().is_err() => {
                     break;
                 }
