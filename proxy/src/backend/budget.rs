@@ -69,7 +69,7 @@ mod tests {
                 }
             }
             let (steady, saved) = (at_most * 60.0, (FIRST * rules.per_second).min(MOST));
-            let bounds = steady * 0.99 - 1.0..=steady + saved + 1.0;
+            let bounds = (steady + saved) * 0.99 - 1.0..=steady + saved + 1.0;
             assert!(bounds.contains(&(taken as f64)), "{rules:?} {a_second}: {taken} of {bounds:?}");
         }
     }

@@ -60,7 +60,6 @@ pub(super) async fn race<'a>(
         if answer.is_ok() {
             hedge.saw(began.elapsed());
         }
-        tries.waited += began.elapsed();
         return (first.0, answer);
     };
     if handed.get() {
@@ -89,7 +88,6 @@ pub(super) async fn race<'a>(
         // Where the second was faster, all that is known of the first is that it took longer.
         hedge.saw(began.elapsed());
     }
-    tries.waited += began.elapsed();
     let (winner, since) = match which {
         Which::First => (first.0, began),
         Which::Second => (second, second_began),

@@ -285,8 +285,9 @@ impl Backends {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
                 (None, Some(hedge)) => {
-                    let race = Box::pin(hedge::race(&mut tries, (candidate, &target), request, hedge, note));
-                    let (winner, answer) = race.await;
+                    let (asked, first) = (Instant::now(), (candidate, &target));
+                    let (winner, answer) = Box::pin(hedge::race(&mut tries, first, request, hedge, note)).await;
+                    tries.waited += asked.elapsed();
                     candidate = winner;
                     answer
                 }

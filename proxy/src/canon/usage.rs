@@ -24,8 +24,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Takes over every count that `later` knows. Reports are cumulative: the last value wins, nothing is ever added. A zero
-    /// behind a larger count is a server that ends with zeros for what it said before, and says nothing.
+    /// Takes over every count that `later` knows. Reports are cumulative: the last value wins, nothing is ever added.
     pub fn update(&mut self, later: &Usage) {
         for (mine, theirs) in [
             (&mut self.input, later.input),
@@ -34,21 +33,26 @@ impl Usage {
             (&mut self.cache_write, later.cache_write),
             (&mut self.reasoning, later.reasoning),
         ] {
-            if let Some(count) = theirs.filter(|count| *count <= ABSURD && (*count > 0 || mine.is_none())) {
+            if let Some(count) = theirs.filter(|count| says(*count, *mine)) {
                 *mine = Some(count);
             }
         }
     }
 
-    /// Whether a count of output says something beside what is known: a zero behind a number does not.
+    /// Whether a count of output says something beside what is known.
     pub fn hears(&self, output: u64) -> bool {
-        output > 0 || self.output.is_none_or(|known| known == 0)
+        says(output, self.output)
     }
 
     /// True when both sides of the bill are known.
     pub fn is_complete(&self) -> bool {
         self.input.is_some() && self.output.is_some()
     }
+}
+
+/// Whether a count says something. A zero behind a larger one is a server that ends with zeros for what it said before.
+fn says(count: u64, known: Option<u64>) -> bool {
+    count <= ABSURD && (count > 0 || known.is_none_or(|known| known == 0))
 }
 
 /// Where the numbers of a record came from.

@@ -73,8 +73,11 @@ fn models(now: &Rooms, caller: &Admitted) -> Vec<Listed> {
 
 /// With what is known of the file of each: something where a target of its own is in this process, and loaded.
 fn with_more(now: &Rooms, models: Vec<Listed>) -> Vec<Named> {
-    let more = |name: &str| now.routes.pick(name).ok().and_then(|route| about(now, &route));
-    models.into_iter().map(|model| (model.clone(), more(&model.name))).collect()
+    let with_more = |model: Listed| {
+        let more = now.routes.pick(&model.name).ok().and_then(|route| about(now, &route));
+        (model, more)
+    };
+    models.into_iter().map(with_more).collect()
 }
 
 fn about(now: &Rooms, route: &Route) -> Option<About> {

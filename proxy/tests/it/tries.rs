@@ -31,14 +31,17 @@ impl Moody {
     }
 }
 
+fn backend(name: &str, fake: &Fake) -> String {
+    format!("[backends.{name}]\nkind = \"openai\"\nurl = \"{}\"\n", fake.url())
+}
+
+/// The model `m` on `one` before `two`.
+const ONE_BEFORE_TWO: &str = "[models.m]\ntargets = [{ backend = \"one\" }, { backend = \"two\", priority = 1 }]\n";
+
 /// `one` before `two`, streams of `m` hedged.
 fn hedged(one: &Moody, two: &Moody) -> Gateway {
-    let backend = |name: &str, fake: &Fake| format!("[backends.{name}]\nkind = \"openai\"\nurl = \"{}\"\n", fake.url());
-    let gateway = Gateway::start(&format!(
-        "{}{}[models.m]\ntargets = [{{ backend = \"one\" }}, {{ backend = \"two\", priority = 1 }}]\nhedge = {{ at_least = \"50ms\" }}\n",
-        backend("one", &one.fake),
-        backend("two", &two.fake),
-    ));
+    let backends = backend("one", &one.fake) + &backend("two", &two.fake);
+    let gateway = Gateway::start(&(backends + ONE_BEFORE_TWO + "hedge = { at_least = \"50ms\" }\n"));
     // It has to learn what is usual.
     for _ in 0..20 {
         assert_eq!(gateway.post(CHAT_PATH, STREAM).header("x-tidegate-attempts"), Some("1"));
@@ -121,20 +124,16 @@ fn whole_replies_fallbacks_and_the_same_server_are_not_asked_twice() {
     let gateway = hedged(&one, &two);
     assert_eq!(gateway.post(CHAT_PATH, CALL).header("x-tidegate-attempts"), Some("1"));
     let (one, two) = (Moody::new(200, good), Moody::new(0, good));
-    let gateway = Gateway::start(&format!(
-        "[backends.one]\nkind = \"openai\"\nurl = \"{}\"\n[backends.two]\nkind = \"openai\"\nurl = \"{}\"\n\
-         [models.m]\ntargets = [{{ backend = \"one\" }}]\nfallbacks = [\"n\"]\nhedge = {{ at_least = \"1ms\" }}\n[models.n]\ntargets = [{{ backend = \"two\" }}]\n",
-        one.fake.url(),
-        two.fake.url()
-    ));
+    let backends = backend("one", &one.fake) + &backend("two", &two.fake);
+    let models = "[models.m]\ntargets = [{ backend = \"one\" }]\nfallbacks = [\"n\"]\nhedge = { at_least = \"1ms\" }\n\
+                  [models.n]\ntargets = [{ backend = \"two\" }]\n";
+    let gateway = Gateway::start(&(backends + models));
     (0..20).for_each(|_| assert_eq!(gateway.post(CHAT_PATH, STREAM).status, 200));
     one.moody.store(true, Ordering::SeqCst);
     assert_eq!(gateway.post(CHAT_PATH, STREAM).header("x-tidegate-attempts"), Some("1"));
     let one = Moody::new(200, good);
-    let gateway = Gateway::start(&format!(
-        "[backends.one]\nkind = \"openai\"\nurl = \"{}\"\n[models.m]\ntargets = [{{ backend = \"one\" }}, {{ backend = \"one\", model = \"b\" }}]\nhedge = {{ at_least = \"1ms\" }}\n",
-        one.fake.url(),
-    ));
+    let models = "[models.m]\ntargets = [{ backend = \"one\" }, { backend = \"one\", model = \"b\" }]\nhedge = { at_least = \"1ms\" }\n";
+    let gateway = Gateway::start(&(backend("one", &one.fake) + models));
     (0..20).for_each(|_| assert_eq!(gateway.post(CHAT_PATH, STREAM).status, 200));
     one.moody.store(true, Ordering::SeqCst);
     assert_eq!(gateway.post(CHAT_PATH, STREAM).header("x-tidegate-attempts"), Some("1"));
@@ -144,12 +143,8 @@ fn whole_replies_fallbacks_and_the_same_server_are_not_asked_twice() {
 fn failing(millis: u64, keys: &str) -> (Gateway, Fake, Fake) {
     let fail = move |_: &Seen| [vec![Act::Wait(Duration::from_millis(millis))], json(500, "", "{}")].concat();
     let (one, two) = (Fake::start(fail), Fake::start(|_| json(200, "", CHAT)));
-    let gateway = Gateway::start(&format!(
-        "[backends.one]\nkind = \"openai\"\nurl = \"{}\"\n[backends.two]\nkind = \"openai\"\nurl = \"{}\"\n{keys}\n\
-         [models.m]\ntargets = [{{ backend = \"one\" }}, {{ backend = \"two\", priority = 1 }}]\n",
-        one.url(),
-        two.url(),
-    ));
+    let backends = backend("one", &one) + &backend("two", &two);
+    let gateway = Gateway::start(&format!("{backends}{keys}\n{ONE_BEFORE_TWO}"));
     (gateway, one, two)
 }
 

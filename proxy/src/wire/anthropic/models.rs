@@ -2,15 +2,14 @@
 
 use crate::canon::Listed;
 use crate::wire::json::write_str;
+use crate::wire::put::comma;
 use bytes::Bytes;
 
 /// `GET /v1/models` as Anthropic pages it: all on one page.
 pub fn write_list(models: &[Listed]) -> Bytes {
     let mut out = b"{\"data\":[".to_vec();
-    for (at, model) in models.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
+    for model in models {
+        comma(&mut out);
         write_one(&mut out, &model.name);
     }
     out.extend_from_slice(b"],\"has_more\":false,\"first_id\":");

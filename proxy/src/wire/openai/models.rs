@@ -2,7 +2,7 @@
 
 use crate::canon::Listed;
 use crate::wire::json::{self, write_str};
-use crate::wire::put::put_some;
+use crate::wire::put::{comma, put_some};
 use bytes::Bytes;
 
 /// Reads such a list; `None`: this is none. vLLM adds `max_model_len`, llama.cpp what the file says of the context and, where it
@@ -23,10 +23,8 @@ pub fn read_list(body: &[u8]) -> Option<Vec<Listed>> {
 /// `GET /v1/models`.
 pub fn write_list(models: &[Listed]) -> Bytes {
     let mut out = b"{\"object\":\"list\",\"data\":[".to_vec();
-    for (at, model) in models.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
+    for model in models {
+        comma(&mut out);
         write_one(&mut out, model);
     }
     out.extend_from_slice(b"]}");
