@@ -197,15 +197,18 @@ fn who_speaks_plainly_is_told_and_who_says_nothing_is_let_go() {
     let answer = gateway.post("/v1/chat/completions", CALL);
     assert_eq!((answer.status, answer.body.as_str()), (400, "This port speaks TLS: use https://\n"));
     wait_for_failure(&gateway, "not_tls", 1);
-    // A probe of the port is no failure.
-    drop(gateway.open());
-    let mut slow = [gateway.open(), gateway.open()];
-    let began = Instant::now();
-    // One says nothing, one begins and stops in the middle.
-    slow[1].write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    // Two who say nothing fill it, once a worker has come to each: on a busy machine a third may have come before one of them.
+    let (mut before, mut began, mut slow) = (0, Instant::now(), [gateway.open(), gateway.open()]);
     std::thread::sleep(Duration::from_millis(200));
-    assert!(!served(&gateway, &modern(&ours)), "more than are taken at once");
-    wait_for_failure(&gateway, "overloaded", 1);
+    while served(&gateway, &modern(&ours)) {
+        before += 1;
+        assert!(before < 20, "more than are taken at once");
+        (began, slow) = (Instant::now(), [gateway.open(), gateway.open()]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    gateway.wait_for_metric(&format!("{FAILURES}\"overloaded\"}} 0"), false);
+    // One begins and stops in the middle.
+    slow[1].write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
     for stream in &mut slow {
         assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0);
     }
@@ -216,7 +219,11 @@ fn who_speaks_plainly_is_told_and_who_says_nothing_is_let_go() {
     half.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
     drop(half);
     wait_for_failure(&gateway, "closed", 1);
-    assert_eq!(gateway.records().len(), 1, "a handshake that fails is no request");
+    // A probe of the port is no failure.
+    drop(gateway.open());
+    assert!(served(&gateway, &modern(&ours)));
+    wait_for_failure(&gateway, "closed", 1);
+    assert_eq!(gateway.records().len(), before + 2, "a handshake that fails is no request");
 }
 
 #[test]

@@ -170,8 +170,9 @@ fn dropping_the_receiver_frees_the_slot() {
         drop(first);
         let dropped = Instant::now();
         wait_for_text(&mut second);
-        // One step to notice, one prompt of 38 tokens: generous, for slow machines and builds without optimisation.
-        assert!(dropped.elapsed() < Duration::from_secs(5), "took {:?}", dropped.elapsed());
+        // One step to notice, one prompt of 38 tokens: generous, for busy machines and builds without optimisation. The
+        // whole of the first would take minutes.
+        assert!(dropped.elapsed() < Duration::from_secs(30), "took {:?}", dropped.elapsed());
     }
 }
 
