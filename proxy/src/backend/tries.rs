@@ -191,10 +191,12 @@ impl<'a> Tries<'a> {
             Verdict::Another(fault) => (fault, false),
             Verdict::Elsewhere(fault) => (fault, true),
         };
+        // Of two that were asked at the same time it need not be the last.
+        let attempt = self.candidates[..self.tried].iter().position(|tried| tried.is_at(&candidate)).map(|at| at + 1);
         tracing::warn!(
             request_id = self.origin.request_id,
             target = &**candidate.label(),
-            attempt = self.tried,
+            attempt,
             error = fault.message,
             waited_ms = self.began.map_or(0, |began| began.elapsed().as_millis() as u64),
             "a backend gave no reply"

@@ -5,7 +5,7 @@ use crate::gateway::{Answer, Gateway, one_backend, until};
 use serde_json::json as value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An Ollama that has these models, of which some are loaded.
 fn ollama(has: &'static [&'static str], loaded: &'static [&'static str]) -> Fake {
@@ -185,17 +185,48 @@ fn nonsense_is_no_list_and_keeps_nobody_from_anything() {
 }
 
 #[test]
-fn a_list_without_end_is_cut() {
-    let models: Vec<_> = (0..3000).map(|at| value!({"id": format!("model-{at}")})).collect();
-    let odd = [value!({"id": "x".repeat(300)}), value!({"id": ""}), value!({"id": "a\nb"})];
-    let models = [&odd[..], &models[..]].concat();
-    let list = value!({ "data": models }).to_string();
-    let fake = Fake::start(move |seen| json(200, "", if path(seen) == "/v1/models" { &list } else { CHAT }));
-    let gateway = Gateway::start(&all("vllm", &[fake.url()], ""));
+fn a_list_without_end_is_none_and_odd_names_are_passed_over() {
+    let list = |count: usize| {
+        let models: Vec<_> = (0..count).map(|at| value!({"id": format!("model-{at}")})).collect();
+        let odd = [value!({"id": "x".repeat(300)}), value!({"id": ""}), value!({"id": "a\nb"})];
+        let models = [&odd[..], &models[..]].concat();
+        value!({ "data": models }).to_string()
+    };
+    let serve =
+        |list: String| Fake::start(move |seen| json(200, "", if path(seen) == "/v1/models" { &list } else { CHAT }));
+    let (long, endless) = (serve(list(2000)), serve(list(2001)));
+    let gateway = Gateway::start(&all("vllm", &[long.url(), endless.url()], ""));
     wait(&gateway, "b/0", "loaded", 2000);
+    until(|| times(&endless, "/v1/models") > 0, "the other is asked, too");
     let names = names(&gateway.get("/v1/models", ""));
     assert_eq!(names.len(), 2001, "and `m`");
     assert!(names.iter().all(|name| name == "m" || name.starts_with("model-")));
+    (0..6).for_each(|_| assert_eq!(call(&gateway, "model-7").status, 200));
+    assert!(asked(&endless) > 0, "nobody knows what it lacks");
+}
+
+#[test]
+fn a_silent_address_keeps_nobody_s_list_back_and_is_asked_again_soon() {
+    let silent = Arc::new(AtomicBool::new(true));
+    let still = silent.clone();
+    let starting = Fake::start(move |seen| match path(seen) {
+        "/v1/models" if still.load(Ordering::SeqCst) => vec![Act::Wait(Duration::from_secs(60))],
+        "/v1/models" => json(200, "", r#"{"data":[{"id":"late"}]}"#),
+        _ => json(200, "", CHAT),
+    });
+    let ready = ollama(&["soon"], &[]);
+    let began = Instant::now();
+    let gateway = Gateway::start(&format!(
+        "[backends.b]\nkind = \"ollama\"\nurl = \"{}\"\n[backends.c]\nkind = \"vllm\"\nurl = \"{}\"\n\
+         [models.\"*\"]\ntargets = [{{ backend = \"b\" }}, {{ backend = \"c\" }}]\n",
+        ready.url(),
+        starting.url()
+    ));
+    gateway.wait_for_model("soon");
+    assert!(began.elapsed() < Duration::from_secs(4), "it takes five to give the other up");
+    silent.store(false, Ordering::SeqCst);
+    gateway.wait_for_model("late");
+    assert!(began.elapsed() < Duration::from_secs(20), "not only after thirty");
 }
 
 #[test]
