@@ -6,8 +6,8 @@
 //!
 //! Time is an argument: milliseconds of [`super::standing::now`].
 
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What it takes to open, per backend.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -200,7 +200,7 @@ impl Breaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seldom> {
-        self.seldom.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seldom.lock()
     }
 }
 

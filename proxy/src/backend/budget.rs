@@ -5,8 +5,8 @@
 
 use super::config::RetryBudget;
 use super::standing::now;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// What can be saved up.
 const MOST: f64 = 100.0;
@@ -35,7 +35,7 @@ impl Budget {
 
     /// Takes one further try, if there is one. `now` in milliseconds.
     pub fn take(&self, now: u64, rules: RetryBudget) -> bool {
-        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saved = self.saved.lock();
         let (tries, since) = *saved;
         let earned = f64::from(self.first.swap(0, Ordering::Relaxed)) * rules.share;
         let steady = now.saturating_sub(since) as f64 / 1e3 * rules.per_second;

@@ -17,12 +17,13 @@ pub use ingest::ingest;
 pub(super) use keeper::keep;
 
 use crate::canon::Record;
+use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file is left for a new one beyond this size, so that what is in the database can be deleted.
 const SEGMENT: u64 = 8 << 20;
@@ -116,11 +117,11 @@ impl Journal {
             let shard = SHARD.get();
             let shard = if shard == usize::MAX { NEXT_SHARD.fetch_add(1, Ordering::Relaxed) } else { shard };
             SHARD.set(shard);
-            let mut shard = self.shards[shard % self.shards.len()].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = self.shards[shard % self.shards.len()].lock();
             match shard.append(&self.folder, line) {
                 Ok(()) => {
                     // Under the shard's lock, so that the records of a file stand in its order.
-                    let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut fresh = self.fresh.lock();
                     self.appended.fetch_add(1, Ordering::Relaxed);
                     if fresh.records.len() < FRESH {
                         fresh.records.push((record, shard.name.clone(), shard.length));
@@ -143,7 +144,7 @@ impl Journal {
     }
 
     fn keep_back(&self, line: &[u8], billable: bool, error: &io::Error) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backlog = self.backlog.lock();
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, folder = %self.folder.display(), "the disk takes no usage records; free some space");
         }
@@ -157,13 +158,13 @@ impl Journal {
 
     /// Tries again what the disk did not take.
     fn write_backlog(&self) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backlog = self.backlog.lock();
         if !self.is_failing() {
             return;
         }
-        let mut shard = self.shards[0].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shards[0].lock();
         let written = backlog.iter().take_while(|line| shard.append(&self.folder, line).is_ok()).count();
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).overflown = true;
+        self.fresh.lock().overflown = true;
         backlog.drain(..written);
         if backlog.is_empty() {
             self.failing.store(false, Ordering::Relaxed);

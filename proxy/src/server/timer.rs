@@ -5,8 +5,9 @@
 //! head's limit is a moment to compare with when it fires.
 
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ impl Future for Until {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut sleep = self.timer.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sleep = self.timer.0.lock();
         loop {
             // Limits of one length end in the order they began: what runs never ends later than this one.
             ready!(sleep.as_mut().poll(cx));

@@ -6,8 +6,8 @@
 use super::Stop;
 use super::sequence::Sequence;
 use super::{Job, Piece, SubmitError};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -82,7 +82,7 @@ impl Queue {
                 state.preparing += 1;
                 return Some(waiting);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut state);
         }
     }
 
@@ -101,12 +101,12 @@ impl Queue {
             Patience::None => {}
             Patience::Until(time) => {
                 if !state.stopped && (room == 0 || state.ready.is_empty()) {
-                    state = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+                    self.changed.wait_for(&mut state, time);
                 }
             }
             Patience::Forever => {
                 while !state.stopped && state.ready.is_empty() {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    self.changed.wait(&mut state);
                 }
             }
         }
@@ -119,7 +119,7 @@ impl Queue {
 
     /// A panic elsewhere does not make the state wrong: every change under the lock is complete in itself.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

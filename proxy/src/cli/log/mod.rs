@@ -6,8 +6,8 @@
 mod line;
 
 use line::Line as Format;
+use parking_lot::Mutex;
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -40,9 +40,9 @@ pub(super) fn start(json: bool) {
 
 /// Writes out what was gathered.
 pub(super) fn flush() {
-    let mut out = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut out = WRITTEN.lock();
     out.clear();
-    std::mem::swap(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner), &mut *out);
+    std::mem::swap(&mut *LINES.lock(), &mut *out);
     if !out.is_empty() {
         let _ = io::stderr().write_all(&out);
     }
@@ -69,7 +69,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 impl Write for Line {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = LINES.lock();
         lines.extend_from_slice(text);
         let now = self.urgent || lines.len() > ENOUGH;
         drop(lines);

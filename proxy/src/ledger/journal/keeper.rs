@@ -5,8 +5,8 @@ use crate::ledger::{Config, Ledger};
 use crate::store::Store;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often the database catches up.
@@ -64,17 +64,17 @@ pub(in crate::ledger) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(
             }
         })
         .map_err(|error| format!("cannot start the ledger's thread: {error}"))?;
-    *ledger.journal.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+    *ledger.journal.keeper.lock() = Some(keeper);
     Ok(())
 }
 
 impl Journal {
     /// Brings the database up to date. `spare` changes places with what was appended, so that neither grows anew each time.
     fn catch_up(&self, store: &mut Store, ledger: &Path, spare: &mut Vec<Appended>) -> Result<(), String> {
-        let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let backlog = self.backlog.lock().len() as u64;
         spare.clear();
         let (overflown, appended) = {
-            let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut fresh = self.fresh.lock();
             std::mem::swap(&mut fresh.records, spare);
             (std::mem::take(&mut fresh.overflown), self.appended.load(Ordering::Relaxed))
         };
@@ -83,7 +83,7 @@ impl Journal {
             // The files have them all, and the database knows how far it has read them.
             let (_, rejected) = ingest(store, ledger).inspect_err(|_| {
                 // What was taken out of memory is still only in the files: the next round reads them, too.
-                self.fresh.lock().unwrap_or_else(PoisonError::into_inner).overflown = true;
+                self.fresh.lock().overflown = true;
             })?;
             self.rejected.fetch_add(rejected, Ordering::Relaxed);
         }
@@ -122,7 +122,7 @@ impl Journal {
     /// Ends the keeper after a last round.
     pub(in crate::ledger) fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper {
             keeper.thread().unpark();
             let _ = keeper.join();

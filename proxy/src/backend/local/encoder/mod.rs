@@ -14,9 +14,10 @@ use super::{Hold, Options, Stop, SubmitError, pool};
 use candle_core::Tensor;
 use folder::{Folder, Pooling};
 use net::Net;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokenizers::Tokenizer;
 use tokio::sync::oneshot;
 
@@ -168,7 +169,7 @@ impl Queue {
     fn take(&self, room: usize, idle: bool) -> Option<Vec<(EncodeJob, Outlet)>> {
         let mut state = self.lock();
         while idle && !state.stopped && state.jobs.is_empty() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut state);
         }
         if state.stopped {
             return None;
@@ -178,7 +179,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
