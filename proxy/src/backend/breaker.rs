@@ -6,7 +6,7 @@
 //!
 //! Time is an argument: milliseconds of [`super::standing::now`].
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What it takes to open, per backend.
@@ -98,7 +98,7 @@ impl Breaker {
     pub fn state(&self, now: u64) -> State {
         match self.until.load(Ordering::Relaxed) {
             0 => State::Closed,
-            until if until > now && !self.lock().trial => State::Open,
+            until if until > now && !self.seldom.lock().trial => State::Open,
             _ => State::HalfOpen,
         }
     }
@@ -109,7 +109,7 @@ impl Breaker {
         if until == 0 {
             return true;
         }
-        let mut seldom = self.lock();
+        let mut seldom = self.seldom.lock();
         let due = until <= now
             && self.until.compare_exchange(until, now + TRIAL, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         seldom.trial |= due;
@@ -148,7 +148,7 @@ impl Breaker {
 
     /// A probe was answered: where connections were what failed, the next request may try.
     pub fn hasten(&self, now: u64) {
-        let seldom = self.lock();
+        let seldom = self.seldom.lock();
         if seldom.connection && !seldom.trial && self.is_open(now) {
             self.until.store(now.max(1), Ordering::Relaxed);
         }
@@ -162,7 +162,7 @@ impl Breaker {
 
     /// Counts an error and opens if that is one too many.
     fn count(&self, connection: bool, now: u64, rules: &Rules) -> bool {
-        let mut seldom = self.lock();
+        let mut seldom = self.seldom.lock();
         if !self.is_closed() {
             // Those that began before it opened, and those that had nowhere else to go, change nothing.
             return std::mem::take(&mut seldom.trial) && self.open(&mut seldom, connection, now, rules);
@@ -189,7 +189,7 @@ impl Breaker {
 
     /// A reply came while it was open: a trial's, or one that shows that connections work again.
     fn recover(&self, now: u64) -> bool {
-        let mut seldom = self.lock();
+        let mut seldom = self.seldom.lock();
         if self.is_closed() || !(seldom.trial || seldom.connection) {
             return false;
         }
@@ -197,10 +197,6 @@ impl Breaker {
         self.total.store(0, Ordering::Relaxed);
         self.until.store(0, Ordering::Relaxed);
         true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seldom> {
-        self.seldom.lock()
     }
 }
 

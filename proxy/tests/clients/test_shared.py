@@ -46,7 +46,10 @@ class Shared(Exchanges):
     def nudged(self):
         """Whether Redis is there; it is looked for when somebody wants it."""
         self.plays("Nudge.")
+        ended = self.hooked("cache", "on_end")
         self.ask("openai", "small-chat", "Are you there, {}?".format(time.monotonic()))
+        # What it keeps, it keeps behind its reply.
+        self.eventually(ended, 10, "the plugin has not ended")
         return self.metric("tidegate_plugin_redis_up") == 1
 
     def answers(self, text, asked, gateway, secret=WEB, prompt="What is shared?"):
@@ -75,17 +78,17 @@ class Shared(Exchanges):
         self.answers("Kept by the first.", 0, self.other)
 
     def test_nobody_waits_for_a_redis_that_is_away(self):
-        for away, back, patience in ((self.redis.kill, self.redis.start, 0.4), (self.redis.freeze, self.redis.thaw, 0.9)):
+        for away, back in ((self.redis.kill, self.redis.start), (self.redis.freeze, self.redis.thaw)):
             with self.subTest(away=away.__name__):
                 self.through(self.one)
                 self.assertEqual(self.metric("tidegate_plugin_redis_up"), 1)
                 log, failures = self.log_since(), self.counted("tidegate_plugin_errors_total")
                 away()
                 with self.restored(back):
+                    began = time.monotonic()
                     for number in range(12):
-                        began = time.monotonic()
                         self.answers("From the backend.", 1, self.one, prompt="Alone, {}?".format(number))
-                        self.assertLess(time.monotonic() - began, patience)
+                    self.assertLess(time.monotonic() - began, 5)
                     self.assertEqual((failures(), self.metric("tidegate_plugin_redis_up")), (0, 0))
                 self.eventually(self.nudged, 10, "Redis was not found again")
                 self.eventually(lambda: "Redis answers" in log(), 5, "the log does not say that it is back")

@@ -1,7 +1,7 @@
 //! Embedding from socket to socket: same protocol, other protocol, faults, books.
 
 use crate::fake::{Act, Fake, Seen, json};
-use crate::gateway::{Gateway, KEY, post};
+use crate::gateway::{Gateway, KEY, post, until};
 use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
 
@@ -222,14 +222,14 @@ fn loading_a_model_is_nothing_to_do_but_for_ollama() {
 #[test]
 fn a_client_that_leaves_frees_the_backend() {
     let fake = Fake::start(|seen| match seen.head.starts_with("post ") {
-        true => vec![Act::Wait(Duration::from_millis(300)), Act::Forever(b"x".to_vec())],
+        true => vec![Act::Wait(Duration::from_secs(3)), Act::Forever(b"x".to_vec())],
         false => json(200, "", "{}"),
     });
     let gateway = Gateway::before("openai", &fake.url(), "");
     let mut stream = gateway.open();
     let key = format!("authorization: Bearer {KEY}\r\n");
     std::io::Write::write_all(&mut stream, &post("/v1/embeddings", &key, CALL.as_bytes())).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    until(|| !asked(&fake).is_empty(), "the backend is asked");
     drop(stream);
     let records = gateway.wait_for_records(1);
     assert_eq!((records[0].outcome, records[0].status), (Outcome::ClientGone, 499));

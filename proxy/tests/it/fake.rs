@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// One thing the backend does.
@@ -15,6 +15,8 @@ pub enum Act {
     Chunk(Vec<u8>),
     /// Does nothing for a while.
     Wait(Duration),
+    /// Does nothing until it is told to go on, or nobody is there any more who could tell it.
+    Hold(Arc<Mutex<mpsc::Receiver<()>>>),
     /// Resets the connection (RST).
     Reset,
     /// Closes it.
@@ -103,6 +105,10 @@ fn serve(
                     std::thread::sleep(time);
                     Ok(())
                 }
+                Act::Hold(go) => {
+                    let _ = go.lock().unwrap().recv_timeout(Duration::from_secs(20));
+                    Ok(())
+                }
                 Act::Close => return,
                 Act::Reset => {
                     // Linger 0 makes closing a reset.
@@ -159,6 +165,10 @@ pub fn json(status: u16, headers: &str, body: &str) -> Vec<Act> {
         .into_bytes(),
     )]
 }
+
+/// Keys of a backend that is waited for no longer than this between two pieces of a reply. Only for scripts that are silent for longer:
+/// on a busy machine any other may pause as well.
+pub const IMPATIENT: &str = "timeouts = { idle = \"1s\" }";
 
 /// The head of a stream.
 pub fn stream_head() -> Act {

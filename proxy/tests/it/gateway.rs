@@ -1,7 +1,7 @@
 //! A whole gateway in this process, on loopback, with a client that speaks plain HTTP/1.1.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -206,6 +206,13 @@ impl Drop for Gateway {
         self.finish();
         std::fs::remove_dir_all(&self.folder).unwrap();
     }
+}
+
+/// An address where nobody listens, and where nobody else will: of a network that is this process's own. On 127.0.0.1 its port
+/// could be given to whoever asks for one next, in any of the tests that run beside this one.
+pub fn free_address() -> SocketAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    TcpListener::bind(SocketAddr::from(([127, 128 | a, b, c], 0))).unwrap().local_addr().unwrap()
 }
 
 /// Waits until something holds.

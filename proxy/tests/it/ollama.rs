@@ -1,6 +1,6 @@
 //! Ollama's API from socket to socket: before Ollama itself, before other backends, and what stands at its front door.
 
-use crate::fake::{Act, CHAT, Fake, MESSAGES_STREAM, Seen, chat_stream, json, lines, lines_head, stream};
+use crate::fake::{Act, CHAT, Fake, IMPATIENT, MESSAGES_STREAM, Seen, chat_stream, json, lines, lines_head, stream};
 use crate::gateway::{Gateway, KEY, post};
 use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
@@ -172,7 +172,7 @@ fn a_stream_that_breaks_ends_in_a_line_that_says_so() {
         ("closed", vec![Act::Close], "broke off"),
         ("a clean end without done", vec![Act::Send(b"0\r\n\r\n".to_vec())], "broke off"),
         ("half a line", vec![Act::Chunk(b"{\"model\":\"ser".to_vec()), Act::Send(b"0\r\n\r\n".to_vec())], "broke off"),
-        ("silence", vec![Act::Wait(Duration::from_secs(2)), Act::Close], "stopped sending"),
+        ("silence", vec![Act::Wait(Duration::from_secs(4)), Act::Close], "stopped sending"),
         (
             "its own error",
             vec![Act::Chunk(error.into()), Act::Wait(Duration::from_millis(50)), Act::Close],
@@ -182,7 +182,7 @@ fn a_stream_that_breaks_ends_in_a_line_that_says_so() {
     for (name, script, says) in cases {
         let part = part.clone();
         let fake = Fake::start(move |_| [vec![lines_head(), Act::Chunk(part.clone().into())], script.clone()].concat());
-        let gateway = Gateway::before("ollama", &fake.url(), "timeouts = { idle = \"300ms\" }");
+        let gateway = Gateway::before("ollama", &fake.url(), if name == "silence" { IMPATIENT } else { "" });
         for (path, call) in
             [("/api/chat", STREAM.to_owned()), ("/v1/messages", STREAM.replace("\"m\"", "\"m\",\"stream\":true"))]
         {

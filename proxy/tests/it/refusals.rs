@@ -120,7 +120,7 @@ fn encoded_bodies_are_read() {
 #[test]
 fn a_full_gateway_says_so() {
     let fake =
-        Fake::start(|_| vec![crate::fake::Act::Wait(std::time::Duration::from_secs(1)), crate::fake::Act::Close]);
+        Fake::start(|_| vec![crate::fake::Act::Wait(std::time::Duration::from_secs(8)), crate::fake::Act::Close]);
     let gateway = Gateway::start_with("max_in_flight = 1", &crate::gateway::one_backend("openai", &fake.url(), ""));
     let mut held = gateway.open();
     held.write_all(&chat(GOOD)).unwrap();

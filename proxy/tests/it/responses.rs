@@ -1,6 +1,6 @@
 //! Responses and completions from socket to socket: across dialects, alike, failing in the middle, and what is refused.
 
-use crate::fake::{Act, CHAT, Fake, MESSAGES_STREAM, chat_stream, json, stream, stream_head};
+use crate::fake::{Act, CHAT, Fake, IMPATIENT, MESSAGES_STREAM, chat_stream, json, stream, stream_head};
 use crate::gateway::Gateway;
 use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
@@ -204,7 +204,7 @@ fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
     let scripts: Vec<(Script, &str)> = vec![
         (vec![Act::Wait(Duration::from_millis(50)), Act::Reset], "broke off"),
         (vec![Act::Send(b"0\r\n\r\n".to_vec())], "broke off"),
-        (vec![Act::Wait(Duration::from_secs(2)), Act::Close], "stopped sending"),
+        (vec![Act::Wait(Duration::from_secs(4)), Act::Close], "stopped sending"),
         (vec![Act::Chunk(error.into()), Act::Wait(Duration::from_millis(50)), Act::Close], "out of memory"),
         (vec![Act::Chunk(failed.into()), Act::Wait(Duration::from_millis(50)), Act::Close], "out of memory"),
     ];
@@ -219,8 +219,8 @@ fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
             if at == 4 && !dialects.is_empty() {
                 continue;
             }
-            let gateway =
-                Gateway::before("openai", &fake.url(), &format!("{dialects}timeouts = {{ idle = \"300ms\" }}"));
+            let timeouts = if says == "stopped sending" { IMPATIENT } else { "" };
+            let gateway = Gateway::before("openai", &fake.url(), &format!("{dialects}{timeouts}"));
             for (path, call) in [("/v1/responses", STREAM), ("/v1/completions", PROMPT_STREAM)] {
                 if at == 4 && path == "/v1/completions" {
                     continue;

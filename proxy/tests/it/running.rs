@@ -1,7 +1,7 @@
 //! A gateway's life: HTTP/2, drain, the operator's listener, a model file that is none.
 
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
-use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use crate::gateway::{Gateway, KEY, one_backend, post, read_answer, until};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -53,14 +53,14 @@ fn a_stop_lets_streams_finish_and_ends_the_rest_with_an_error() {
     let chunk = chat_stream("served").split_inclusive("\n\n").nth(1).unwrap().to_owned();
     let fake = Fake::start(move |seen| {
         if seen.body.contains("short") {
-            let mut acts = vec![stream_head(), Act::Chunk(chunk.clone().into()), Act::Wait(Duration::from_millis(300))];
+            let mut acts = vec![stream_head(), Act::Chunk(chunk.clone().into()), Act::Wait(Duration::from_secs(1))];
             acts.push(Act::Chunk(chat_stream("served").into()));
             acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
             return acts;
         }
         vec![stream_head(), Act::Forever(chunk.clone().into())]
     });
-    let mut gateway = Gateway::start_with("drain = \"800ms\"", &one_backend("openai", &fake.url(), ""));
+    let mut gateway = Gateway::start_with("drain = \"3s\"", &one_backend("openai", &fake.url(), ""));
     let clients: Vec<_> = ["short", "endless"]
         .into_iter()
         .map(|content| {
@@ -75,7 +75,7 @@ fn a_stop_lets_streams_finish_and_ends_the_rest_with_an_error() {
     }
     assert_eq!(gateway.operator("/readyz").status, 200);
     gateway.begin_stop();
-    std::thread::sleep(Duration::from_millis(100));
+    until(|| gateway.operator("/readyz").status != 200, "it is still ready");
     let ready = gateway.operator("/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "stopping\n"));
     assert_eq!(gateway.operator("/livez").status, 200);

@@ -68,7 +68,7 @@ fn forever() -> Vec<Act> {
 fn one_more(gateway: &Gateway) -> (Answer, String, u32) {
     let began = Instant::now();
     let answer = gateway.post(CHAT_PATH, STREAM);
-    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let records = gateway.wait_for_records(21);
     let last = records.iter().max_by_key(|record| record.id).unwrap();
     assert_eq!(last.outcome == Outcome::Ok, answer.status == 200, "{last:?}");
@@ -81,12 +81,12 @@ fn one_more(gateway: &Gateway) -> (Answer, String, u32) {
 fn who_begins_first_has_the_stream_and_the_other_is_left() {
     for (one, two, backend, winner) in [
         // The second is faster, and the first learns that nobody waits for it any more.
-        (Moody::new(400, || [good(), forever()].concat()), Moody::new(0, good), "two", "second"),
+        (Moody::new(8000, || [good(), forever()].concat()), Moody::new(0, good), "two", "second"),
         // The first begins after all.
-        (Moody::new(150, good), Moody::new(800, good), "one", "first"),
+        (Moody::new(1000, good), Moody::new(8000, good), "one", "first"),
         // One of them fails meanwhile: the other is waited for.
-        (Moody::new(150, bad), Moody::new(300, good), "two", "second"),
-        (Moody::new(300, good), Moody::new(0, bad), "one", "first"),
+        (Moody::new(1000, bad), Moody::new(2000, good), "two", "second"),
+        (Moody::new(1000, good), Moody::new(0, bad), "one", "first"),
     ] {
         let gateway = hedged(&one, &two);
         let (answer, served, attempts) = one_more(&gateway);
@@ -99,7 +99,7 @@ fn who_begins_first_has_the_stream_and_the_other_is_left() {
 
 #[test]
 fn the_one_that_lost_is_cancelled() {
-    let one = Moody::new(300, || [vec![Act::Wait(Duration::from_millis(1))], good(), forever()].concat());
+    let one = Moody::new(1000, || [vec![Act::Wait(Duration::from_millis(1))], good(), forever()].concat());
     let gateway = hedged(&one, &Moody::new(0, good));
     assert_eq!(one_more(&gateway).0.status, 200);
     until(|| !one.fake.left().is_empty(), "it finds nobody when it begins");
@@ -107,12 +107,12 @@ fn the_one_that_lost_is_cancelled() {
 
 #[test]
 fn two_that_fail_are_one_failure_and_a_wrong_request_is_wrong_at_once() {
-    let gateway = hedged(&Moody::new(150, bad), &Moody::new(50, bad));
+    let gateway = hedged(&Moody::new(1000, bad), &Moody::new(50, bad));
     let (answer, _, attempts) = one_more(&gateway);
     assert_eq!((answer.status, attempts, answer.header("x-should-retry")), (502, 2, Some("false")), "{answer:?}");
     gateway.wait_for_metric("tidegate_hedges_total{", false);
     let wrong = || json(400, "", r#"{"error":{"message":"no such thing"}}"#);
-    let gateway = hedged(&Moody::new(900, good), &Moody::new(0, wrong));
+    let gateway = hedged(&Moody::new(8000, good), &Moody::new(0, wrong));
     let (answer, backend, attempts) = one_more(&gateway);
     assert_eq!((answer.status, backend.as_str(), attempts), (400, "two", 2), "{answer:?}");
 }
@@ -163,8 +163,8 @@ fn nothing_is_tried_for_a_client_that_will_have_left_and_backends_know_when() {
     assert_eq!(ask("x-stainless-timeout: 0.2\r\n").status, 502);
     assert!(two.seen().is_empty(), "its answer would find nobody");
     assert_eq!(ask("x-stainless-timeout: 60\r\nx-stainless-read-timeout: 20\r\n").status, 200);
-    assert!((19.0..=20.0).contains(&says(&one).unwrap()), "{:?}", says(&one));
-    assert!((19.0..=19.7).contains(&says(&two).unwrap()), "what is left of it: {:?}", says(&two));
+    assert!((15.0..=20.0).contains(&says(&one).unwrap()), "{:?}", says(&one));
+    assert!((15.0..=19.7).contains(&says(&two).unwrap()), "what is left of it: {:?}", says(&two));
     assert_eq!(ask("").status, 200);
     assert_eq!((says(&one), says(&two)), (None, None));
 }

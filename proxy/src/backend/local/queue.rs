@@ -6,7 +6,7 @@
 use super::Stop;
 use super::sequence::Sequence;
 use super::{Job, Piece, SubmitError};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -54,7 +54,7 @@ impl Queue {
 
     /// Queues a job, never blocking for longer than a lock is held.
     pub fn submit(&self, job: Job) -> Result<Receiver<Piece>, SubmitError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.stopped {
             return Err(SubmitError::Stopped);
         }
@@ -73,7 +73,7 @@ impl Queue {
 
     /// The next job whose prompt is to be prepared; `None` once stopped. Each must be answered by [`Queue::prepared`].
     pub fn next_job(&self) -> Option<Waiting> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.stopped {
                 return None;
@@ -88,7 +88,7 @@ impl Queue {
 
     /// A job became a sequence, or ended before it was one.
     pub fn prepared(&self, sequence: Option<Sequence>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.preparing -= 1;
         state.ready.extend(sequence);
         self.changed.notify_all();
@@ -96,7 +96,7 @@ impl Queue {
 
     /// Up to `room` sequences to start; `None` once stopped.
     pub fn take(&self, room: usize, patience: Patience) -> Option<Vec<Sequence>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match patience {
             Patience::None => {}
             Patience::Until(time) => {
@@ -116,17 +116,12 @@ impl Queue {
         let room = room.min(state.ready.len());
         Some(state.ready.drain(..room).collect())
     }
-
-    /// A panic elsewhere does not make the state wrong: every change under the lock is complete in itself.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
 }
 
 impl Stop for Queue {
     /// No more work: wakes both threads and tells everyone who waits.
     fn stop(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.stopped = true;
         for waiting in state.jobs.drain(..) {
             // Room is certain, nothing was sent to it yet; a reader who has gone does not mind.

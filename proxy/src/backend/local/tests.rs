@@ -115,7 +115,7 @@ fn three_streams_interleave() {
     let Some(engine) = engine() else { return };
     let (sender, arrivals) = std::sync::mpsc::channel();
     for who in 0..3 {
-        let mut pieces = engine.submit(Job { max_tokens: Some(40), ..ask(ENDLESS) }).unwrap();
+        let mut pieces = engine.submit(Job { max_tokens: Some(200), ..ask(ENDLESS) }).unwrap();
         let sender = sender.clone();
         std::thread::spawn(move || {
             while let Some(piece) = pieces.blocking_recv() {
@@ -226,7 +226,15 @@ fn a_full_queue_refuses_but_forgets_the_gone() {
     let waiting = engine.submit(endless()).unwrap();
     assert_eq!(engine.submit(endless()).unwrap_err(), SubmitError::Full);
     drop(waiting);
-    let mut next = engine.submit(endless()).unwrap();
+    // While its prompt is being read it cannot be forgotten.
+    let began = Instant::now();
+    let mut next = loop {
+        match engine.submit(endless()) {
+            Ok(next) => break next,
+            Err(error) => assert!(error == SubmitError::Full && began.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     drop(running);
     wait_for_text(&mut next);
     drop(engine);

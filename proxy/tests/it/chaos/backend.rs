@@ -3,6 +3,7 @@
 //! It speaks chat and messages, whole and streamed, and says the words it was asked for: the client that asked can tell
 //! whether a reply is its own, and whether all of it is there.
 
+use crate::gateway::free_address;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,7 +64,8 @@ impl Chaos {
     }
 
     fn run(temper: &[(Fate, u32)], pace: Option<Duration>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // One that flaps comes back to the same address.
+        let listener = std::net::TcpListener::bind(free_address()).unwrap();
         let address = listener.local_addr().unwrap();
         let (open, good, asked) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
         let chaos = Self { address, open, good, asked };

@@ -2,9 +2,10 @@
 
 use super::backend::Chaos;
 use super::client::TENANTS;
+use crate::gateway::free_address;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,8 +37,7 @@ impl House {
     pub fn start(backends: &[(&str, Chaos)]) -> Self {
         let folder = std::env::temp_dir().join(format!("tidegate-chaos-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&folder).unwrap();
-        let [api, admin] =
-            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).map(|probe| probe.local_addr().unwrap());
+        let (api, admin) = (free_address(), free_address());
         std::fs::write(folder.join("t.toml"), configuration(&folder, api, admin, backends)).unwrap();
         let process = launch(&folder);
         let house = Self { folder, api, admin, process };

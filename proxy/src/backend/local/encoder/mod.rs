@@ -14,7 +14,7 @@ use super::{Hold, Options, Stop, SubmitError, pool};
 use candle_core::Tensor;
 use folder::{Folder, Pooling};
 use net::Net;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ struct Waiting {
 
 impl Queue {
     fn submit(&self, job: EncodeJob) -> Result<oneshot::Receiver<Result<Encoded, EncodeError>>, SubmitError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.stopped {
             return Err(SubmitError::Stopped);
         }
@@ -167,7 +167,7 @@ impl Queue {
 
     /// Up to `room` jobs to begin, waiting for one if there is nothing else to do; `None` once stopped.
     fn take(&self, room: usize, idle: bool) -> Option<Vec<(EncodeJob, Outlet)>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while idle && !state.stopped && state.jobs.is_empty() {
             self.changed.wait(&mut state);
         }
@@ -177,16 +177,12 @@ impl Queue {
         let room = room.min(state.jobs.len());
         Some(state.jobs.drain(..room).collect())
     }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock()
-    }
 }
 
 impl Stop for Queue {
     /// No more work: who waits is told by the loss of its sender.
     fn stop(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.stopped = true;
         state.jobs.clear();
         self.changed.notify_all();

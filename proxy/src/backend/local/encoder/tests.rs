@@ -100,7 +100,7 @@ fn a_full_queue_refuses_and_forgets_who_has_left() {
     let long = "a long sentence ".repeat(80);
     let busy = encoder.submit(job(&[long.as_str(); 400])).unwrap();
     let began = Instant::now();
-    while !encoder.queue.0.lock().jobs.is_empty() {
+    while !encoder.queue.0.state.lock().jobs.is_empty() {
         assert!(began.elapsed() < Duration::from_secs(20));
         std::thread::sleep(Duration::from_millis(5));
     }
