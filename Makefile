@@ -5,6 +5,8 @@ CACHE := $(HOME)/.cache/tidegate
 PLUGINS := $(CACHE)/plugins
 MODEL := $(CACHE)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 EMBEDDER := $(CACHE)/models/all-MiniLM-L6-v2
+# What is tested has all features; what is released has the default ones. Their profiles differ anyway: nothing is built twice.
+ALL := --features kubernetes
 RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
@@ -30,12 +32,12 @@ fmt:
 	cargo fmt --all --check
 
 lint:
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --locked $(ALL) -- -D warnings
 	@# A workspace of its own, compiled from the same sources: what changes there must not leave it behind.
 	cargo check --locked --manifest-path proxy/fuzz/Cargo.toml --no-default-features
 
 docs:
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked $(ALL)
 
 ## model: the small models that the tests and the demo answer with
 model: $(MODEL) $(EMBEDDER)
@@ -48,11 +50,11 @@ unit: model
 	@# A build fetches what this platform needs; the licences of what the others need are checked, too.
 	cargo fetch --locked --quiet
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
-	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) TIDEGATE_TEST_EMBEDDER=$(EMBEDDER) cargo nextest run --locked
+	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) TIDEGATE_TEST_EMBEDDER=$(EMBEDDER) cargo nextest run --locked $(ALL)
 
 ## redis: what plugins keep, kept in a real Redis (fetched from Debian where there is none): the same table as in memory
 redis:
-	$(PYTHON) proxy/tests/clients/redis_server.py cargo test --locked --lib plugin::kv
+	$(PYTHON) proxy/tests/clients/redis_server.py cargo test --locked $(ALL) --lib plugin::kv
 
 ## plugins: the plugins that come with Tidegate, checked and built; the templates in other languages, where their tools can be had
 plugins: export CARGO_TARGET_DIR := $(CACHE)/plugins-target
@@ -70,7 +72,7 @@ clients: release model plugins
 ## soak: many tenants before backends that fail in every way, then kill -9 over and over; ten minutes each, figures printed
 SOAK_SECONDS ?= 600
 soak:
-	TIDEGATE_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked --test it chaos -- --nocapture --test-threads=1
+	TIDEGATE_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --locked $(ALL) --test it chaos -- --nocapture --test-threads=1
 
 ## bench: what a request and a chunk cost (docs/performance.md)
 bench: release

@@ -3,7 +3,8 @@
 use super::config::Settings;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
-use super::{Backend, Kept, Kind, catalog::Catalog, listing, names, pool, trust};
+use super::names::{self, Source};
+use super::{Backend, Kept, Kind, catalog::Catalog, listing, pool, trust};
 use crate::canon::header::X_API_KEY;
 use crate::trust::Authorities;
 use ::http::{HeaderValue, header};
@@ -19,13 +20,15 @@ impl Backend {
         let mut errors = Vec::new();
         let urls: Vec<&String> = settings.url.iter().chain(&settings.urls).collect();
         let is_local = settings.kind == Kind::Local;
-        if is_local != (urls.is_empty() && settings.dns.is_none()) {
+        let names = || settings.dns.iter().chain(&settings.kubernetes);
+        if is_local != (urls.is_empty() && names().next().is_none()) {
             errors.push((
                 String::new(),
                 if is_local {
                     "a local backend has no url".into()
                 } else {
-                    "a backend needs a `url` (or several `urls`, or a name in `dns`)".into()
+                    "a backend needs a `url` (or several `urls`, or a name in `dns`, or a Service in `kubernetes`)"
+                        .into()
                 },
             ));
         }
@@ -40,7 +43,7 @@ impl Backend {
                 },
             ));
         }
-        if settings.ca.is_some() && !urls.iter().copied().chain(&settings.dns).any(|url| url.starts_with("https://")) {
+        if settings.ca.is_some() && !urls.iter().copied().chain(names()).any(|url| url.starts_with("https://")) {
             errors.push((".ca".into(), "`ca` is for addresses that begin with https://".into()));
         }
         errors.extend(settings.health.errors());
@@ -111,8 +114,12 @@ fn endpoints(
 ) -> Result<Endpoints, Vec<(String, String)>> {
     if let Some(dns) = &settings.dns {
         let refresh = settings.refresh.map_or(names::REFRESH, |period| period.0);
-        let named = kept.name(name, dns, settings.http2, private, refresh);
+        let named = kept.name(name, dns, settings.http2, private, Source::Resolver(refresh));
         return named.map(Endpoints::Named).map_err(|error| vec![(".dns".into(), error)]);
+    }
+    if let Some(url) = &settings.kubernetes {
+        let named = service(url).and_then(|source| kept.name(name, url, settings.http2, private, source));
+        return named.map(Endpoints::Named).map_err(|error| vec![(".kubernetes".into(), error)]);
     }
     let (mut endpoints, mut errors) = (Vec::new(), Vec::new());
     for (index, url) in settings.url.iter().chain(&settings.urls).enumerate() {
@@ -122,4 +129,18 @@ fn endpoints(
         }
     }
     if errors.is_empty() { Ok(Endpoints::Fixed(endpoints)) } else { Err(errors) }
+}
+
+/// The Service that a URL names.
+#[cfg(feature = "kubernetes")]
+fn service(url: &str) -> Result<Source, String> {
+    super::kubernetes::Service::read(url).map(Source::Kubernetes)
+}
+
+/// The same where nothing can be asked about it.
+#[cfg(not(feature = "kubernetes"))]
+fn service(_: &str) -> Result<Source, String> {
+    Err("this program cannot ask Kubernetes: it was built without the cargo feature `kubernetes`. Build it with \
+         `cargo build --release --features kubernetes`, take the container image, or name a headless Service in `dns`"
+        .into())
 }

@@ -29,6 +29,9 @@ pub struct Settings {
     pub urls: Vec<String>,
     /// Instead of these: a base address whose name stands for all replicas; each address it resolves to is one. With a port.
     pub dns: Option<String>,
+    /// Or instead: `http://SERVICE.NAMESPACE:PORT`, a Service of Kubernetes; each of its endpoints that is ready is one. Needs a
+    /// program with the cargo feature `kubernetes`.
+    pub kubernetes: Option<String>,
     /// How often that name is looked up again (10 s where absent), and its addresses are asked for their models (30 s).
     pub refresh: Option<Period>,
     /// Ask its addresses which models they have; absent: vllm, llamacpp and ollama are asked.
@@ -79,6 +82,11 @@ impl Settings {
             }
         };
         let listed = self.url.is_some() || !self.urls.is_empty();
+        wrong(
+            self.kubernetes.is_some() && (listed || self.dns.is_some()),
+            "kubernetes",
+            "either a Service in `kubernetes`, or a name in `dns`, or addresses in `url` and `urls`, only one of them",
+        );
         wrong(
             self.dns.is_some() && listed,
             "dns",

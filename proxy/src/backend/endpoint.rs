@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use http::uri::Uri;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,7 +19,8 @@ use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 /// A target: an address under the name it has in the books.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// `gpu/0`: backend name and index of the address; `gpu/10.0.0.5` where it was found by a name.
+    /// `gpu/0`: backend name and index of the address; `gpu/10.0.0.5` where it was found by a name, with its port if that is
+    /// not the name's.
     pub label: Arc<str>,
     pub(super) address: Arc<Address>,
 }
@@ -99,9 +100,10 @@ impl Address {
         })
     }
 
-    /// The same by one of the addresses that its name stands for: connections go there, and all else is the name's.
-    pub(super) fn at(self, ip: IpAddr) -> Self {
-        Self { name: ip.to_string(), key: pool::of(&format!("{}/{ip}", self.key)), ..self }
+    /// The same by one of the addresses that its name stands for, and what that is called: connections go there, and all else
+    /// is the name's.
+    pub(super) fn at(self, at: SocketAddr, called: &str) -> Self {
+        Self { name: at.ip().to_string(), port: at.port(), key: pool::of(&format!("{}/{called}", self.key)), ..self }
     }
 
     /// What a request for this path is addressed to: all of it in HTTP/2, the path in HTTP/1.1.

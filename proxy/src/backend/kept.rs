@@ -9,18 +9,18 @@ use super::config::Settings;
 use super::endpoint::{Address, Endpoint};
 use super::health::Watch;
 use super::inprocess::Local;
-use super::names::Name;
+use super::names::{Name, Source};
 use super::series::Series;
 use super::{Backend, Backends};
 use crate::trust::Authorities;
 use parking_lot::Mutex;
 use prometheus::Registry;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// See the module.
 #[derive(Default)]
@@ -47,16 +47,16 @@ pub(super) struct Place {
     /// SHA-256 of its file of authorities.
     pub authorities: Option<[u8; 32]>,
     /// One of those that its name stands for.
-    pub ip: Option<IpAddr>,
-    /// How often a name is looked up.
-    pub refresh: Duration,
+    pub at: Option<SocketAddr>,
+    /// Who knows what a name stands for.
+    pub source: Option<Source>,
 }
 
 impl Place {
     /// Of a backend's URL.
     pub fn of(backend: &Arc<str>, url: &str, http2: bool, authorities: Option<&Authorities>) -> Self {
         let authorities = authorities.map(|authorities| authorities.digest);
-        Self { backend: backend.clone(), url: url.to_owned(), http2, authorities, ip: None, refresh: Duration::ZERO }
+        Self { backend: backend.clone(), url: url.to_owned(), http2, authorities, at: None, source: None }
     }
 }
 
@@ -156,21 +156,21 @@ impl Kept {
         self.addresses.find(place, |_| Address::read(url, http2, authorities))
     }
 
-    /// The name that is known, or one that is looked up from now on.
+    /// The name that is known, or one that is followed from now on.
     pub(super) fn name(
         &self,
         backend: &Arc<str>,
         url: &str,
         http2: bool,
         authorities: Option<Authorities>,
-        refresh: Duration,
+        source: Source,
     ) -> Result<Arc<Name>, String> {
-        let place = Place { refresh, ..Place::of(backend, url, http2, authorities.as_ref()) };
+        let place = Place { source: Some(source.clone()), ..Place::of(backend, url, http2, authorities.as_ref()) };
         let mut known = self.names.lock();
         if let Some(name) = find(&known, &place) {
             return Ok(name);
         }
-        let name = Arc::new(Name::read(backend, url, http2, authorities, refresh, &self.addresses)?);
+        let name = Arc::new(Name::read(backend, url, http2, authorities, source, &self.addresses)?);
         if let Some(watch) = &self.watch {
             watch.follow(&name);
         }

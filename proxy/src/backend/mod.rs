@@ -19,6 +19,8 @@ pub mod http;
 mod inprocess;
 mod kept;
 mod kind;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod listing;
 #[cfg(feature = "local")]
 pub mod local;
@@ -344,7 +346,11 @@ impl Backend {
 
     /// Nobody knows where it is.
     fn nowhere(&self) -> Verdict {
-        let message = format!("The backend `{}` has no address at the moment: its name does not resolve.", self.name);
+        let why = match &self.endpoints {
+            Endpoints::Named(name) => name.lacks(),
+            Endpoints::Fixed(_) => "none is configured",
+        };
+        let message = format!("The backend `{}` has no address at the moment: {why}.", self.name);
         let retry_after = Some(Duration::from_secs(1));
         Verdict::Another(Fault { retry_after, ..Fault::new(FaultKind::BackendUnavailable, message) })
     }

@@ -1,4 +1,5 @@
-//! Names whose addresses come and go: looked up again and again, and each address is a target of its own.
+//! Names whose addresses come and go, each of which is a target of its own: looked up again and again, or, where the name is
+//! that of a Service of Kubernetes, told by its API (`kubernetes/`).
 //!
 //! The system's resolver is asked, so that what works for every other program on the host works here: files, search domains,
 //! whatever stands in nsswitch.conf. It does not tell how long an answer holds; names that stand for replicas change sooner
@@ -7,11 +8,13 @@
 use super::endpoint::{Address, Endpoint};
 use super::health::Watch;
 use super::kept::{Addresses, Place};
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::{self, Service};
 use crate::trust::Authorities;
 use arc_swap::ArcSwap;
 use http::Uri;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,26 +25,37 @@ pub(super) const REFRESH: Duration = Duration::from_secs(10);
 /// How often one is that has no address yet: nothing can be served there.
 const SOON: Duration = Duration::from_secs(1);
 
+/// Who knows what a name stands for.
+#[derive(Clone, PartialEq)]
+pub(super) enum Source {
+    /// This host's resolver, which is asked so often.
+    Resolver(Duration),
+    /// The API of Kubernetes, which tells what changes.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Service),
+}
+
 /// A name, and what it stands for at the moment.
 pub(super) struct Name {
-    backend: Arc<str>,
+    pub backend: Arc<str>,
     url: String,
     http2: bool,
     authorities: Option<Authorities>,
     host: String,
-    port: u16,
-    refresh: Duration,
+    /// Of each address, if nothing else is said.
+    pub port: u16,
+    source: Source,
     /// Those of all backends: what comes back while something still uses it is what it was.
     addresses: Arc<Addresses>,
     found: ArcSwap<Vec<Endpoint>>,
-    /// It has been looked up, whatever came of it.
+    /// Its source was asked, whatever came of it.
     asked: AtomicBool,
-    /// The last lookup gave nothing.
+    /// The source gave nothing when it was asked last.
     failing: AtomicBool,
 }
 
 impl Name {
-    /// Reads it from the configuration; nothing is looked up yet.
+    /// Reads it from the configuration; nobody is asked yet.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -50,7 +64,7 @@ impl Name {
         url: &str,
         http2: bool,
         authorities: Option<Authorities>,
-        refresh: Duration,
+        source: Source,
         addresses: &Arc<Addresses>,
     ) -> Result<Self, String> {
         // What is wrong with every address is wrong with this one.
@@ -71,7 +85,7 @@ impl Name {
             authorities,
             host,
             port,
-            refresh,
+            source,
             addresses: addresses.clone(),
             found: ArcSwap::default(),
             asked: AtomicBool::new(false),
@@ -84,45 +98,72 @@ impl Name {
         self.found.load_full()
     }
 
-    /// It has been looked up, whatever came of it.
+    /// Its source was asked, whatever came of it.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// When it may be known what it stands for, if that is not known.
-    pub fn pace(&self) -> Duration {
-        if self.found.load().is_empty() { self.refresh.min(SOON) } else { self.refresh }
+    /// Why it stands for nothing, if it does, in words for clients.
+    pub fn lacks(&self) -> &'static str {
+        match self.source {
+            Source::Resolver(_) => "its name does not resolve",
+            #[cfg(feature = "kubernetes")]
+            Source::Kubernetes(_) => "Kubernetes names none that is ready",
+        }
     }
 
-    /// Takes an answer. None, or an empty one, changes nothing: better addresses that may be old than none. True if there was
-    /// one.
+    /// These are what it stands for, and nothing else.
+    pub fn stands_for(&self, found: Vec<SocketAddr>) {
+        self.exchange(found);
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// Notes that its source works. True if it did not before.
+    pub fn recovers(&self) -> bool {
+        self.failing.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that its source gave nothing. What is known stays: better addresses that may be old than none. True if it gave
+    /// something before.
+    pub fn fails(&self) -> bool {
+        let is_new = !self.failing.swap(true, Ordering::Relaxed);
+        self.asked.store(true, Ordering::Release);
+        is_new
+    }
+
+    /// Takes an answer of the resolver; an empty one is none. True if there was one.
     fn take(&self, answer: io::Result<Vec<IpAddr>>) -> bool {
         let answer = answer.and_then(|found| if found.is_empty() { Err(nothing()) } else { Ok(found) });
         let (backend, host) = (&*self.backend, &*self.host);
-        let is_good = match answer {
+        match answer {
             Ok(found) => {
-                self.exchange(found);
-                if self.failing.swap(false, Ordering::Relaxed) {
+                self.stands_for(found.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect());
+                if self.recovers() {
                     tracing::info!(backend, host, "a backend's name resolves again");
                 }
                 true
             }
             Err(error) => {
-                if !self.failing.swap(true, Ordering::Relaxed) {
+                if self.fails() {
                     let kept = self.found.load().len();
                     tracing::warn!(backend, host, %error, kept, "a backend's name does not resolve; its addresses are kept");
                 }
                 false
             }
-        };
-        self.asked.store(true, Ordering::Release);
-        is_good
+        }
     }
 
-    fn exchange(&self, mut ips: Vec<IpAddr>) {
-        ips.sort_unstable();
-        ips.dedup();
-        let endpoints: Vec<Endpoint> = ips.into_iter().filter_map(|ip| self.endpoint(ip)).collect();
+    /// Counts that its source gave nothing.
+    pub fn count_failure(&self, watch: &Weak<Watch>) {
+        if let Some(watch) = watch.upgrade() {
+            watch.series.lookups_failed.with_label_values(&[&*self.backend]).inc();
+        }
+    }
+
+    fn exchange(&self, mut found: Vec<SocketAddr>) {
+        found.sort_unstable();
+        found.dedup();
+        let endpoints: Vec<Endpoint> = found.into_iter().filter_map(|at| self.endpoint(at)).collect();
         let before = self.found.load_full();
         let not_in = |these: &[Endpoint], those: &[Endpoint]| -> Vec<Endpoint> {
             let missing = |one: &&Endpoint| !those.iter().any(|other| other.label == one.label);
@@ -144,13 +185,14 @@ impl Name {
         self.addresses.exchanged(&now, &left);
     }
 
-    fn endpoint(&self, ip: IpAddr) -> Option<Endpoint> {
+    fn endpoint(&self, at: SocketAddr) -> Option<Endpoint> {
         let authorities = self.authorities.as_ref();
-        let place = Place { ip: Some(ip), ..Place::of(&self.backend, &self.url, self.http2, authorities) };
-        let read = |_: &Place| Address::read(&self.url, self.http2, authorities).map(|address| address.at(ip));
+        let called = if at.port() == self.port { at.ip().to_string() } else { at.to_string() };
+        let place = Place { at: Some(at), ..Place::of(&self.backend, &self.url, self.http2, authorities) };
+        let read = |_: &Place| Address::read(&self.url, self.http2, authorities).map(|address| address.at(at, &called));
         // It was read before.
         let address = self.addresses.find(place, read).ok()?;
-        Some(Endpoint { label: format!("{}/{ip}", self.backend).into(), address })
+        Some(Endpoint { label: format!("{}/{called}", self.backend).into(), address })
     }
 }
 
@@ -158,10 +200,17 @@ fn nothing() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "it has no address")
 }
 
-/// Looks up each name that comes, until the sender and the name are gone.
+/// Asks about each name that comes, until the sender and the name are gone.
 pub(super) async fn follow(mut names: UnboundedReceiver<Weak<Name>>, watch: Weak<Watch>) {
-    while let Some(name) = names.recv().await {
-        tokio::task::spawn_local(look_up(name, watch.clone(), system));
+    while let Some(weak) = names.recv().await {
+        let Some(name) = weak.upgrade() else { continue };
+        match &name.source {
+            Source::Resolver(refresh) => tokio::task::spawn_local(look_up(weak, watch.clone(), *refresh, system)),
+            #[cfg(feature = "kubernetes")]
+            Source::Kubernetes(service) => {
+                tokio::task::spawn_local(kubernetes::follow(service.clone(), weak, watch.clone()))
+            }
+        };
     }
 }
 
@@ -171,13 +220,17 @@ async fn system(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
 }
 
 /// Looks up one name for as long as there is somebody who uses it.
-async fn look_up(name: Weak<Name>, watch: Weak<Watch>, resolve: impl AsyncFn(String, u16) -> io::Result<Vec<IpAddr>>) {
+async fn look_up(
+    name: Weak<Name>,
+    watch: Weak<Watch>,
+    refresh: Duration,
+    resolve: impl AsyncFn(String, u16) -> io::Result<Vec<IpAddr>>,
+) {
     while let Some(name) = name.upgrade() {
-        let found = name.take(resolve(name.host.clone(), name.port).await);
-        if let Some(watch) = watch.upgrade().filter(|_| !found) {
-            watch.series.lookups_failed.with_label_values(&[&*name.backend]).inc();
+        if !name.take(resolve(name.host.clone(), name.port).await) {
+            name.count_failure(&watch);
         }
-        let pace = name.pace();
+        let pace = if name.found.load().is_empty() { refresh.min(SOON) } else { refresh };
         drop(name);
         // Gateways that were started together do not ask together for ever.
         tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
@@ -192,7 +245,7 @@ mod tests {
     use std::rc::Rc;
 
     fn name(url: &str) -> Result<Name, String> {
-        Name::read(&"gpu".into(), url, false, None, Duration::from_millis(1), &Arc::default())
+        Name::read(&"gpu".into(), url, false, None, Source::Resolver(REFRESH), &Arc::default())
     }
 
     fn labels(of: &Name) -> String {
@@ -236,6 +289,13 @@ mod tests {
             assert!(!name.take(failed));
             assert_eq!(labels(&name), "gpu/10.0.0.2 gpu/10.0.0.3");
         }
+        // Who says the port may say another one, and may say that there is none.
+        let others = ["10.0.0.2:8000", "10.0.0.2:9000", "[fd00::1]:8000", "[fd00::1]:9000"];
+        name.stands_for(others.map(|at| at.parse().unwrap()).into());
+        assert_eq!(labels(&name), "gpu/10.0.0.2 gpu/10.0.0.2:9000 gpu/fd00::1 gpu/[fd00::1]:9000");
+        assert_ne!(name.found()[0].address.key, name.found()[1].address.key);
+        name.stands_for(Vec::new());
+        assert!(labels(&name).is_empty());
         // It is still in use when it comes back.
         name.take(ips(&[1]));
         assert!(Arc::ptr_eq(&before[0].address, &name.found()[0].address));
@@ -253,9 +313,10 @@ mod tests {
             let answer = left.borrow_mut().pop_front().unwrap_or(Err(()));
             answer.map(|ip| vec![IpAddr::from(ip)]).map_err(|()| io::Error::other("SERVFAIL"))
         };
+        let pace = Duration::from_millis(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let looking = tokio::task::spawn_local(look_up(Arc::downgrade(&name), Weak::new(), resolve));
+            let looking = tokio::task::spawn_local(look_up(Arc::downgrade(&name), Weak::new(), pace, resolve));
             while !answers.borrow().is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

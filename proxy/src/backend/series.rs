@@ -27,7 +27,7 @@ pub(super) struct Series {
     models: IntGaugeVec,
     /// Lists of models that an address did not give.
     pub lists_failed: IntCounterVec,
-    /// Lookups of a backend's name that gave nothing.
+    /// Lookups of a backend's name that gave nothing, and watches of its Service that failed.
     pub lookups_failed: IntCounterVec,
 }
 
@@ -104,7 +104,8 @@ impl Series {
             )?,
             lookups_failed: counter(
                 "tidegate_discovery_lookup_failures_total",
-                "Lookups of a backend's name that gave no address; those known before are kept.",
+                "Lookups of a backend's name that gave no address, and watches of its Service that failed; the addresses known \
+                 before are kept.",
                 &["backend"],
             )?,
         })

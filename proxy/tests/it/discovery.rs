@@ -1,12 +1,10 @@
 //! Addresses that come and go behind a name.
 
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
-use crate::gateway::{Answer, Gateway, KEY, free_address, post, read_answer, until};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use crate::gateway::{Gateway, read_answer, until};
+use crate::process::{Process, may_have_files_of_its_own, unshared};
+use std::net::TcpListener;
+use std::time::Duration;
 
 const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
@@ -86,95 +84,39 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
             "backends.b.refresh: `refresh` is for backends with `dns`, or",
         ),
         ("dns = \"http://x:1\"\nrefresh = \"1ms\"", "backends.b.refresh: between 100ms and an hour"),
-        ("", "backends.b: a backend needs a `url` (or several `urls`, or a name in `dns`)"),
+        (
+            "",
+            "backends.b: a backend needs a `url` (or several `urls`, or a name in `dns`, or a Service in `kubernetes`)",
+        ),
     ] {
-        let file = std::env::temp_dir().join(format!("tidegate-dns-{}.toml", uuid::Uuid::now_v7()));
-        std::fs::write(&file, format!("[backends.b]\nkind = \"vllm\"\n{backend}\n")).unwrap();
-        let found = tidegate::app::load(Some(&file), &[]).unwrap_err();
-        std::fs::remove_file(&file).unwrap();
-        let text = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let text = wrong_with(backend);
         assert!(text.contains(says), "{backend}: {text}");
     }
 }
 
-/// A gateway as a process that has a file of hosts of its own, which this host's resolver reads each time.
-struct Process {
-    folder: PathBuf,
-    api: SocketAddr,
-    admin: SocketAddr,
-    child: Child,
+#[cfg(not(feature = "kubernetes"))]
+#[test]
+fn a_program_that_cannot_ask_kubernetes_says_so() {
+    let text = wrong_with("kubernetes = \"http://vllm:8000\"");
+    assert!(text.contains("backends.b.kubernetes: this program cannot ask Kubernetes"), "{text}");
+    assert!(text.contains("--features kubernetes"), "{text}");
 }
 
-impl Process {
-    fn start(sections: &str, hosts: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("tidegate-hosts-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let (api, admin) = (free_address(), free_address());
-        let config = format!(
-            "[server]\nlisten = \"{api}\"\nworkers = 2\n[admin]\nlisten = \"{admin}\"\n[ledger]\npath = \"{}\"\n\
-             [organizations.acme.projects.web]\nkeys = [{{ id = \"web-1\", hash = \"{}\" }}]\n{sections}",
-            folder.join("t.db").display(),
-            tidegate::gate::hash_of(KEY),
-        );
-        std::fs::write(folder.join("t.toml"), config).unwrap();
-        std::fs::write(folder.join("hosts"), hosts).unwrap();
-        // Only files: what else would answer for the names of a test must not be asked.
-        std::fs::write(folder.join("nsswitch.conf"), "hosts: files\n").unwrap();
-        let script = "mount --bind hosts /etc/hosts && mount --bind nsswitch.conf /etc/nsswitch.conf && exec \"$0\" serve --config t.toml";
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_tidegate")]);
-        let log = std::fs::File::create(folder.join("log")).unwrap();
-        command.current_dir(&folder).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap();
-        let process = Self { folder, api, admin, child };
-        let began = Instant::now();
-        while !process.page("/readyz").contains(" 200 ") {
-            assert!(began.elapsed() < Duration::from_secs(20), "it does not get ready: {}", process.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        process
-    }
-
-    /// What the name stands for from now on.
-    fn hosts(&self, text: &str) {
-        // In place: the file is what was mounted.
-        std::fs::write(self.folder.join("hosts"), text).unwrap();
-    }
-
-    fn send(&self, body: &str) -> TcpStream {
-        let mut client = TcpStream::connect(self.api).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        client.write_all(&post("/v1/chat/completions", &format!("x-api-key: {KEY}\r\n"), body.as_bytes())).unwrap();
-        client
-    }
-
-    fn call(&self) -> Answer {
-        read_answer(&mut self.send(CALL))
-    }
-
-    fn page(&self, path: &str) -> String {
-        let mut text = String::new();
-        if let Ok(mut stream) = TcpStream::connect(self.admin) {
-            let _ = write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-            let _ = stream.read_to_string(&mut text);
-        }
-        text
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
+/// Everything that is wrong with a backend that has these keys.
+pub fn wrong_with(backend: &str) -> String {
+    let file = std::env::temp_dir().join(format!("tidegate-dns-{}.toml", uuid::Uuid::now_v7()));
+    std::fs::write(&file, format!("[backends.b]\nkind = \"vllm\"\n{backend}\n")).unwrap();
+    let found = tidegate::app::load(Some(&file), &[]).unwrap_err();
+    std::fs::remove_file(&file).unwrap();
+    found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("the gateway's words:\n{}", self.log());
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+/// A gateway that has a file of hosts of its own, which this host's resolver reads each time.
+fn with_hosts(sections: &str, hosts: &str) -> Process {
+    // Only files: what else would answer for the names of a test must not be asked.
+    let files = [("hosts", hosts), ("nsswitch.conf", "hosts: files\n")];
+    let script = "mount --bind hosts /etc/hosts && mount --bind nsswitch.conf /etc/nsswitch.conf";
+    Process::start(sections, &files, unshared(script))
 }
 
 /// Two backends on one port of two addresses.
@@ -183,18 +125,6 @@ fn replicas(first: impl Fn(&crate::fake::Seen) -> Vec<Act> + Send + Sync + 'stat
     let port = first_at.local_addr().unwrap().port();
     let second = TcpListener::bind(("127.0.0.3", port)).unwrap();
     (Fake::serve(first_at, first), Fake::serve(second, |_| json(200, "", CHAT)), port)
-}
-
-/// Whether a process may have files of its own here, which takes a user namespace.
-fn may_have_files_of_its_own() -> bool {
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"])
-        .output();
-    let may = tried.is_ok_and(|tried| tried.status.success());
-    if !may {
-        eprintln!("skipped: no user namespaces here, so a process cannot have an /etc/hosts of its own");
-    }
-    may
 }
 
 #[test]
@@ -214,23 +144,23 @@ fn addresses_come_and_leave_and_no_request_notices() {
         acts
     });
     let gateway =
-        Process::start(&named(&format!("http://replicas:{port}"), "policy = \"round_robin\""), "127.0.0.2 replicas\n");
+        with_hosts(&named(&format!("http://replicas:{port}"), "policy = \"round_robin\""), "127.0.0.2 replicas\n");
     let calls = |of: &Fake| of.seen().len();
-    assert_eq!(gateway.call().status, 200);
+    assert_eq!(gateway.post(CALL).status, 200);
     assert_eq!((calls(&first), calls(&second)), (1, 0));
     let mut long = gateway.send(STREAM);
     until(|| calls(&first) == 2, "the stream has begun");
     // It has moved: requests go to where it is now, and the stream goes on where it is.
-    gateway.hosts("127.0.0.3 replicas\n");
+    gateway.write("hosts", "127.0.0.3 replicas\n");
     until(
         || {
-            assert_eq!(gateway.call().status, 200);
+            assert_eq!(gateway.post(CALL).status, 200);
             calls(&second) > 0
         },
         "the new address is asked",
     );
     let before = calls(&first);
-    (0..20).for_each(|_| assert_eq!(gateway.call().status, 200));
+    (0..20).for_each(|_| assert_eq!(gateway.post(CALL).status, 200));
     assert_eq!(calls(&first), before, "the old one is not");
     let answer = read_answer(&mut long);
     assert!(answer.whole && answer.body.ends_with("data: [DONE]\n\n"), "{answer:?}");
@@ -243,7 +173,7 @@ fn addresses_come_and_leave_and_no_request_notices() {
         "only the new one is told of",
     );
     // It does not resolve any more: what is known is kept.
-    gateway.hosts("\n");
+    gateway.write("hosts", "\n");
     until(
         || {
             !gateway.page("/metrics").contains("lookup_failures_total{backend=\"b\"} 0")
@@ -251,13 +181,13 @@ fn addresses_come_and_leave_and_no_request_notices() {
         },
         "it fails",
     );
-    (0..20).for_each(|_| assert_eq!(gateway.call().status, 200));
+    (0..20).for_each(|_| assert_eq!(gateway.post(CALL).status, 200));
     assert!(gateway.page("/metrics").contains("tidegate_discovered_addresses{backend=\"b\"} 1"));
     // Both.
-    gateway.hosts("127.0.0.2 replicas\n127.0.0.3 replicas\n");
+    gateway.write("hosts", "127.0.0.2 replicas\n127.0.0.3 replicas\n");
     until(
         || {
-            assert_eq!(gateway.call().status, 200);
+            assert_eq!(gateway.post(CALL).status, 200);
             calls(&first) > before
         },
         "the first is back",

@@ -17,6 +17,8 @@ mod guest;
 mod heap;
 mod http2;
 mod https;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod listed;
 mod ollama;
 mod opaque;
@@ -26,6 +28,7 @@ mod plugin_outside;
 mod plugins;
 mod pools;
 mod pressure;
+mod process;
 mod queue;
 mod refusals;
 mod registry;

@@ -13,6 +13,9 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+/// Libraries that say at every try what is said once here. They can still be asked to speak: `TIDEGATE_LOG=kube_client=debug`.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
+
 static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// What was written out last; it changes places with [`LINES`], so that neither grows anew each time. Held while writing, which
 /// keeps the lines in order.
@@ -22,7 +25,7 @@ const ENOUGH: usize = 32 << 10;
 
 /// Starts logging. `TIDEGATE_LOG` holds a filter (`warn`, `tidegate=debug`); the default is one line per request.
 pub(super) fn start(json: bool) {
-    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = filter(std::env::var("TIDEGATE_LOG").ok().as_deref());
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let format = if json { Format::Json } else { Format::Text { colour } };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(colour).event_format(format).init();
@@ -36,6 +39,18 @@ pub(super) fn start(json: bool) {
         // Then lines wait until there are enough of them.
         tracing::warn!("the log's thread could not be started; lines may come late");
     }
+}
+
+/// The filter that is wished for, if it is one.
+fn filter(wish: Option<&str>) -> EnvFilter {
+    let wish = match wish {
+        // As the library has it.
+        Some("") => "error",
+        Some(wish) if EnvFilter::try_new(wish).is_ok() => wish,
+        _ => "info",
+    };
+    // What comes later counts more.
+    EnvFilter::new(format!("{QUIET},{wish}"))
 }
 
 /// Writes out what was gathered.
@@ -81,5 +96,27 @@ impl Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_asked() {
+        for (wish, says) in [
+            (None, "kube_runtime=off,kube_client=off,info"),
+            (Some(""), "kube_runtime=off,kube_client=off,error"),
+            (Some("no=such=filter"), "kube_runtime=off,kube_client=off,info"),
+            (Some("tidegate=debug"), "kube_runtime=off,kube_client=off,tidegate=debug"),
+            (Some("warn,kube_client=debug"), "kube_client=debug,kube_runtime=off,warn"),
+        ] {
+            let mut found: Vec<_> = filter(wish).to_string().split(',').map(str::to_owned).collect();
+            let mut wanted: Vec<_> = says.split(',').map(str::to_owned).collect();
+            found.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(found, wanted, "{wish:?}");
+        }
     }
 }

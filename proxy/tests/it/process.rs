@@ -1,0 +1,110 @@
+//! A gateway as a process: for what belongs to a whole process, such as its environment and the files it sees.
+
+use crate::gateway::{Answer, KEY, free_address, post, read_answer};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Process {
+    /// Where its files are.
+    pub folder: PathBuf,
+    api: SocketAddr,
+    admin: SocketAddr,
+    child: Child,
+}
+
+impl Process {
+    /// Starts it with these sections in a folder that has these files. `command` runs what it is given as arguments; listeners,
+    /// ledger and the project `acme/web` are added.
+    pub fn start(sections: &str, files: &[(&str, &str)], mut command: Command) -> Self {
+        let folder = std::env::temp_dir().join(format!("tidegate-process-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (api, admin) = (free_address(), free_address());
+        let config = format!(
+            "[server]\nlisten = \"{api}\"\nworkers = 2\n[admin]\nlisten = \"{admin}\"\n[ledger]\npath = \"{}\"\n\
+             [organizations.acme.projects.web]\nkeys = [{{ id = \"web-1\", hash = \"{}\" }}]\n{sections}",
+            folder.join("t.db").display(),
+            tidegate::gate::hash_of(KEY),
+        );
+        for (name, text) in files.iter().chain(&[("t.toml", &*config)]) {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        command.args(["serve", "--config", "t.toml"]);
+        command.current_dir(&folder).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        let process = Self { folder, api, admin, child };
+        let began = Instant::now();
+        while !process.page("/readyz").contains(" 200 ") {
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not get ready: {}", process.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        process
+    }
+
+    /// Writes to one of its files, in place.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.join(name), text).unwrap();
+    }
+
+    /// Sends a chat request and leaves the connection open.
+    pub fn send(&self, body: &str) -> TcpStream {
+        let mut client = TcpStream::connect(self.api).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all(&post("/v1/chat/completions", &format!("x-api-key: {KEY}\r\n"), body.as_bytes())).unwrap();
+        client
+    }
+
+    /// Its answer to a chat request.
+    pub fn post(&self, body: &str) -> Answer {
+        read_answer(&mut self.send(body))
+    }
+
+    /// A page of the operator's listener; empty if it does not answer.
+    pub fn page(&self, path: &str) -> String {
+        let mut text = String::new();
+        if let Ok(mut stream) = TcpStream::connect(self.admin) {
+            let _ = write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let _ = stream.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the gateway's words:\n{}", self.log());
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The gateway where only it sees what this script has mounted.
+pub fn unshared(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("{script} && exec \"$0\" \"$@\"");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
+    command
+}
+
+/// Whether a process may have files of its own here, which takes a user namespace.
+pub fn may_have_files_of_its_own() -> bool {
+    let tried = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "mount", "--bind", "/etc/hosts", "/etc/hosts"])
+        .output();
+    let may = tried.is_ok_and(|tried| tried.status.success());
+    if !may {
+        eprintln!("skipped: no user namespaces here, so a process cannot have files of its own");
+    }
+    may
+}
