@@ -52,7 +52,7 @@ unit: model
 	@command -v cargo-nextest >/dev/null || cargo install cargo-nextest --locked --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
 	PATH="$(CACHE)/tools/bin:$$PATH" TIDEGATE_TEST_MODEL=$(MODEL) TIDEGATE_TEST_EMBEDDER=$(EMBEDDER) cargo nextest run --locked $(ALL)
 
-## redis: what plugins keep, kept in a real Redis (fetched from Debian where there is none): the same table as in memory
+## redis: what plugins keep, kept in a real Redis (fetched from Debian where there is none), plain and over TLS: the same table as in memory
 redis:
 	$(PYTHON) proxy/tests/clients/redis_server.py cargo test --locked $(ALL) --lib plugin::kv
 
@@ -65,7 +65,7 @@ plugins:
 	plugins/build.sh --out $(PLUGINS)
 	plugins/templates.sh $(PLUGINS)
 
-## clients: the official clients, two coding agents, a real llama.cpp server, a real Redis and the plugins against the release binary
+## clients: the official clients, two coding agents, a real llama.cpp server, a real Redis, a real registry and the plugins against the release binary
 clients: release model plugins
 	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL) --plugins $(PLUGINS)
 

@@ -62,7 +62,7 @@ impl Foundation {
         let ledger = Ledger::open(&config.ledger, &registry, config.server.workers(), config.server.reuse_port)?;
         let mut plugins = plugin::Host::new(plugin::Folders::beside(&config.ledger.path), &registry)?;
         if let Some(redis) = &config.limits.redis {
-            plugins.share(redis, &registry)?;
+            plugins.share(redis, config.limits.redis_ca.as_deref(), &registry)?;
         }
         let backends = backend::Kept::register(&registry)?;
         let series = trust::Series::register(&registry).map_err(|error| error.to_string())?;
@@ -159,9 +159,7 @@ fn check(config: &Config) -> Result<(Gate, Routes, Shown), Vec<Problem>> {
         let what = "an empty token would let everybody in; leave it out and the admin API stays closed";
         wrong.push(Problem::new("admin.token", what));
     }
-    if let Some(Err(what)) = config.limits.redis.as_ref().map(plugin::check_redis) {
-        wrong.push(Problem::new("limits.redis", what));
-    }
+    wrong.extend(problems(plugin::redis_errors(config.limits.redis.as_ref(), config.limits.redis_ca.as_deref())));
     if wrong.is_empty() { Ok((gate, routes, shown)) } else { Err(wrong) }
 }
 
@@ -329,6 +327,18 @@ mod tests {
             (
                 "url = \"http://x\"\n[limits]\nredis = \"http://:hunter2@x\"\n",
                 "5: limits.redis: this is no address of a Redis: write redis://host:6379",
+            ),
+            (
+                "url = \"http://x\"\n[limits]\nredis = \"redis://:hunter2@x\"\nredis_ca = \"no.pem\"\n",
+                "6: limits.redis_ca: `redis_ca` is for an address that begins with rediss://",
+            ),
+            (
+                "url = \"http://x\"\n[limits]\nredis = \"rediss://:hunter2@x\"\nredis_ca = \"no.pem\"\n",
+                "6: limits.redis_ca: cannot read the certificates of no.pem: ",
+            ),
+            (
+                "url = \"http://x\"\n[limits]\nredis_ca = \"no.pem\"\n",
+                "5: limits.redis_ca: `redis_ca` is for the Redis of `redis`, and there is none",
             ),
             ("url = \"http://x\"\n[admin]\ntoken = \"\"\n", "5: admin.token: an empty token would let everybody in"),
             (

@@ -44,6 +44,14 @@ pub fn private(file: &Path, http2: bool) -> Result<Authorities, String> {
     Ok(Authorities { tls: tls(roots, http2), digest: Sha256::digest(&text).into() })
 }
 
+/// The text of a PEM file of authorities that can be ones, for libraries that set up TLS by themselves.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn authorities_text(file: &Path) -> Result<Vec<u8>, String> {
+    authorities(file).map(|(_, text)| text)
+}
+
 /// Who a PEM file names, and its text.
 fn authorities(file: &Path) -> Result<(RootCertStore, Vec<u8>), String> {
     let (certificates, text) = certificates(file)?;

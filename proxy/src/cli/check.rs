@@ -4,6 +4,7 @@ use super::From;
 use crate::config::Config;
 use crate::plugin::{Folders, Host, Image, Plugins};
 use clap::Args;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Check a configuration and print everything that is wrong with it, with file, line and key.
@@ -29,7 +30,7 @@ impl Check {
             return Ok(());
         }
         let config = self.from.load(&[])?;
-        let missing = super::runtime()?.block_on(load_plugins(&config, self.pull))?;
+        let missing = super::runtime()?.block_on(load_plugins(&config, self.from.file().as_deref(), self.pull))?;
         let plugins = config.plugins.len();
         let projects: usize = config.organizations.values().map(|organization| organization.projects.len()).sum();
         let name = self.from.file().map_or("the built-in configuration".to_owned(), |path| path.display().to_string());
@@ -53,7 +54,7 @@ impl Check {
 
 /// Loads the plugins as `serve` would: only then is known whether they fit. What a registry would have to be asked for is
 /// left out and returned, unless it is to be pulled: a check is made where there may be no network.
-async fn load_plugins(config: &Config, pull: bool) -> Result<Vec<(Arc<str>, Image)>, String> {
+async fn load_plugins(config: &Config, file: Option<&Path>, pull: bool) -> Result<Vec<(Arc<str>, Image)>, String> {
     if config.plugins.is_empty() {
         return Ok(Vec::new());
     }
@@ -68,6 +69,10 @@ async fn load_plugins(config: &Config, pull: bool) -> Result<Vec<(Arc<str>, Imag
             missing.push((name.clone(), image.clone()));
         }
     }
-    Plugins::load(&here, &host).await.map_err(|errors| super::explain(&crate::app::problems(errors)))?;
+    Plugins::load(&here, &host).await.map_err(|errors| {
+        let mut problems = crate::app::problems(errors);
+        crate::config::place(file, &mut problems);
+        super::explain(&problems)
+    })?;
     Ok(missing)
 }

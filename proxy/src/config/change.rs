@@ -52,6 +52,7 @@ pub fn waiting(started: &Config, now: &Config) -> Vec<&'static str> {
         ("admin.listen", started.admin.listen == now.admin.listen),
         ("ledger.path", started.ledger.path == now.ledger.path),
         ("limits.redis", started.limits.redis == now.limits.redis),
+        ("limits.redis_ca", started.limits.redis_ca == now.limits.redis_ca),
     ]
     .into_iter()
     .filter_map(|(key, same)| (!same).then_some(key))

@@ -18,6 +18,7 @@ use crate::{admin, backend, gate, ledger, plugin, route, server};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The whole configuration. docs/configuration.md explains every key.
@@ -53,6 +54,8 @@ pub struct Config {
 pub struct Limits {
     /// Address of a Redis that all replicas share: `redis://host:6379`. In this version it keeps what plugins keep (`kv`).
     pub redis: Option<Secret>,
+    /// PEM file of the authorities that may vouch for its certificate, instead of the public ones.
+    pub redis_ca: Option<PathBuf>,
 }
 
 /// `[api]`

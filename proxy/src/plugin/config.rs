@@ -23,9 +23,8 @@ pub struct Settings {
     pub oci: Option<Image>,
     /// Who pulls it; without, what `docker login` has left, or nobody.
     pub registry_auth: Option<Login>,
-    /// Pull over plain HTTP. A registry on this machine is always asked that way.
-    #[serde(default)]
-    pub registry_insecure: bool,
+    /// Pull over plain HTTP. Where nothing is said, that is how a registry on this machine is asked, and no other.
+    pub registry_insecure: Option<bool>,
     /// SHA-256 of the component in hex; another one is not loaded.
     pub sha256: Option<String>,
     /// Lower sees the call first, and the reply last. Plugins of one order go by name.
@@ -96,7 +95,7 @@ pub fn errors(config: &Config) -> Vec<(String, String)> {
         } else if settings.oci.is_none() {
             let unused = [
                 ("registry_auth", settings.registry_auth.is_some()),
-                ("registry_insecure", settings.registry_insecure),
+                ("registry_insecure", settings.registry_insecure == Some(true)),
             ];
             for (key, _) in unused.into_iter().filter(|(_, set)| *set) {
                 wrong.push((format!("plugins.{name}.{key}"), format!("`{key}` is for plugins with `oci`")));

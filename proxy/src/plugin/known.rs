@@ -44,8 +44,10 @@ impl Known {
         Some(user.pre.instance_pre().component().clone())
     }
 
-    /// These are the plugins from now on: instances of others are not kept, and their gauges vanish.
+    /// These are the plugins from now on: their own metrics are shown, instances of others are not kept, and the others' gauges
+    /// vanish.
     pub fn settle(&self, now: &[Arc<Plugin>], series: &Series) {
+        now.iter().filter_map(|plugin| plugin.series()).for_each(|handles| series.show(handles));
         for plugin in self.alive() {
             let stays = now.iter().any(|other| Arc::ptr_eq(other, &plugin));
             plugin.gone.store(!stays, Ordering::Relaxed);

@@ -19,6 +19,7 @@ mod kv;
 mod lines;
 mod load;
 mod outside;
+mod own;
 mod registry;
 mod series;
 mod shelf;
@@ -33,6 +34,7 @@ pub use load::{Facts, Plugin};
 pub use state::{About, Hop, Notes};
 
 use crate::canon::Secret;
+use crate::trust;
 use engine::Engine;
 use futures_util::future::join_all;
 use prometheus::{IntGauge, Registry};
@@ -42,12 +44,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is wrong with the address of a Redis.
-///
-/// # Errors
-/// See above; the address is not repeated.
-pub fn check_redis(redis: &Secret) -> Result<(), String> {
-    kv::Redis::check(redis.reveal())
+/// What is wrong with the address of a Redis and the file of its authorities: place and sentence. The address is not repeated.
+pub fn redis_errors(redis: Option<&Secret>, ca: Option<&Path>) -> Vec<(String, String)> {
+    let address = redis.map(|redis| kv::Redis::check(redis.reveal()));
+    let file = ca.map(|ca| match redis {
+        Some(redis) if !kv::Redis::is_tls(redis.reveal()) => {
+            Err("`redis_ca` is for an address that begins with rediss://".to_owned())
+        }
+        Some(_) => trust::authorities_text(ca).map(drop),
+        None => Err("`redis_ca` is for the Redis of `redis`, and there is none".to_owned()),
+    });
+    let problem = |place: &str, checked: Option<Result<(), String>>| Some((place.to_owned(), checked?.err()?));
+    [problem("limits.redis", address), problem("limits.redis_ca", file)].into_iter().flatten().collect()
 }
 
 /// Where a host keeps things, in folders that are made when needed. `None`: it keeps none of them.
@@ -97,16 +105,18 @@ impl Host {
         Ok(Self { engine, cache: folders.compiled, shelf, kv, series, known })
     }
 
-    /// Keeps in this Redis what plugins keep, instead of in memory. To be called inside a runtime, before any is loaded.
+    /// Keeps in this Redis what plugins keep, instead of in memory; the authorities of the file `ca`, else the public ones,
+    /// vouch for it. To be called inside a runtime, before any is loaded.
     ///
     /// # Errors
-    /// It is no address, or the metric is registered already. That nobody answers there is none: it may come.
-    pub fn share(&mut self, redis: &Secret, registry: &Registry) -> Result<(), String> {
+    /// It is no address, the file is not one, or the metric is registered already. That nobody answers there is none: it
+    /// may come.
+    pub fn share(&mut self, redis: &Secret, ca: Option<&Path>, registry: &Registry) -> Result<(), String> {
         let up =
             IntGauge::new("tidegate_plugin_redis_up", "1 while Redis keeps what plugins keep, 0 while it is away.");
         let up = up.map_err(|error| error.to_string())?;
         registry.register(Box::new(up.clone())).map_err(|error| error.to_string())?;
-        let kv = Arc::new(kv::Store::Redis(kv::Redis::open(redis.reveal(), up)?));
+        let kv = Arc::new(kv::Store::Redis(kv::Redis::open(redis.reveal(), ca, up)?));
         self.kv = kv.clone();
         // The connection then lives on this thread, not on the worker that is the first to need it.
         tokio::spawn(async move { kv.greet().await });
@@ -167,6 +177,8 @@ impl Plugins {
                 Err(error) => errors.push((format!("plugins.{name}"), error)),
             }
         }
+        let own = plugins.iter().filter_map(|plugin: &Arc<Plugin>| Some((&plugin.name, &plugin.series()?.own)));
+        errors.extend(own::shared(own));
         if !errors.is_empty() {
             return Err(errors);
         }

@@ -19,6 +19,7 @@ use oci_client::{Client, RegistryOperation};
 use std::error::Error;
 use std::io;
 use std::time::Duration;
+use tokio_rustls::rustls;
 
 /// Media types of layers that are WebAssembly: today's, and two that older tools write.
 const WASM: [&str; 3] =
@@ -38,8 +39,8 @@ const WORDS: usize = 200;
 pub(super) struct Pull<'a> {
     pub image: &'a Image,
     pub login: Option<&'a Login>,
-    /// Plain HTTP although the registry is elsewhere.
-    pub insecure: bool,
+    /// Whether to speak plain HTTP; by where the registry is, if it is not said.
+    pub insecure: Option<bool>,
     pub shelf: &'a Shelf,
 }
 
@@ -174,7 +175,7 @@ impl Pull<'_> {
     }
 
     fn is_plain(&self) -> bool {
-        self.insecure || self.image.is_here()
+        self.insecure.unwrap_or_else(|| self.image.is_here())
     }
 
     /// `registry_auth`, or what `docker login` has left.
@@ -282,6 +283,10 @@ impl Pull<'_> {
             E::RequestError(error) if error.is_timeout() => {
                 format!("{registry} does not answer: look at its name in `oci`, and at the network between")
             }
+            E::RequestError(error) if is_distrusted(error) => format!(
+                "{registry} shows a certificate that cannot be trusted ({}): look at its name in `oci`; an authority of your own must be among this system's certificate authorities, or in the PEM file that SSL_CERT_FILE names instead of them",
+                cause(error)
+            ),
             E::RequestError(error) if error.is_connect() => format!(
                 "{registry} cannot be reached ({}): look at its name in `oci`, and at the network between{}",
                 cause(error),
@@ -312,9 +317,14 @@ impl Pull<'_> {
             },
             E::ServerError { code: 404, .. } => self.not_found(),
             E::ServerError { code: 401 | 403, message, .. } => self.needs_login(message, auth),
+            E::ServerError { code: 400, message, .. } if self.is_plain() && message.contains("HTTPS") => {
+                format!("{registry} speaks TLS, and plain HTTP was spoken to it: say registry_insecure = false")
+            }
             E::ServerError { code, message, .. } => format!(
-                "{registry} answers {image} with status {code} ({}): try again later, or ask who runs it",
-                short(message)
+                "{registry} answers {image} with status {code} ({}): try again later, or ask who runs it{}",
+                short(message),
+                // What some say to the digest of a layer.
+                if *code == 500 { ". Is the digest the manifest's?" } else { "" }
             ),
             E::DigestError(DigestError::VerificationError { expected, actual }) => {
                 self.something_else(expected, &format!("bytes of {actual}"))
@@ -365,6 +375,19 @@ impl From<String> for Trouble {
 enum Remote {
     Unasked,
     Asked(Client, RegistryAuth),
+}
+
+/// A connection that ended because of the registry's certificate.
+fn is_distrusted(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(rustls::Error::InvalidCertificate(_)) = inner.and_then(|inner| inner.downcast_ref()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The innermost reason: the outer ones say only that there is one, and which address was asked.

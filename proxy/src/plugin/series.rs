@@ -1,11 +1,9 @@
 //! Metrics of plugins: what each hook took and how it failed, and the plugins' own.
 
-use super::bindings::hooks::{Metric, MetricKind};
-use prometheus::{
-    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use super::bindings::hooks::Metric;
+use super::own::{Own, Shown};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::sync::Arc;
 
 /// A microsecond to a second.
 const SECONDS: [f64; 13] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 1.0];
@@ -33,12 +31,11 @@ impl Hook {
 /// The families of all plugins.
 #[derive(Clone)]
 pub(super) struct Series {
-    registry: Registry,
     duration: HistogramVec,
     errors: IntCounterVec,
     actions: IntCounterVec,
     instances: IntGaugeVec,
-    families: Families,
+    own: Shown,
 }
 
 impl Series {
@@ -67,7 +64,9 @@ impl Series {
         registry.register(Box::new(errors.clone()))?;
         registry.register(Box::new(actions.clone()))?;
         registry.register(Box::new(instances.clone()))?;
-        Ok(Self { registry: registry.clone(), duration, errors, actions, instances, families: Families::default() })
+        let own = Shown::default();
+        registry.register(Box::new(own.clone()))?;
+        Ok(Self { duration, errors, actions, instances, own })
     }
 
     /// The handles of one plugin, with the metrics of its own.
@@ -76,7 +75,7 @@ impl Series {
     /// What is wrong with those.
     pub fn of(&self, plugin: &Arc<str>, own: &[Metric]) -> Result<Handles, String> {
         // First: one that is refused leaves no gauge behind.
-        let own = self.own(plugin, own)?;
+        let own = self.own.declare(plugin, own)?;
         Ok(Handles {
             plugin: plugin.clone(),
             duration: Hook::ALL.map(|hook| self.duration.with_label_values(&[&**plugin, hook.label()])),
@@ -89,6 +88,11 @@ impl Series {
 }
 
 impl Series {
+    /// The plugin is in force: the metrics of its own are shown.
+    pub fn show(&self, handles: &Handles) {
+        self.own.show(&handles.own);
+    }
+
     /// A plugin of this name is configured no more. Its gauge would tell of nothing; its counters keep what they counted.
     pub fn forget(&self, plugin: &str) {
         let _ = self.instances.remove_label_values(&[plugin]);
@@ -102,13 +106,8 @@ pub(super) struct Handles {
     errors: IntCounterVec,
     actions: IntCounterVec,
     pub instances: prometheus::IntGauge,
-    /// By name and label value.
-    own: HashMap<(String, String), Own>,
-}
-
-enum Own {
-    Counter(Counter),
-    Histogram(Histogram),
+    /// Those it has declared.
+    pub own: Own,
 }
 
 impl Handles {
@@ -123,113 +122,5 @@ impl Handles {
     /// `change`, `respond`, `route`, `refuse` or `rewrite`.
     pub fn acted(&self, action: &'static str) {
         self.actions.with_label_values(&[&*self.plugin, action]).inc();
-    }
-
-    /// Adds to a counter of the plugin's own; false for one it has not declared.
-    pub fn add(&self, name: &str, label: &str, by: f64) -> bool {
-        match self.own.get(&(name.to_owned(), label.to_owned())) {
-            Some(Own::Counter(counter)) if by >= 0.0 && by.is_finite() => {
-                counter.inc_by(by);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Observes a value; false for a histogram it has not declared.
-    pub fn observe(&self, name: &str, label: &str, value: f64) -> bool {
-        match self.own.get(&(name.to_owned(), label.to_owned())) {
-            Some(Own::Histogram(histogram)) if value.is_finite() => {
-                histogram.observe(value);
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// A word for a metric's name.
-fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-}
-
-/// The families plugins have declared, by name: one that is loaded anew goes on with those it had.
-type Families = Arc<Mutex<HashMap<String, (Option<String>, Family)>>>;
-
-#[derive(Clone)]
-enum Family {
-    Counter(CounterVec),
-    Histogram(HistogramVec),
-}
-
-impl Series {
-    fn own(&self, plugin: &str, own: &[Metric]) -> Result<HashMap<(String, String), Own>, String> {
-        if own.len() > 32 {
-            return Err(format!("it declares {} metrics; 32 are the most", own.len()));
-        }
-        let mut handles = HashMap::new();
-        for metric in own {
-            if !is_word(&metric.name) {
-                return Err(format!("it declares a metric `{}`: names are of a-z, 0-9 and _", metric.name));
-            }
-            let (label, values) = match &metric.label {
-                Some((label, values)) if !is_word(label) || values.is_empty() || values.len() > 16 => {
-                    return Err(format!(
-                        "the metric `{}` needs a label of a-z, 0-9, _ with 1 to 16 values",
-                        metric.name
-                    ));
-                }
-                Some((label, values)) => (Some(label.clone()), values.clone()),
-                None => (None, vec![String::new()]),
-            };
-            let family = self.family(plugin, metric, label.as_ref())?;
-            for value in values {
-                let of: Vec<&str> = label.iter().map(|_| value.as_str()).collect();
-                let handle = match &family {
-                    Family::Counter(family) => Own::Counter(family.with_label_values(&of)),
-                    Family::Histogram(family) => Own::Histogram(family.with_label_values(&of)),
-                };
-                handles.insert((metric.name.clone(), value), handle);
-            }
-        }
-        Ok(handles)
-    }
-
-    fn family(&self, plugin: &str, metric: &Metric, label: Option<&String>) -> Result<Family, String> {
-        let prefix = format!("tidegate_plugin_{}_{}", plugin.replace('-', "_"), metric.name);
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, family)) = families.get(&prefix) {
-            let alike = matches!(
-                (family, &metric.kind),
-                (Family::Counter(_), MetricKind::Counter) | (Family::Histogram(_), MetricKind::Histogram(_))
-            );
-            if alike && known.as_ref() == label {
-                return Ok(family.clone());
-            }
-            return Err(format!(
-                "the metric `{}` was declared otherwise before; give it another name, or restart the gateway",
-                metric.name
-            ));
-        }
-        let fail = |error: prometheus::Error| format!("the metric `{}` cannot be made: {error}", metric.name);
-        let labels: Vec<&str> = label.into_iter().map(String::as_str).collect();
-        let family = match &metric.kind {
-            MetricKind::Counter => {
-                let family =
-                    CounterVec::new(Opts::new(format!("{prefix}_total"), &metric.help), &labels).map_err(fail)?;
-                self.registry.register(Box::new(family.clone())).map_err(fail)?;
-                Family::Counter(family)
-            }
-            MetricKind::Histogram(buckets) => {
-                let options = HistogramOpts::new(prefix.clone(), &metric.help).buckets(buckets.clone());
-                let family = HistogramVec::new(options, &labels).map_err(fail)?;
-                self.registry.register(Box::new(family.clone())).map_err(fail)?;
-                Family::Histogram(family)
-            }
-        };
-        families.insert(prefix, (label.cloned(), family.clone()));
-        Ok(family)
     }
 }

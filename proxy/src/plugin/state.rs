@@ -316,13 +316,13 @@ impl log::Host for State {
 
 impl metrics::Host for State {
     fn add(&mut self, name: String, label: String, by: f64) -> Result<()> {
-        if !self.plugin.series().is_none_or(|series| series.add(&name, &label, by)) {
+        if !self.plugin.series().is_none_or(|series| series.own.add(&name, &label, by)) {
             self.plugin.undeclared(&name, &label);
         }
         Ok(())
     }
     fn observe(&mut self, name: String, label: String, value: f64) -> Result<()> {
-        if !self.plugin.series().is_none_or(|series| series.observe(&name, &label, value)) {
+        if !self.plugin.series().is_none_or(|series| series.own.observe(&name, &label, value)) {
             self.plugin.undeclared(&name, &label);
         }
         Ok(())

@@ -3,8 +3,9 @@
 
     python3 proxy/tests/clients/redis_server.py cargo nextest run kv::
 
-As a program it runs a command beside a fresh Redis, whose address it gives it in TIDEGATE_TEST_REDIS: the tests in Rust
-that compare Redis with memory run in full where that is set, and only there.
+As a program it runs a command beside a fresh Redis and says where it is: TIDEGATE_TEST_REDIS is its address,
+TIDEGATE_TEST_REDIS_TLS the one over TLS, for a user who may do no more than a gateway does, TIDEGATE_TEST_REDIS_CA the
+authority's file. The tests in Rust that compare Redis with memory run in full where these are set, and only there.
 """
 
 import os
@@ -17,15 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import certificates
+from debian import Absent, unpacked
 from ports import free_port
 
-CACHE = Path(os.environ.get("TIDEGATE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate") / "redis"
 # The server, what it is a link to, and what it is linked with that a slim system lacks.
 PACKAGES = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1")
-
-
-class Absent(Exception):
-    """There is no Redis here, and none to be had."""
 
 
 def program():
@@ -33,36 +31,23 @@ def program():
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return found, None
-    if not (CACHE / "complete").exists():
-        fetch()
-    return str(CACHE / "usr/bin/redis-server"), str(next((CACHE / "usr/lib").glob("*-linux-gnu*")))
-
-
-def fetch():
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise Absent("there is neither a redis-server nor Debian's apt-get to fetch one with")
-    print("Fetching Redis into {} …".format(CACHE), file=sys.stderr, flush=True)
-    shutil.rmtree(CACHE, ignore_errors=True)
-    packages = CACHE / "packages"
-    packages.mkdir(parents=True)
-    done = subprocess.run(["apt-get", "download", "-qq", *PACKAGES], cwd=packages, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError("apt-get download {} failed; does `apt-get update` help?\n{}".format(" ".join(PACKAGES), done.stderr))
-    for package in packages.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(CACHE)], check=True)
-    shutil.rmtree(packages)
-    (CACHE / "complete").touch()
+    folder = unpacked("redis", PACKAGES)
+    return str(folder / "usr/bin/redis-server"), str(next((folder / "usr/lib").glob("*-linux-gnu*")))
 
 
 class Redis:
-    """One server on a port of its own, with nothing on disk: what it knew is gone when it starts again."""
+    """One server on two ports of its own, plain and TLS, with nothing on disk: what it knew is gone when it starts again."""
 
     PASSWORD = "only-for-tests"
+    # A user who may do what docs/configuration.md says that a gateway does, and nothing else.
+    USER, MAY = "gateway", "~tidegate:kv:* +ping +get +set +del +exists +incrby +pexpire +eval +evalsha +script|load"
 
     def __init__(self):
         self.program, self.libraries = program()
-        self.port = free_port()
-        self.folder = tempfile.mkdtemp(prefix="tidegate-redis-")
+        self.port, self.tls_port = free_port(), free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="tidegate-redis-"))
+        certificates.make(self.folder)
+        self.ca = str(self.folder / "ca.pem")
         self.process = None
         self.start()
 
@@ -70,9 +55,15 @@ class Redis:
     def url(self):
         return "redis://:{}@127.0.0.1:{}/0".format(self.PASSWORD, self.port)
 
+    @property
+    def tls_url(self):
+        return "rediss://{}:{}@127.0.0.1:{}/0".format(self.USER, self.PASSWORD, self.tls_port)
+
     def start(self):
         settings = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self.folder, "requirepass": self.PASSWORD}
+        settings.update({"tls-port": self.tls_port, "tls-cert-file": self.folder / "server.pem", "tls-key-file": self.folder / "server.key", "tls-auth-clients": "no"})
         command = [self.program] + [word for key, value in settings.items() for word in ("--" + key, str(value))]
+        command += ["--user", self.USER, "on", ">" + self.PASSWORD, *self.MAY.split()]
         libraries = {"LD_LIBRARY_PATH": self.libraries} if self.libraries else {}
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, **libraries})
         deadline = time.monotonic() + 20
@@ -132,7 +123,7 @@ def main():
     except Absent as absent:
         sys.exit("redis_server.py: {}".format(absent))
     try:
-        return subprocess.run(sys.argv[1:], env={**os.environ, "TIDEGATE_TEST_REDIS": redis.url}).returncode
+        return subprocess.run(sys.argv[1:], env={**os.environ, "TIDEGATE_TEST_REDIS": redis.url, "TIDEGATE_TEST_REDIS_TLS": redis.tls_url, "TIDEGATE_TEST_REDIS_CA": redis.ca}).returncode
     finally:
         redis.close()
 

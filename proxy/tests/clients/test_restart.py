@@ -20,6 +20,7 @@ import anthropic
 import httpx2
 import openai
 
+import certificates
 from fakes import OpenAIOnly, Stream, chat, chat_stream
 from gateway import BINARY, WEB, Case, Gateway
 from node import HERE, NODE
@@ -38,21 +39,6 @@ def answer(body):
             yield frame
 
     return Stream(slowly())
-
-
-def make_certificates(folder):
-    """An authority, and pairs that it signed for this machine and for its clients, by OpenSSL's own program."""
-
-    def run(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
-    if not (folder / "ca.pem").exists():
-        run(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign")
-    for whose in ("server", "client"):
-        run(*new, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "new.key", "-out", "new.pem", "-subj", "/CN=" + whose, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
-        for name in ("pem", "key"):
-            os.replace(folder / "new.{}".format(name), folder / "{}.{}".format(whose, name))
 
 
 class Load:
@@ -107,7 +93,7 @@ class Generations(Gateway):
         self.inherited, self.context, self.papers = inherited, None, Path(tempfile.mkdtemp(prefix="tidegate-papers-"))
         settings = {"listen": "127.0.0.1:{}".format(port), **server}
         if tls:
-            make_certificates(self.papers)
+            certificates.make(self.papers)
             settings["tls"] = {"cert": str(self.papers / "server.pem"), "key": str(self.papers / "server.key")}
             self.context = ssl.create_default_context(cafile=str(self.papers / "ca.pem"))
             if mutual:
@@ -189,7 +175,7 @@ class Restart(Case):
         self.addCleanup(load.end)
         text = gateway.config.read_text()
         for number in range(4):
-            make_certificates(gateway.papers)
+            certificates.make(gateway.papers)
             gateway.process.send_signal(signal.SIGHUP)
             time.sleep(0.3)
             new = gateway.folder / "new.toml"

@@ -1,15 +1,20 @@
 """Two gateways that share a Redis: what a plugin keeps behind one of them is there behind the other, and for nobody else.
 
-And when Redis is away: nobody waits for it, the log says so once, and it is used again when it is back.
+And when Redis is away: nobody waits for it, the log says so once, and it is used again when it is back. One gateway reaches it
+over TLS as a user who may do little, the other in the clear and as everybody.
 """
 
 import contextlib
+import tempfile
 import time
 import unittest
+from pathlib import Path
 
+import certificates
+from debian import Absent
 from exchange import Exchanges, on, plugin
 from gateway import APP, RESEARCH, WEB, Gateway
-from redis_server import Absent, Redis
+from redis_server import Redis
 
 AWAY = "Redis does not answer"
 
@@ -22,12 +27,12 @@ class Shared(Exchanges):
         except Absent as absent:
             raise unittest.SkipTest(str(absent)) from None
         cls.addClassCleanup(cls.redis.close)
-        cache = {"cache": plugin("cache", order=90, attach=on("small"), grants={"kv": True})}
-        cls.open(cache, ["small"], limits={"redis": cls.redis.url})
+        cls.cache = cache = {"cache": plugin("cache", order=90, attach=on("small"), grants={"kv": True})}
+        cls.open(cache, ["small"], limits={"redis": cls.redis.tls_url, "redis_ca": cls.redis.ca})
         cls.one = cls.gateway
-        backends = {"chat": {"kind": "openai", "url": cls.chat.url}}
-        models = {"small-chat": {"targets": [{"backend": "chat"}]}}
-        cls.other = Gateway(backends, models, plugins=cache, limits={"redis": cls.redis.url})
+        cls.backends = {"chat": {"kind": "openai", "url": cls.chat.url}}
+        cls.models = {"small-chat": {"targets": [{"backend": "chat"}]}}
+        cls.other = Gateway(cls.backends, cls.models, plugins=cache, limits={"redis": cls.redis.url})
         cls.addClassCleanup(cls.other.close)
 
     def setUp(self):
@@ -105,6 +110,32 @@ class Shared(Exchanges):
             yield
         finally:
             back()
+
+    def test_a_redis_that_is_not_what_it_should_be_is_told_and_not_used(self):
+        """Nobody vouches for it, it is somebody else's, the password is wrong, the user may not."""
+        url, other = self.redis.tls_url, tempfile.TemporaryDirectory()
+        self.addCleanup(other.cleanup)
+        certificates.make(Path(other.name))
+        self.redis.ask("ACL", "SETUSER", "reader", "on", ">" + Redis.PASSWORD, "~*", "+ping", "+get")
+        for limits, says in (
+            ({"redis": url}, "UnknownIssuer"),
+            ({"redis": url, "redis_ca": other.name + "/ca.pem"}, "BadSignature"),
+            ({"redis": url.replace("127.0.0.1", "localhost"), "redis_ca": self.redis.ca}, "not valid for name"),
+            ({"redis": url.replace("127.0.0.1", "localhost").replace("rediss:", "redis:").replace(str(self.redis.tls_port), str(self.redis.port)).replace(Redis.PASSWORD, "wrong")}, "WRONGPASS"),
+            ({"redis": url.replace(Redis.USER, "reader"), "redis_ca": self.redis.ca}, "NOPERM"),
+        ):
+            with self.subTest(says=says):
+                gateway = Gateway(self.backends, self.models, plugins=self.cache, limits=limits)
+                try:
+                    self.through(gateway)
+                    self.answers("From the backend.", 1, gateway, prompt="Who is there?")
+                    self.answers("From the backend.", 1, gateway, prompt="Who is there?")
+                    self.eventually(lambda: gateway.logged(AWAY), 5, "the log does not say so")
+                    self.assertIn(says, gateway.logged(AWAY)[0])
+                    self.assertNotIn(Redis.PASSWORD, gateway.log.read_text())
+                    self.assertEqual(self.keys(), [])
+                finally:
+                    gateway.close()
 
     def test_a_gateway_starts_without_it_and_tells_no_password(self):
         self.redis.kill()

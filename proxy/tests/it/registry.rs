@@ -6,10 +6,12 @@ use crate::guest::{CALL, Guest, ON_CALL, fake, wat};
 use serde_json::{Value, json as object};
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tidegate::plugin::{Folders, Host, Settings};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, crypto::ring, pki_types::PrivateKeyDer};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -329,13 +331,54 @@ fn credentials_are_asked_for_and_used() {
     assert!(!told.is_empty() && told.iter().all(|seen| seen.head.starts_with("get /token?")), "{told:?}");
 }
 
+/// A registry that shows a certificate which nobody vouches for; its address.
+fn distrusted() -> SocketAddr {
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(pair.signing_key.serialize_der().into());
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key)
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // The gateway leaves in the middle.
+            let _ = ServerConnection::new(config.clone()).unwrap().complete_io(&mut stream.unwrap());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_registry_on_this_machine_is_spoken_to_as_the_configuration_says() {
+    let (kept, image) = (Folder::new(), digest(b"x"));
+    let secure = object!({ "registry_insecure": false });
+    let error = load(&kept.0, &format!("{}/acme/pass@{image}", distrusted()), &secure).unwrap_err();
+    assert!(error.contains("cannot be trusted (invalid peer certificate: UnknownIssuer)"), "{error}");
+    assert!(error.contains("SSL_CERT_FILE") && !error.contains("registry_insecure"), "{error}");
+    for (status, words, says) in [
+        (400, "Client sent an HTTP request to an HTTPS server.", "speaks TLS, and plain HTTP was spoken to it"),
+        (500, "unknown error", "with status 500 (unknown error): try again later, or ask who runs it. Is the digest"),
+    ] {
+        let registry = Fake::start(move |_| json(status, "", words));
+        let error = load(&kept.0, &format!("{}/acme/pass@{image}", registry.address), &Value::Null).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+    let plain = Fake::start(|_| json(400, "", "no"));
+    let error = load(&kept.0, &format!("{}/acme/pass@{image}", plain.address), &secure).unwrap_err();
+    assert!(error.contains("A registry without TLS needs registry_insecure = true"), "{error}");
+}
+
 #[test]
 fn a_gateway_starts_again_while_the_registry_is_gone() {
     let component = component();
     let mut content = Content::default();
     let image = content.image("application/wasm", &component);
     // Nothing listens there once the probe is dropped.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let kept = Folder::new();
     let unreachable = load(&kept.0, &format!("{gone}/acme/pass@{image}"), &Value::Null).unwrap_err();
     assert!(unreachable.contains("cannot be reached") && unreachable.contains("refused"), "{unreachable}");
@@ -384,6 +427,10 @@ fn check_asks_no_registry_unless_it_is_told_to() {
     let (good, says) = run(&["check"]);
     assert!(good && says.contains("1 plugins") && !says.contains("looked into"), "{says}");
     assert_eq!(registry.seen().len(), asked);
+    let nowhere = reference.replace(&image, &digest(b"nowhere"));
+    std::fs::write(folder.0.join("nowhere.toml"), format!("\n[plugins.p]\noci = \"{nowhere}\"\n")).unwrap();
+    let (good, says) = run(&["check", "--pull", "--config", "nowhere.toml"]);
+    assert!(!good && says.contains(&format!("  nowhere.toml:2: plugins.p: {} has no ", registry.address)), "{says}");
     let (good, says) = run(&["plugin", "check", &reference]);
     assert!(good && says.contains(&format!("{} bytes", component.len())), "{says}");
 }

@@ -2,7 +2,7 @@
 
 use crate::fake::{Act, CHAT, Fake, Seen, chat_stream, json, stream_head};
 use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
-use crate::guest::{Guest, ON_CALL, wat};
+use crate::guest::{DESCRIBE, Guest, ON_CALL, store, wat};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -269,6 +269,49 @@ fn gauges_of_what_is_gone_vanish_and_counters_stay() {
     gateway.rewrite(&sections);
     gateway.wait_for_metric(up, true);
     gateway.wait_for_metric("tidegate_plugin_instances{plugin=\"p\"} 0", true);
+}
+
+/// A plugin that declares the counter `seen` with this label, which may be `x`. A metric is of 48 bytes: name, help, kind (0, a
+/// counter, at 16), label (1, there is one, at 28; its name and its values behind that).
+fn counting(label: &str) -> Guest {
+    let words = [(3000, "seen"), (3008, "How many."), (3024, label), (3040, "x")];
+    let numbers = [
+        (108, 3100),
+        (112, 1),
+        (3100, 3000),
+        (3104, 4),
+        (3108, 3008),
+        (3112, 9),
+        (3116, 0),
+        (3128, 1),
+        (3132, 3024),
+        (3136, label.len()),
+        (3140, 3048),
+        (3144, 1),
+        (3048, 3040),
+        (3052, 1),
+    ];
+    let words = words.map(|(at, word)| store(at, word)).concat();
+    let numbers = numbers.map(|(at, number)| format!("(i32.store (i32.const {at}) (i32.const {number}))")).concat();
+    Guest::new(&wat(DESCRIBE, &(words + &numbers)))
+}
+
+#[test]
+fn a_plugin_may_declare_its_metrics_otherwise_and_only_those_in_force_are_shown() {
+    let fake = Fake::start(answer);
+    let (one, two) = (counting("one"), counting("two"));
+    let with = |guest: &Guest| one_backend("openai", &fake.url(), "") + &guest.section("p", "");
+    let series = |label: &str| format!("\ntidegate_plugin_p_seen_total{{{label}=\"x\"}} 0\n");
+    let gateway = Gateway::start(&with(&one));
+    gateway.wait_for_metric(&series("one"), true);
+    // Refused as a whole, for another plugin's sake.
+    gateway.rewrite(&(with(&two) + "[plugins.q]\npath = \"nowhere.wasm\"\n"));
+    gateway.wait_for_metric("tidegate_config_reload_success 0", true);
+    let page = gateway.operator("/metrics").body;
+    assert!(page.contains(&series("one")) && !page.contains(&series("two")), "{page}");
+    gateway.rewrite(&with(&two));
+    gateway.wait_for_metric(&series("two"), true);
+    gateway.wait_for_metric(&series("one"), false);
 }
 
 #[test]

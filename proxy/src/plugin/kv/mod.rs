@@ -119,6 +119,7 @@ fn life(ttl: Option<Duration>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     /// What every store does, whatever it is made of.
     async fn check(store: &Store) {
@@ -208,11 +209,14 @@ mod tests {
         assert_eq!(memory.bytes(), 0, "every byte is given back");
     }
 
-    /// Needs a Redis; `make redis` starts one and says where in TIDEGATE_TEST_REDIS.
+    /// Needs a Redis; `make redis` starts one and says where in these variables.
     #[tokio::test]
     async fn redis_keeps_what_a_store_keeps() {
-        let Ok(url) = std::env::var("TIDEGATE_TEST_REDIS") else { return };
-        check(&Store::Redis(Redis::open(&url, prometheus::IntGauge::new("up", "x").unwrap()).unwrap())).await;
+        let ca = std::env::var("TIDEGATE_TEST_REDIS_CA").ok();
+        for (url, ca) in [("TIDEGATE_TEST_REDIS", None), ("TIDEGATE_TEST_REDIS_TLS", ca.as_deref().map(Path::new))] {
+            let Ok(url) = std::env::var(url) else { continue };
+            check(&Store::Redis(Redis::open(&url, ca, prometheus::IntGauge::new("up", "x").unwrap()).unwrap())).await;
+        }
     }
 
     #[tokio::test]
@@ -221,7 +225,7 @@ mod tests {
         let up = prometheus::IntGauge::new("up", "x").unwrap();
         // It takes the connection and says nothing.
         let url = format!("redis://{}", gone.local_addr().unwrap());
-        let store = Store::Redis(Redis::open(&url, up.clone()).unwrap());
+        let store = Store::Redis(Redis::open(&url, None, up.clone()).unwrap());
         let drawer = Drawer { store: &store, plugin: "p", organization: "o", patience: Duration::from_millis(100) };
         let began = std::time::Instant::now();
         assert_eq!(drawer.get("k").await, Err(Refused::Away));

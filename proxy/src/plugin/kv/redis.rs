@@ -7,8 +7,9 @@
 use super::{Name, Refused};
 use crate::trust;
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Cmd, FromRedisValue, RedisError, RedisResult, Script, cmd};
+use ::redis::{Client, Cmd, ConnectionAddr, FromRedisValue, RedisError, RedisResult, Script, TlsCertificates, cmd};
 use prometheus::IntGauge;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,13 +47,17 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Prepares a connection; it is made with the first operation. To be called inside a runtime.
+    /// Prepares a connection; it is made with the first operation. The authorities of the file `ca`, else the public ones,
+    /// vouch for a server with TLS. To be called inside a runtime.
     ///
     /// # Errors
-    /// What is wrong with the address. It is not repeated: a password may be in it.
-    pub fn open(url: &str, up: IntGauge) -> Result<Self, String> {
+    /// What is wrong with the address or the file. The address is not repeated: a password may be in it.
+    pub fn open(url: &str, ca: Option<&Path>, up: IntGauge) -> Result<Self, String> {
         trust::share_cryptography();
-        let client = client(url)?;
+        let client = match ca.map(trust::authorities_text).transpose()? {
+            None => client(url)?,
+            root_cert => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert }).map_err(wrong)?,
+        };
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(PATIENCE.1))
             // The time limit is around the whole operation, and the pause between two tries is ours.
@@ -70,6 +75,11 @@ impl Redis {
     /// As [`Redis::open`].
     pub fn check(url: &str) -> Result<(), String> {
         client(url).map(drop)
+    }
+
+    /// Whether this is an address of a Redis with TLS.
+    pub fn is_tls(url: &str) -> bool {
+        client(url).is_ok_and(|client| matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }))
     }
 
     /// Says hello, so that the log tells at the start whether it is there.
@@ -174,11 +184,12 @@ impl Redis {
 }
 
 fn client(url: &str) -> Result<Client, String> {
-    let wrong = |_: RedisError| {
-        "this is no address of a Redis: write redis://host:6379, redis://user:password@host:6379/0, or rediss:// for TLS"
-            .to_owned()
-    };
     Client::open(url).map_err(wrong)
+}
+
+fn wrong(_: RedisError) -> String {
+    "this is no address of a Redis: write redis://host:6379, redis://user:password@host:6379/0, or rediss:// for TLS"
+        .to_owned()
 }
 
 /// Names of plugins and organizations hold no colon, so no two names make one key.
