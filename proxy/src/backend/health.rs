@@ -12,8 +12,9 @@ use ::http::{HeaderValue, Request, Response, header};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -55,12 +56,12 @@ impl Watch {
 
     /// Those that are asked now.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.now.lock().clone()
     }
 
     /// Asks these from now on.
     pub fn settle(&self, backends: Vec<Arc<Backend>>) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = backends;
+        *self.now.lock() = backends;
     }
 }
 

@@ -15,7 +15,7 @@ use super::view::View;
 use crate::canon::event::Grammar;
 use crate::canon::{Event, Fault, FaultKind, Part, Record};
 use crate::wire::request::Request;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::{Resource, ResourceAny};
 
@@ -421,7 +421,7 @@ impl Guest {
 
     /// Leaves its name.
     fn note(&self, about: &About) {
-        let mut notes = about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = about.notes.lock();
         if !notes.acted.contains(&self.plugin.name) {
             notes.acted.push(self.plugin.name.clone());
         }

@@ -2,7 +2,7 @@
 //!
 //! One that counted for itself would let a plugin with a thousand instances write a thousand times as much.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// Lines in a second.
@@ -15,7 +15,7 @@ pub(super) struct Lines(Mutex<Option<(Instant, u32)>>);
 impl Lines {
     /// Whether one more may be written.
     pub fn take(&self, now: Instant) -> bool {
-        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut second = self.0.lock();
         let (began, written) = second.get_or_insert((now, 0));
         if now.saturating_duration_since(*began) >= Duration::from_secs(1) {
             (*began, *written) = (now, 0);

@@ -14,10 +14,11 @@ use super::series::{Handles, Series};
 use super::shelf::{Shelf, sha256};
 use super::state::State;
 use crate::canon::Pattern;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use wasmtime::component::Component;
 
 /// A plugin that is loaded.
@@ -188,7 +189,7 @@ impl Plugin {
     }
 
     pub(super) fn undeclared(&self, name: &str, label: &str) {
-        let mut known = self.undeclared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.undeclared.lock();
         if known.len() < 64 && known.insert(format!("{name}/{label}")) {
             tracing::warn!(plugin = &*self.name, metric = name, label, "a plugin uses a metric it has not declared");
         }

@@ -37,12 +37,13 @@ use crate::canon::Secret;
 use crate::trust;
 use engine::Engine;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 use series::Series;
 use shelf::Shelf;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What is wrong with the address of a Redis and the file of its authorities: place and sentence. The address is not repeated.
 pub fn redis_errors(redis: Option<&Secret>, ca: Option<&Path>) -> Vec<(String, String)> {
@@ -132,7 +133,7 @@ impl Host {
     }
 
     fn engine(&self) -> Result<Arc<Engine>, String> {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut engine = self.engine.lock();
         match &*engine {
             Some(engine) => Ok(engine.clone()),
             None => Ok(engine.insert(Arc::new(Engine::start(self.cache.as_deref())?)).clone()),

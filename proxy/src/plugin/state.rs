@@ -9,7 +9,8 @@ use super::outside;
 use super::view::View;
 use crate::canon::Caller;
 use ::http::HeaderMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use wasmtime::component::Resource;
 use wasmtime::{Result, StoreLimits, UpdateDeadline};
@@ -274,7 +275,7 @@ impl request::Host for State {
         Ok((!values.is_empty()).then(|| values.join(", ")))
     }
     fn route(&mut self) -> Result<Option<wit::Hop>> {
-        let hop = self.about()?.route.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hop = self.about()?.route.lock().clone();
         Ok(hop.map(|hop| wit::Hop { name: hop.name, backend: hop.backend, model: hop.model, attempt: hop.attempt }))
     }
     fn tag(&mut self, tag: String) -> Result<()> {
@@ -282,7 +283,7 @@ impl request::Host for State {
         let word: String = tag.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '_' }).collect();
         if self.tags < TAGS.0 && !word.is_empty() && word.len() <= TAGS.1 {
             self.tags += 1;
-            about.notes.lock().unwrap_or_else(PoisonError::into_inner).tags.push(word);
+            about.notes.lock().tags.push(word);
         }
         Ok(())
     }

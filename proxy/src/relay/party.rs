@@ -8,10 +8,11 @@ use crate::ledger::{AtClose, Tab};
 use crate::plugin::{About, Guests, Hop, Judged, Seen};
 use crate::wire::request::Request;
 use http::HeaderMap;
+use parking_lot::Mutex;
 use std::cell::{Cell, LazyCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
 /// See the module. Empty while they are being asked; for ever, if that was cut short.
@@ -89,18 +90,18 @@ impl Party {
             attempt: tab.attempts(),
         };
         self.placed.store(tab.is_placed(), Ordering::Relaxed);
-        *self.about.route.lock().unwrap_or_else(PoisonError::into_inner) = Some(hop);
+        *self.about.route.lock() = Some(hop);
     }
 }
 
 impl AtClose for Party {
     fn acted(&self) -> Vec<String> {
-        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let notes = self.about.notes.lock();
         notes.acted.iter().map(ToString::to_string).collect()
     }
 
     fn tags(&self) -> Vec<String> {
-        let notes = self.about.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let notes = self.about.notes.lock();
         notes.acted.iter().map(|plugin| format!("plugin:{plugin}")).chain(notes.tags.iter().cloned()).collect()
     }
 

@@ -9,8 +9,9 @@ use crate::wire::request::Request;
 use crate::wire::{Dialect, ReplyHead};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What the files speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -102,7 +103,7 @@ async fn show(mut guests: Guests, request: Request, reply: Option<Vec<Event>>, d
         }
     }
     guests.on_end(&Record { status: 200, outcome: crate::canon::Outcome::Ok, ..Record::default() }).await;
-    let notes = told.notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let notes = told.notes.lock().clone();
     if !notes.tags.is_empty() {
         print(format!("tags      {}\n", notes.tags.join(" ")));
     }
