@@ -51,11 +51,12 @@ class Shared(Exchanges):
     def nudged(self):
         """Whether Redis is there; it is looked for when somebody wants it."""
         self.plays("Nudge.")
-        ended = self.hooked("cache", "on_end")
-        self.ask("openai", "small-chat", "Are you there, {}?".format(time.monotonic()))
-        # What it keeps, it keeps behind its reply.
-        self.eventually(ended, 10, "the plugin has not ended")
-        return self.metric("tidegate_plugin_redis_up") == 1
+        was_there, ended, began = self.metric("tidegate_plugin_redis_up") == 1, self.hooked("cache", "on_end"), time.monotonic()
+        self.ask("openai", "small-chat", "Are you there, {}?".format(began))
+        # What it keeps, it keeps behind its reply; without a Redis it keeps nothing, and is not called again.
+        while was_there and not ended() and time.monotonic() < began + 5:
+            time.sleep(0.02)
+        return was_there and self.metric("tidegate_plugin_redis_up") == 1
 
     def answers(self, text, asked, gateway, secret=WEB, prompt="What is shared?"):
         """Asks through a gateway; the backend, if it is asked, would say `text` or something else."""
@@ -121,8 +122,8 @@ class Shared(Exchanges):
             ({"redis": url}, "UnknownIssuer"),
             ({"redis": url, "redis_ca": other.name + "/ca.pem"}, "BadSignature"),
             ({"redis": url.replace("127.0.0.1", "localhost"), "redis_ca": self.redis.ca}, "not valid for name"),
-            ({"redis": url.replace("127.0.0.1", "localhost").replace("rediss:", "redis:").replace(str(self.redis.tls_port), str(self.redis.port)).replace(Redis.PASSWORD, "wrong")}, "WRONGPASS"),
-            ({"redis": url.replace(Redis.USER, "reader"), "redis_ca": self.redis.ca}, "NOPERM"),
+            ({"redis": url.replace("127.0.0.1", "localhost").replace("rediss:", "redis:").replace(str(self.redis.tls_port), str(self.redis.port)).replace(Redis.PASSWORD, "wrong")}, "AuthenticationFailed"),
+            ({"redis": url.replace(Redis.USER, "reader"), "redis_ca": self.redis.ca}, "NoPerm"),
         ):
             with self.subTest(says=says):
                 gateway = Gateway(self.backends, self.models, plugins=self.cache, limits=limits)
