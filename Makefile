@@ -11,7 +11,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit redis plugins clients docs soak bench fuzz clean
+.PHONY: run demo release model test fmt lint unit redis plugins clients docs soak bench pgo fuzz clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -77,6 +77,10 @@ soak:
 ## bench: what a request and a chunk cost (docs/performance.md)
 bench: release
 	cargo bench --locked --bench side_by_side
+
+## pgo: the binary once more, by a profile of itself under load; three times the time, a sixth fewer instructions a request
+pgo:
+	deploy/pgo.sh
 
 ## fuzz: every reader of strangers' bytes against inputs made up, FUZZ_SECONDS each (CONTRIBUTING.md)
 FUZZ_SECONDS ?= 20
