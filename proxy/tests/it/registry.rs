@@ -6,6 +6,7 @@ use crate::guest::{CALL, Guest, ON_CALL, fake, wat};
 use serde_json::{Value, json as object};
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -352,6 +353,19 @@ fn distrusted() -> SocketAddr {
     address
 }
 
+/// A server that knows no TLS, and says so in its own words; its address.
+fn plain() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        }
+    });
+    address
+}
+
 #[test]
 fn a_registry_on_this_machine_is_spoken_to_as_the_configuration_says() {
     let (kept, image) = (Folder::new(), digest(b"x"));
@@ -367,8 +381,7 @@ fn a_registry_on_this_machine_is_spoken_to_as_the_configuration_says() {
         let error = load(&kept.0, &format!("{}/acme/pass@{image}", registry.address), &Value::Null).unwrap_err();
         assert!(error.contains(says), "{error}");
     }
-    let plain = Fake::start(|_| json(400, "", "no"));
-    let error = load(&kept.0, &format!("{}/acme/pass@{image}", plain.address), &secure).unwrap_err();
+    let error = load(&kept.0, &format!("{}/acme/pass@{image}", plain()), &secure).unwrap_err();
     assert!(error.contains("A registry without TLS needs registry_insecure = true"), "{error}");
 }
 

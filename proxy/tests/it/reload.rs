@@ -301,7 +301,7 @@ fn a_plugin_may_declare_its_metrics_otherwise_and_only_those_in_force_are_shown(
     let fake = Fake::start(answer);
     let (one, two) = (counting("one"), counting("two"));
     let with = |guest: &Guest| one_backend("openai", &fake.url(), "") + &guest.section("p", "");
-    let series = |label: &str| format!("\ntidegate_plugin_p_seen_total{{{label}=\"x\"}} 0\n");
+    let series = |label: &str| format!("tidegate_plugin_p_seen_total{{{label}=\"x\"}} 0");
     let gateway = Gateway::start(&with(&one));
     gateway.wait_for_metric(&series("one"), true);
     // Refused as a whole, for another plugin's sake.
