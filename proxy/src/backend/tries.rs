@@ -191,8 +191,8 @@ impl<'a> Tries<'a> {
             Verdict::Another(fault) => (fault, false),
             Verdict::Elsewhere(fault) => (fault, true),
         };
-        // Of two that were asked at the same time it need not be the last.
-        let attempt = self.candidates[..self.tried].iter().position(|tried| tried.is_at(&candidate)).map(|at| at + 1);
+        // Of two that were asked at the same time it need not be the last; of two tries at one place it is the later one.
+        let attempt = self.candidates[..self.tried].iter().rposition(|tried| tried.is_at(&candidate)).map(|at| at + 1);
         tracing::warn!(
             request_id = self.origin.request_id,
             target = &**candidate.label(),
