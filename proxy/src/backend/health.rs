@@ -132,6 +132,11 @@ async fn ask(backend: &Backend, endpoint: &Endpoint, path: &'static str) -> Prob
     }
 }
 
+/// What a pause is multiplied by: gateways that began together do not ask together for ever.
+pub(super) fn apart() -> f64 {
+    0.9 + 0.2 * fastrand::f64()
+}
+
 /// Asks an address for what is at this path.
 pub(super) async fn get(
     backend: &Backend,

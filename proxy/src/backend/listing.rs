@@ -5,7 +5,7 @@
 //! others.
 
 use super::endpoint::Endpoint;
-use super::health::{Watch, get};
+use super::health::{Watch, apart, get};
 use super::kind::Lists;
 use super::{Backend, http};
 use crate::canon::Listed;
@@ -106,7 +106,7 @@ async fn ask(failed: IntCounterVec, backend: Arc<Backend>, lists: Lists, at: End
         Ok(list) => known.store(list.map(Arc::new)),
         Err(Unheard) => failed.with_label_values(&[&*backend.name]).inc(),
     }
-    let pause = Pause { is_short: !is_heard && known.load().is_none(), share: 0.9 + 0.2 * fastrand::f64() };
+    let pause = Pause { is_short: !is_heard && known.load().is_none(), share: apart() };
     (at.address.id, Asked::At(Instant::now(), pause))
 }
 

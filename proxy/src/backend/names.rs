@@ -6,7 +6,7 @@
 //! than most answers say, and so they are asked for at a fixed pace (docs/decisions/0020-discovery.md).
 
 use super::endpoint::{Address, Endpoint};
-use super::health::Watch;
+use super::health::{Watch, apart};
 use super::kept::{Addresses, Place};
 #[cfg(feature = "kubernetes")]
 use super::kubernetes::{self, Service};
@@ -232,8 +232,7 @@ async fn look_up(
         }
         let pace = if name.found.load().is_empty() { refresh.min(SOON) } else { refresh };
         drop(name);
-        // Gateways that were started together do not ask together for ever.
-        tokio::time::sleep(pace.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        tokio::time::sleep(pace.mul_f64(apart())).await;
     }
 }
 

@@ -101,8 +101,8 @@ pub(super) async fn follow(service: Service, name: Weak<Name>, watch: Weak<healt
             }
         }
         drop(name);
-        // Gateways that lost the API together do not come back together.
-        tokio::time::sleep(course.pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        // Those that lost the API together do not come back together, either.
+        tokio::time::sleep(course.pause.mul_f64(health::apart())).await;
         course.pause = (course.pause * 2).min(PAUSES.1);
     }
 }
