@@ -1,6 +1,6 @@
 //! Addresses that come and go behind a name.
 
-use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
+use crate::fake::{Act, CHAT, Fake, chat_stream, json, slowly};
 use crate::gateway::{Gateway, read_answer, until};
 use crate::process::{Process, may_have_files_of_its_own, unshared};
 use std::net::TcpListener;
@@ -136,12 +136,7 @@ fn addresses_come_and_leave_and_no_request_notices() {
         if !seen.body.contains("\"stream\":true") {
             return json(200, "", CHAT);
         }
-        let mut acts = vec![stream_head()];
-        for event in chat_stream("m").split_inclusive("\n\n") {
-            acts.extend([Act::Chunk(event.into()), Act::Wait(Duration::from_millis(300))]);
-        }
-        acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
-        acts
+        slowly(&chat_stream("m"), Duration::from_millis(300))
     });
     let gateway =
         with_hosts(&named(&format!("http://replicas:{port}"), "policy = \"round_robin\""), "127.0.0.2 replicas\n");

@@ -183,6 +183,16 @@ pub fn stream(text: &str, size: usize) -> Vec<Act> {
     acts
 }
 
+/// A whole stream of events, with a pause behind each.
+pub fn slowly(text: &str, pause: Duration) -> Vec<Act> {
+    let mut acts = vec![stream_head()];
+    for event in text.split_inclusive("\n\n") {
+        acts.extend([Act::Chunk(event.into()), Act::Wait(pause)]);
+    }
+    acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
+    acts
+}
+
 /// The head of a stream of lines.
 pub fn lines_head() -> Act {
     Act::Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n".to_vec())

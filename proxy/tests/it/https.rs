@@ -1,5 +1,6 @@
 //! Backends behind TLS and behind HTTP/2: connections that the scripted fake cannot speak.
 
+use crate::certificates::{self, Authority, authority};
 use crate::fake::{CHAT, chat_stream};
 use crate::gateway::{Gateway, one_backend};
 use bytes::Bytes;
@@ -7,7 +8,6 @@ use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,21 +16,12 @@ use tidegate::backend::http::LocalExecutor;
 use tidegate::canon::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 
 const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
 /// What was seen of a request: the protocol it came by, and its address as HTTP/2 says it.
 type Seen = (Version, Option<String>);
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
 
 /// A PEM file of these authorities.
 fn bundle(authorities: &[&Authority]) -> PathBuf {
@@ -80,14 +71,7 @@ impl Server {
 }
 
 fn acceptor(name: &str, by: &Authority) -> TlsAcceptor {
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, by).unwrap();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-        .unwrap();
+    let mut config = certificates::server(name, by);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }

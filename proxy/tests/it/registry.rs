@@ -1,5 +1,6 @@
 //! Plugins from a registry: what is pulled, what is not, and what a start says that gets nothing.
 
+use crate::certificates::{self, authority};
 use crate::fake::{Act, Fake, json};
 use crate::gateway::{Gateway, one_backend};
 use crate::guest::{CALL, Guest, ON_CALL, fake, wat};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tidegate::plugin::{Folders, Host, Settings};
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, crypto::ring, pki_types::PrivateKeyDer};
+use tokio_rustls::rustls::ServerConnection;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -334,15 +335,8 @@ fn credentials_are_asked_for_and_used() {
 
 /// A registry that shows a certificate which nobody vouches for; its address.
 fn distrusted() -> SocketAddr {
-    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(pair.signing_key.serialize_der().into());
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![pair.cert.der().clone()], key)
-        .unwrap();
-    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (config, listener) =
+        (Arc::new(certificates::server("127.0.0.1", &authority())), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {

@@ -1,6 +1,6 @@
 //! A configuration exchanged while requests run: nobody notices who should not, and a bad one changes nothing.
 
-use crate::fake::{Act, CHAT, Fake, Seen, chat_stream, json, stream_head};
+use crate::fake::{Act, CHAT, Fake, Seen, chat_stream, json, slowly};
 use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
 use crate::guest::{DESCRIBE, Guest, ON_CALL, store, wat};
 use std::io::Write;
@@ -26,12 +26,7 @@ fn answer(seen: &Seen) -> Vec<Act> {
     if !seen.body.contains("\"stream\":true") {
         return json(200, "", CHAT);
     }
-    let mut acts = vec![stream_head()];
-    for event in chat_stream("served").split_inclusive("\n\n") {
-        acts.extend([Act::Chunk(event.into()), Act::Wait(Duration::from_millis(40))]);
-    }
-    acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
-    acts
+    slowly(&chat_stream("served"), Duration::from_millis(40))
 }
 
 fn call(key: &str, body: &str) -> Vec<u8> {

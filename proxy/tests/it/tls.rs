@@ -1,11 +1,12 @@
 //! Clients over TLS: HTTP/1.1 and HTTP/2, with and without certificates of their own, and what goes wrong.
 
+use crate::certificates::{Authority, authority, pair};
 use crate::fake::{CHAT, Fake, chat_stream, json, stream};
 use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::KeyPair;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,20 +23,10 @@ const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#
 const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
 const FAILURES: &str = "tidegate_tls_handshake_failures_total{listener=\"api\",reason=";
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+/// This machine, in certificates.
+const HERE: &str = "127.0.0.1";
+
 type Connection = StreamOwned<ClientConnection, TcpStream>;
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate for this machine, and its key.
-fn pair(by: &Authority) -> (rcgen::Certificate, KeyPair) {
-    let key = KeyPair::generate().unwrap();
-    (CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, by).unwrap(), key)
-}
 
 /// The files of a listener.
 struct Files(PathBuf);
@@ -49,7 +40,7 @@ impl Files {
     }
 
     fn write(&self, folder: &Path, by: &Authority) {
-        let (certificate, key) = pair(by);
+        let (certificate, key) = pair(HERE, by);
         std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
         std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
     }
@@ -235,7 +226,7 @@ fn clients_show_a_certificate_where_they_must() {
     let section = files.section(&format!(", client_ca = \"{}\"", ca.display()));
     let gateway = Gateway::start_with(&section, &one_backend("openai", &fake.url(), ""));
     for version in [&TLS13, &TLS12] {
-        let with = |by: &Authority| client(&ours, &["http/1.1"], &[version], Some(pair(by)));
+        let with = |by: &Authority| client(&ours, &["http/1.1"], &[version], Some(pair(HERE, by)));
         assert!(served(&gateway, &with(&theirs)));
         assert!(!served(&gateway, &with(&other)));
         assert!(!served(&gateway, &client(&ours, &["http/1.1"], &[version], None)));
@@ -273,7 +264,7 @@ fn certificates_are_exchanged_under_connections_that_go_on() {
     assert_eq!(ask(&mut kept, CALL).status, 200, "a connection goes on with what it began with");
     // Half of a renewal: nothing changes but the metric, until the other half is there.
     let key = files.0.join("two/tls.key");
-    std::fs::write(files.0.join("two/tls.crt"), pair(&first).0.pem()).unwrap();
+    std::fs::write(files.0.join("two/tls.crt"), pair(HERE, &first).0.pem()).unwrap();
     gateway.wait_for_metric("tidegate_config_reload_success 0", true);
     assert!(served(&gateway, &modern(&second)));
     std::fs::write(&key, "no key").unwrap();

@@ -1,6 +1,6 @@
 //! An API of Kubernetes that knows EndpointSlices only, behind TLS, and that fails as it is told.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use crate::certificates::{self, authority};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
 /// Who may ask, where, and about what.
 pub const TOKEN: &str = "the-gateways-token";
@@ -51,7 +51,8 @@ impl Cluster {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (tls, authority) = tls();
+        let authority = authority();
+        let tls = Arc::new(certificates::server("127.0.0.1", &authority));
         let state = Arc::new(Mutex::new(State {
             mood: Mood::Well,
             version: 100,
@@ -61,7 +62,7 @@ impl Cluster {
             lists: 0,
             wrong: Vec::new(),
         }));
-        let cluster = Self { address, authority, state: state.clone() };
+        let cluster = Self { address, authority: authority.pem(), state: state.clone() };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (state, tls) = (state.clone(), tls.clone());
@@ -242,19 +243,4 @@ fn read_head(stream: &mut impl Read) -> Option<String> {
         text.extend_from_slice(&buffer[..read]);
     }
     String::from_utf8(text).ok()
-}
-
-fn tls() -> (Arc<ServerConfig>, String) {
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-        .unwrap();
-    (Arc::new(config), authority.pem())
 }

@@ -3,7 +3,7 @@
 mod cluster;
 
 use crate::discovery::wrong_with;
-use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
+use crate::fake::{CHAT, Fake, chat_stream, json, slowly};
 use crate::gateway::{read_answer, until};
 use crate::process::{Process, may_have_files_of_its_own, unshared};
 use cluster::{Cluster, Mood, TOKEN};
@@ -75,12 +75,7 @@ fn servers() -> (Fake, Fake, Fake, u16) {
         if !seen.body.contains("\"stream\":true") {
             return json(200, "", CHAT);
         }
-        let mut acts = vec![stream_head()];
-        for event in chat_stream("m").split_inclusive("\n\n") {
-            acts.extend([Act::Chunk(event.into()), Act::Wait(Duration::from_millis(200))]);
-        }
-        acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
-        acts
+        slowly(&chat_stream("m"), Duration::from_millis(200))
     });
     let [second, third] = [second_at, TcpListener::bind("127.0.0.4:0").unwrap()]
         .map(|listener| Fake::serve(listener, |_| json(200, "", CHAT)));
