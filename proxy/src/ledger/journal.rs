@@ -148,8 +148,9 @@ impl Journal {
         if !self.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, folder = %self.folder.display(), "the disk takes no usage records; free some space");
         }
-        // While the disk is full every refusal is a record, too; they must not push out what has to be paid for.
-        if billable && backlog.len() < BACKLOG {
+        // While the disk is full every refusal is a record, too; they must not push out what has to be paid for. The first
+        // line is kept whatever it is, to try the disk with: no request need be let in to find out.
+        if backlog.is_empty() || billable && backlog.len() < BACKLOG {
             backlog.push(line.to_vec());
         } else {
             self.rejected.fetch_add(1, Ordering::Relaxed);

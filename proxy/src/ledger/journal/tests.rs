@@ -39,6 +39,29 @@ fn lines_become_rows_once_and_half_lines_wait() {
 }
 
 #[test]
+fn a_full_disk_is_full_until_it_takes_a_line() {
+    let root = std::env::temp_dir().join(format!("tidegate-full-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir_all(&root).unwrap();
+    let path = root.join("t.db");
+    let journal = Journal::open(&path, 1, false).unwrap();
+    let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    let real = std::mem::replace(&mut journal.shards[0].lock().file, full);
+    // A refusal and what has to be paid for.
+    journal.append(record(1));
+    journal.write_backlog();
+    assert!(journal.is_failing(), "nothing says that there is room again");
+    journal.append(record(2));
+    journal.append(Record { attempts: 1, ..record(3) });
+    journal.shards[0].lock().file = real;
+    journal.write_backlog();
+    assert!(!journal.is_failing());
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0), "of the refusals only the first is kept");
+    assert_eq!(journal.rejected.load(Ordering::Relaxed), 1);
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[test]
 fn a_successor_shares_the_books_and_takes_over_what_is_left() {
     let root = std::env::temp_dir().join(format!("tidegate-successor-{}", uuid::Uuid::now_v7()));
     std::fs::create_dir_all(&root).unwrap();
