@@ -54,7 +54,7 @@ impl Shown {
             for value in values {
                 let of: Vec<&str> = label.iter().map(|_| value.as_str()).collect();
                 let handle = family.of(&of).map_err(|error| cannot(metric, &error))?;
-                own.handles.insert((metric.name.clone(), value.clone()), handle);
+                own.handles.entry(metric.name.clone()).or_default().insert(value.clone(), handle);
             }
         }
         Ok(own)
@@ -92,8 +92,8 @@ impl Shown {
 pub(super) struct Own {
     /// By whole name.
     families: BTreeMap<String, Family>,
-    /// By name and label value.
-    handles: HashMap<(String, String), Handle>,
+    /// By name, then by label value.
+    handles: HashMap<String, HashMap<String, Handle>>,
 }
 
 enum Handle {
@@ -104,7 +104,7 @@ enum Handle {
 impl Own {
     /// Adds to a counter; false for one it has not declared.
     pub fn add(&self, name: &str, label: &str, by: f64) -> bool {
-        match self.handles.get(&(name.to_owned(), label.to_owned())) {
+        match self.handle(name, label) {
             Some(Handle::Counter(counter)) if by >= 0.0 && by.is_finite() => {
                 counter.inc_by(by);
                 true
@@ -115,13 +115,17 @@ impl Own {
 
     /// Observes a value; false for a histogram it has not declared.
     pub fn observe(&self, name: &str, label: &str, value: f64) -> bool {
-        match self.handles.get(&(name.to_owned(), label.to_owned())) {
+        match self.handle(name, label) {
             Some(Handle::Histogram(histogram)) if value.is_finite() => {
                 histogram.observe(value);
                 true
             }
             _ => false,
         }
+    }
+
+    fn handle(&self, name: &str, label: &str) -> Option<&Handle> {
+        self.handles.get(name)?.get(label)
     }
 }
 
