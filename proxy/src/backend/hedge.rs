@@ -3,38 +3,15 @@
 //! The second is a further try like any other: it comes out of `retries` and of its backend's budget, so that slowness of all
 //! targets at once does not double their load.
 
+use super::ask::{Answer, ask};
 use super::pick::Candidate;
-use super::said::Said;
 use super::tries::{Step, Tries, Which};
-use super::verdict::Verdict;
-use super::{Origin, Reply};
 use crate::canon::Hedge;
 use crate::wire::Target;
-use crate::wire::request::{Outgoing, Request};
+use crate::wire::request::Request;
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::time::{Duration, Instant};
-
-/// What a target answered.
-pub(super) type Answer = Result<(Outgoing, Reply), Verdict>;
-
-/// Asks one address for a reply; `handed` is called when there is a connection.
-pub(super) async fn ask(
-    candidate: Candidate<'_>,
-    request: &Request,
-    target: &Target,
-    origin: Origin<'_>,
-    handed: impl FnMut(),
-) -> Answer {
-    let backend = candidate.backend;
-    let Some(endpoint) = candidate.endpoint else {
-        return Err(backend.nowhere());
-    };
-    let outgoing = request.write(&backend.dialects, target).map_err(Verdict::Final)?;
-    let said = Said::generate(&outgoing, request.stream, origin);
-    let (head, body) = backend.call(&endpoint.address, &said, handed).await?;
-    Ok((outgoing, Reply::Http(head, body)))
-}
 
 /// Asks the target that is to be tried, and another one if it has not begun when most would have. Says which of them answered.
 pub(super) async fn race<'a>(

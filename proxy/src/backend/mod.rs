@@ -3,6 +3,7 @@
 //! [`Backends::send`] carries a request to the first target that takes it. Everything that may be tried again is tried before
 //! the first byte goes to the client, never after.
 
+mod ask;
 mod breaker;
 mod budget;
 mod build;
@@ -27,6 +28,7 @@ pub mod local;
 mod names;
 mod pick;
 pub mod pool;
+mod ready;
 mod said;
 mod series;
 mod standing;
@@ -42,33 +44,24 @@ pub use kept::Kept;
 pub use kind::{Kind, Traits};
 pub use tries::{Step, Try};
 
-use crate::canon::{About, Event, Fault, FaultKind, Route, Secret, StopReason, Usage};
-use crate::trust;
+use crate::canon::{About, Event, Fault, Route, Secret, StopReason, Usage};
 use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::{Dialect, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
 use arc_swap::ArcSwap;
-use breaker::{Ended, Rules};
+use breaker::Rules;
 use budget::Budget;
 use catalog::Catalog;
-use endpoint::Address;
 use endpoints::Endpoints;
 use foldhash::HashMap;
 use health::Watch;
 use kind::Lists;
 use pool::Affinity;
-use said::Said;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tries::Tries;
-use verdict::Verdict;
-
-/// How often a model that is being loaded is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long a start, or a reload, waits for names to be looked up.
-const RESOLVE: Duration = Duration::from_secs(2);
 
 /// The backends of one configuration.
 pub struct Backends {
@@ -164,77 +157,6 @@ impl Backends {
         self.by_name.get(backend).and_then(|backend| backend.local.as_ref()).is_some_and(|local| local.embeds())
     }
 
-    /// Builds the backends, with what is kept of those before. Models of `local` ones that are not loaded are loaded by a
-    /// thread of their own; until then they answer 503.
-    ///
-    /// # Errors
-    /// Place and sentence of everything that is wrong.
-    pub fn build(config: &Config, kept: &Kept) -> Result<Self, Vec<(String, String)>> {
-        let (mut backends, mut errors) = (Vec::new(), Vec::new());
-        for (name, settings) in config {
-            match Backend::read(name, settings, kept) {
-                Ok(backend) => backends.push((backend, settings)),
-                Err(more) => errors.extend(more),
-            }
-        }
-        // No model is loaded for a configuration that cannot be used.
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let (mut by_name, mut loading) = (HashMap::default(), Vec::new());
-        for (mut backend, settings) in backends {
-            let (name, mut is_new) = (backend.name.clone(), false);
-            if let Some(weights) = &settings.weights {
-                let (local, fresh) = kept.model(&name, weights, settings);
-                (backend.local, is_new) = (Some(local), fresh);
-            }
-            let backend = Arc::new(backend);
-            if is_new {
-                loading.push(backend.clone());
-            }
-            by_name.insert(name, backend);
-        }
-        let named = by_name.values().any(|backend| matches!(backend.endpoints, Endpoints::Named(_)));
-        Ok(Self { by_name, loading, named, watch: kept.watch() })
-    }
-
-    /// Waits until the models that were not loaded already are.
-    ///
-    /// # Errors
-    /// Place and sentence of those that cannot be.
-    pub async fn loaded(&self) -> Result<(), Vec<(String, String)>> {
-        let mut errors = Vec::new();
-        for backend in &self.loading {
-            let Some(local) = &backend.local else { continue };
-            while !local.settled() {
-                tokio::time::sleep(LOOK).await;
-            }
-            if let Some(error) = local.error() {
-                errors.push((format!("backends.{}.weights", backend.name), error));
-            }
-        }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
-    /// Waits until each name has been looked up, but not long: one that does not resolve must not keep the others from
-    /// serving.
-    pub async fn resolved(&self) {
-        let asked = |backend: &Arc<Backend>| match &backend.endpoints {
-            Endpoints::Named(name) => name.is_asked(),
-            Endpoints::Fixed(_) => true,
-        };
-        let began = Instant::now();
-        while !self.by_name.values().all(asked) && began.elapsed() < RESOLVE {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Everything that is wrong with a configuration, without loading a model or connecting to anything.
-    pub fn check(config: &Config) -> Vec<(String, String)> {
-        let kept = Kept::default();
-        config.iter().filter_map(|(name, settings)| Backend::read(name, settings, &kept).err()).flatten().collect()
-    }
-
     /// Names of those that go to other addresses or to another model than the one of their name before; new ones, too.
     pub fn fresh<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
         let same = |backend: &Backend, old: &Backend| {
@@ -245,21 +167,6 @@ impl Backends {
             before.by_name.get(*name).is_none_or(|old| !same(backend, old))
         };
         self.by_name.iter().filter(fresh).map(|(name, _)| name)
-    }
-
-    /// True when every model of this process has been loaded, or has failed to.
-    pub fn settled(&self) -> bool {
-        self.by_name.values().filter_map(|backend| backend.local.as_ref()).all(|local| local.settled())
-    }
-
-    /// The backends whose model could not be loaded into this process, in order.
-    pub fn failed(&self) -> Vec<&str> {
-        let failed =
-            |backend: &Arc<Backend>| backend.local.as_ref().is_some_and(|local| local.settled() && !local.is_ready());
-        let mut names: Vec<&str> =
-            self.by_name.values().filter(|backend| failed(backend)).map(|backend| &*backend.name).collect();
-        names.sort_unstable();
-        names
     }
 
     /// How many there are.
@@ -294,7 +201,7 @@ impl Backends {
                     answer
                 }
                 (None, None) => {
-                    let asked = pin!(hedge::ask(candidate, request, &target, origin, || note(Step::Handed)));
+                    let asked = pin!(ask::ask(candidate, request, &target, origin, || note(Step::Handed)));
                     tries.waiting(asked).await
                 }
             };
@@ -342,73 +249,6 @@ impl Backend {
     /// Limits for its replies.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
-    }
-
-    /// Nobody knows where it is.
-    fn nowhere(&self) -> Verdict {
-        let why = match &self.endpoints {
-            Endpoints::Named(name) => name.lacks(),
-            Endpoints::Fixed(_) => "none is configured",
-        };
-        let message = format!("The backend `{}` has no address at the moment: {why}.", self.name);
-        let retry_after = Some(Duration::from_secs(1));
-        Verdict::Another(Fault { retry_after, ..Fault::new(FaultKind::BackendUnavailable, message) })
-    }
-
-    /// Takes the gateway's key there out of what this backend said is wrong.
-    pub fn hide_key(&self, fault: &mut Fault) {
-        fault.message = verdict::without_key(&fault.message, self.key.as_ref());
-    }
-
-    /// Says it to one address; `handed` is called when there is a connection.
-    async fn call(
-        &self,
-        address: &Arc<Address>,
-        said: &Said<'_>,
-        mut handed: impl FnMut(),
-    ) -> Result<(Response<()>, http::Body), Verdict> {
-        let message = || {
-            handed();
-            said.message(address, self.credentials.as_ref())
-        };
-        let began = said.stream.then(standing::now);
-        let sending = http::send(address, message, self.traits.idle, self.timeouts.connect.0);
-        // Only a stream owes a first token: a whole reply is as long in coming as it is long.
-        let first = said.stream.then_some(self.timeouts.first_token.0);
-        let sent = match first.into_iter().chain(self.timeouts.total.map(|total| total.0)).min() {
-            Some(limit) => tokio::time::timeout(limit, sending).await.unwrap_or(Err(http::Failure::Slow)),
-            None => sending.await,
-        };
-        let (head, mut body) = sent.map_err(|failure| {
-            if !matches!(failure, http::Failure::Slow) {
-                self.report(address, Ended::Broken);
-            }
-            verdict::unreachable(&failure)
-        })?;
-        if head.status().is_success() {
-            self.report(address, Ended::Well);
-            body.watch(began, self.rules.clone());
-            return Ok((head, body));
-        }
-        match verdict::says(&head) {
-            verdict::Says::Ended(ended) => self.report(address, ended),
-            verdict::Says::Full(wait) => address.standing.full(standing::now(), wait),
-            verdict::Says::Nothing => address.standing.heard(),
-        }
-        Err(Box::pin(verdict::refused(said.dialect, head, body, self.key.as_ref())).await)
-    }
-
-    /// Tells an address's standing how a request ended.
-    fn report(&self, address: &Address, ended: Ended) {
-        if address.standing.report(ended, standing::now(), &self.rules) {
-            let closed = address.standing.breaker.is_closed();
-            tracing::warn!(
-                backend = &*self.name,
-                address = address.id,
-                closed,
-                "the breaker of a backend's address changed"
-            );
-        }
     }
 
     /// Where its addresses are asked whether they can serve.
