@@ -4,7 +4,7 @@
 //!
 //! * [`canon`]: what calls, replies, counts and failures mean, whatever protocol carried them.
 //! * [`wire`]: bytes ↔ canon, one folder per protocol, known from both ends. [`store`]: the database.
-//!   [`trust`]: TLS, whose word counts for a certificate and what the listeners show.
+//!   [`trust`]: TLS, whose word counts for a certificate and what the listeners show. [`cork`]: sends in a row.
 //! * [`gate`]: who is calling. [`plugin`]: guests that see and change. [`route`]: where a model is. [`queue`]: whose turn it is.
 //!   [`backend`]: what serves it. [`ledger`]: the books.
 //! * [`relay`]: the request, top to bottom; the only place where those rooms meet.
@@ -19,6 +19,7 @@ pub mod backend;
 pub mod canon;
 pub mod cli;
 pub mod config;
+pub mod cork;
 pub mod gate;
 pub mod ledger;
 pub mod plugin;

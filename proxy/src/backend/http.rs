@@ -6,6 +6,7 @@
 use super::breaker::Rules;
 use super::endpoint::{Address, Stream};
 use super::standing::now;
+use crate::cork::Corked;
 use bytes::{Bytes, BytesMut};
 use foldhash::HashMap;
 use http::{Request, Response};
@@ -257,12 +258,14 @@ async fn open(address: &Address, limit: Duration) -> Result<Sender, Failure> {
     builder.max_buf_size(READ_AHEAD);
     match stream {
         Stream::Plain(stream) => {
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+            let (sender, connection) =
+                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
             drive(connection);
             Ok(sender)
         }
         Stream::Tls(stream) => {
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+            let (sender, connection) =
+                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
             drive(connection);
             Ok(sender)
         }
@@ -303,12 +306,14 @@ async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::S
     builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).initial_stream_window_size(64 << 10);
     let sender = match stream {
         Stream::Plain(stream) => {
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+            let (sender, connection) =
+                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
             drive(connection);
             sender
         }
         Stream::Tls(stream) => {
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+            let (sender, connection) =
+                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
             drive(connection);
             sender
         }

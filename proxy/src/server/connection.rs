@@ -7,6 +7,7 @@ use super::paths::{Path, endpoint, read};
 use super::requests::{GRACE, Requests};
 use super::timer::OneTimer;
 use crate::canon::{Fault, FaultKind};
+use crate::cork::Corked;
 use crate::relay::{
     Asked, Body, Limits, Rooms, carry, count, embed, fault_response, list_models, list_running, open_tab,
     plain_response, refuse, relay, show_model, tell_of_model,
@@ -140,7 +141,7 @@ async fn converse(
     };
     let service = door.in_flight.around(tower::service_fn(service), &requests);
     let service = Bridge(RefCell::new(service));
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Corked::new(stream));
     if http2 {
         let paced = service_fn(move |request| {
             let answer = service.call(request);

@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::connection::{self, Door};
+use crate::cork;
 use crate::relay::{Rooms, ending, tidy};
 use crate::trust::Handshakes;
 use arc_swap::ArcSwap;
@@ -72,6 +73,7 @@ impl Workers {
             let open = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .on_thread_park(cork::turn)
                 .build()
                 .map_err(|error| format!("cannot start a worker's runtime: {error}"))?;
             let (lane_open, door, drain) = (open.clone(), door.clone(), drain.clone());

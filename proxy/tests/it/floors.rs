@@ -5,7 +5,7 @@ use std::path::Path;
 /// Rooms by floor, from the ground up. `main.rs` and `lib.rs` are the roof.
 const FLOORS: &[&[&str]] = &[
     &["canon"],
-    &["wire", "store", "trust"],
+    &["wire", "store", "trust", "cork"],
     &["gate", "route", "queue", "backend", "plugin", "ledger"],
     &["relay"],
     &["server", "admin"],
