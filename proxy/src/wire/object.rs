@@ -152,15 +152,16 @@ impl Object {
     fn refuse_duplicates(&self) -> Result<(), Refusal> {
         // Requests have a dozen keys; a body made of thousands must not cost their square.
         let twice = if self.fields.len() <= 32 && !self.escaped {
-            self.fields
-                .iter()
-                .enumerate()
-                .find(|(at, field)| {
-                    self.fields[..*at]
-                        .iter()
-                        .any(|earlier| self.source[earlier.key.clone()] == self.source[field.key.clone()])
-                })
-                .map(|(_, field)| Json::trusted(&self.source[field.key.clone()]).raw().trim_matches('"').to_owned())
+            let key = |field: &Field| &self.source[field.key.clone()];
+            let mut lengths = 0;
+            let twice = self.fields.iter().enumerate().find(|(at, field)| {
+                // Few keys are as long as one before them: only those are compared.
+                let bit = length_bit(field.key.len());
+                let known = lengths & bit != 0;
+                lengths |= bit;
+                known && self.fields[..*at].iter().any(|earlier| key(earlier) == key(field))
+            });
+            twice.map(|(_, field)| Json::trusted(key(field)).raw().trim_matches('"').to_owned())
         } else {
             let mut seen = std::collections::HashSet::new();
             self.entries().map(|(key, _)| key).find(|key| !seen.insert(key.clone())).map(std::borrow::Cow::into_owned)
