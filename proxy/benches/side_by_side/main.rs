@@ -9,6 +9,8 @@
 //! `TIDEGATE_BIN=path` measures another binary. Linux only: it reads /proc.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
+#[path = "../../tests/it/component.rs"]
+mod component;
 mod floor;
 mod load;
 mod mock;
@@ -37,13 +39,20 @@ struct Scenario {
     one_core: bool,
     /// The project's limit for the ratio; nothing where the floor cannot do it.
     limit: Option<f64>,
+    /// Hooks of a plugin that lets everything pass, as `flags hooks` of wit/plugin.wit has them.
+    hooks: Option<u8>,
 }
+
+/// A plugin that sees calls and their ends, and one that sees all of replies, too.
+const ENDS: u8 = 0b101;
+const ALL: u8 = 0b111;
 
 fn scenarios() -> Vec<Scenario> {
     let whole = |api, bytes, connections| Load { call: Call::whole(api, bytes), connections, spread: Duration::ZERO };
     let full_speed =
         |api| Load { call: Call::stream(api, 200, 0), connections: 16, spread: Duration::from_millis(100) };
-    let row = |name, what, load, limit| Scenario { name, what, load, per_chunk: false, one_core: false, limit };
+    let row =
+        |name, what, load, limit| Scenario { name, what, load, per_chunk: false, one_core: false, limit, hooks: None };
     vec![
         Scenario { one_core: true, ..row("a1", "1 KiB, 1 connection", whole(Api::Chat, 1 << 10, 1), Some(1.5)) },
         row("a32", "1 KiB, 32 connections", whole(Api::Chat, 1 << 10, 32), Some(1.5)),
@@ -60,6 +69,21 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             per_chunk: true,
             ..row("hs", "c, Messages translated to chat, per chunk", full_speed(Api::Messages), None)
+        },
+        row("hb", "b, Messages translated to chat", whole(Api::Messages, 100 << 10, 32), None),
+        Scenario {
+            one_core: true,
+            hooks: Some(ENDS),
+            ..row("p1", "a1, with a plugin that does nothing", whole(Api::Chat, 1 << 10, 1), None)
+        },
+        Scenario {
+            hooks: Some(ENDS),
+            ..row("p32", "a32, with a plugin that does nothing", whole(Api::Chat, 1 << 10, 32), None)
+        },
+        Scenario {
+            per_chunk: true,
+            hooks: Some(ALL),
+            ..row("pc", "c, with a plugin that sees all and does nothing, per chunk", full_speed(Api::Chat), None)
         },
     ]
 }
@@ -87,7 +111,15 @@ fn start_mock(pinned: bool) -> (Child, SocketAddr) {
     process::start_and_hear(&[this.to_str().unwrap(), "mock"], pinned.then_some(OTHER_CORE))
 }
 
-async fn start_gateway(backend: SocketAddr, folder: &Folder, pinned: bool) -> Proxy {
+/// The plugin of the repository's example, with these hooks.
+fn plugin(hooks: u8) -> Vec<u8> {
+    let text = include_str!("../../../wit/examples/pass.wat");
+    let (all, some) = ("(i32.const 80) (i32.const 7)", format!("(i32.const 80) (i32.const {hooks})"));
+    assert!(text.contains(all), "the example says which hooks it has");
+    component::component(&text.replace(all, &some))
+}
+
+async fn start_gateway(backend: SocketAddr, folder: &Folder, pinned: bool, hooks: Option<u8>) -> Proxy {
     // Cargo names the binary when it builds this; the variable is for measuring another one.
     let binary = std::env::var("TIDEGATE_BIN").ok().or(option_env!("CARGO_BIN_EXE_tidegate").map(str::to_owned));
     let binary = binary.expect("TIDEGATE_BIN, the path of a release binary of tidegate");
@@ -95,6 +127,11 @@ async fn start_gateway(backend: SocketAddr, folder: &Folder, pinned: bool) -> Pr
     // Each gateway gets books of its own: opening those that a killed one left would be part of its start.
     let place = folder.fresh();
     let (config, log) = (place.join("tidegate.toml"), place.join("log"));
+    let plugin = hooks.map(|hooks| {
+        let path = place.join("plugin.wasm");
+        std::fs::write(&path, plugin(hooks)).unwrap();
+        format!("[plugins.nothing]\npath = \"{}\"\n", path.display())
+    });
     let text = format!(
         r#"server.listen = "{address}"
 admin.listen = "{admin}"
@@ -107,8 +144,9 @@ targets = [ {{ backend = "mock" }} ]
 price = {{ currency = "USD", input = 0.10, output = 0.40 }}
 [organizations.bench.projects.load]
 keys = [ {{ id = "load", hash = "sha256:0ae4ff38876e055345ad668b05c58fc80c58b1d5ce0d9a7190533375ac380e7a" }} ]
-"#,
-        ledger = place.join("ledger.db").display()
+{plugin}"#,
+        ledger = place.join("ledger.db").display(),
+        plugin = plugin.unwrap_or_default()
     );
     std::fs::write(&config, text).unwrap();
     let began = Instant::now();
@@ -159,9 +197,9 @@ async fn bench(length: Duration, repetitions: usize) -> Vec<String> {
 
     let mut starts = Vec::new();
     for _ in 0..2 {
-        starts.push(start_gateway(backend, &folder, pinned).await.start.as_secs_f64() * 1e3);
+        starts.push(start_gateway(backend, &folder, pinned, None).await.start.as_secs_f64() * 1e3);
     }
-    let gateway = start_gateway(backend, &folder, pinned).await;
+    let gateway = start_gateway(backend, &folder, pinned, None).await;
     starts.push(gateway.start.as_secs_f64() * 1e3);
     let (gateway_idle, gateway_stream) = memory(&gateway, &mut errors).await;
     let (child, address) = start_floor(backend, pinned);
@@ -172,11 +210,16 @@ async fn bench(length: Duration, repetitions: usize) -> Vec<String> {
     println!("\n| scenario | floor µs | gateway µs | ratio | limit |\n|---|---:|---:|---:|---:|");
     let mut over = Vec::new();
     for scenario in scenarios() {
+        let plugged = match scenario.hooks {
+            Some(_) => Some(start_gateway(backend, &folder, pinned, scenario.hooks).await),
+            None => None,
+        };
+        let gateway = plugged.as_ref().unwrap_or(&gateway);
         move_rest(&mock, if scenario.one_core { PROXY_CORE } else { OTHER_CORE });
         let before = scenario.load.spread + Duration::from_millis(300);
         let mut costs = [Vec::new(), Vec::new()];
         for _ in 0..repetitions {
-            for (proxy, costs) in [&floor, &gateway].into_iter().zip(&mut costs) {
+            for (proxy, costs) in [&floor, gateway].into_iter().zip(&mut costs) {
                 if scenario.limit.is_none() && std::ptr::eq(proxy, &floor) {
                     continue;
                 }

@@ -1,9 +1,10 @@
 //! Plugins to try the gateway with: one in core WebAssembly text (`wit/examples/pass.wat`) with one function's body replaced, so
 //! that no toolchain is needed but the one the tests are built with.
 
+use crate::component::component;
 use crate::fake::{CHAT, Fake, chat_stream, json, stream};
 use crate::gateway::{Gateway, one_backend};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 pub const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
@@ -27,15 +28,7 @@ pub struct Guest(pub PathBuf);
 
 impl Guest {
     pub fn new(text: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
-        let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_path(&root).unwrap();
-        let world = resolve.select_world(&[package], Some("plugin")).unwrap();
-        let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
-            .unwrap();
-        let component =
-            wit_component::ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
+        let component = component(text);
         let path = std::env::temp_dir().join(format!("tidegate-guest-{}.wasm", uuid::Uuid::now_v7()));
         std::fs::write(&path, component).unwrap();
         Self(path)

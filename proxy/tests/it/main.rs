@@ -5,6 +5,7 @@
 mod calls;
 mod certificates;
 mod chaos;
+mod component;
 mod counted;
 mod counting;
 mod discovery;
