@@ -1,0 +1,42 @@
+#!/bin/sh
+# The release binary with what a request runs put together (BOLT), by a profile of itself under load. The program has 20 MB of
+# code of which a request needs a few hundred pieces; wherever the linker left them, each is waited for. Together they take a
+# third less time (docs/performance.md). Costs a load of half a minute on loopback beside the release build.
+#
+#   deploy/bolt.sh [ARGUMENTS FOR CARGO BUILD]      # prints where the binary is
+#
+# It needs llvm-bolt: `bolt-19` (or a later one) of Debian and Ubuntu. Linux only; tried on x86-64.
+set -eu
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+work=$target/bolt
+
+bolt=
+for tool in llvm-bolt llvm-bolt-22 llvm-bolt-21 llvm-bolt-20 llvm-bolt-19; do
+    if command -v "$tool" >/dev/null 2>&1; then
+        # Where it is and not where it is linked to: it looks for its runtime library beside itself.
+        bolt=$(readlink -f "$(command -v "$tool")")
+        break
+    fi
+done
+if [ -z "$bolt" ]; then
+    echo "There is no llvm-bolt here: apt-get install bolt-19" >&2
+    exit 1
+fi
+
+rm -rf "$work"
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+# Where functions are referred to, so that they can be moved (proxy/build.rs).
+export TIDEGATE_RELOCS=1
+cargo build --release --locked "$@"
+strip --strip-debug -o "$work/plain" "$target/release/tidegate"
+"$bolt" "$work/plain" -o "$work/counting" -instrument --instrumentation-file="$work/counted" \
+    --instrumentation-file-append-pid >"$work/log"
+# What it counts is how often, not how long: noise does not matter.
+TIDEGATE_BIN=$work/counting cargo bench --locked "$@" --bench side_by_side -- --quick
+"$(dirname "$bolt")/merge-fdata" "$work"/counted.*.fdata -o "$work/profile" 2>>"$work/log"
+"$bolt" "$work/plain" -o "$work/tidegate" -data="$work/profile" \
+    -reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold -split-eh -icf=1 >>"$work/log"
+"$work/tidegate" --version >/dev/null
+echo "$work/tidegate"
