@@ -78,7 +78,7 @@ soak:
 bench: release
 	cargo bench --locked --bench side_by_side
 
-## bolt: the release binary with what a request runs put together, by a profile of itself: a third less time a request
+## bolt: the release binary with what a request runs put together, by a profile of itself: a fifth less time for a small request
 bolt:
 	deploy/bolt.sh
 
