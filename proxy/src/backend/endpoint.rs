@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
+use tokio_util::either::Either;
 
 /// A target: an address under the name it has in the books.
 #[derive(Debug, Clone)]
@@ -132,11 +133,11 @@ impl Address {
                 socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
             socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
             match &self.tls {
-                None => Ok(Stream::Plain(stream)),
+                None => Ok(Either::Left(stream)),
                 Some(tls) => {
                     let config = tls.private.clone().unwrap_or_else(|| trust::public(self.http2));
                     let connector = tokio_rustls::TlsConnector::from(config);
-                    Ok(Stream::Tls(Box::new(connector.connect(tls.name.clone(), stream).await?)))
+                    Ok(Either::Right(Box::new(connector.connect(tls.name.clone(), stream).await?)))
                 }
             }
         };
@@ -146,11 +147,8 @@ impl Address {
     }
 }
 
-/// A connection to a backend.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// A connection to a backend, plain or TLS.
+pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 #[cfg(test)]
 mod tests {

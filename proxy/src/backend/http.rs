@@ -4,7 +4,7 @@
 //! on a work-stealing runtime: nothing is locked, and nothing is woken across cores (docs/decisions/0003-threads.md).
 
 use super::breaker::Rules;
-use super::endpoint::{Address, Stream};
+use super::endpoint::Address;
 use super::standing::now;
 use crate::cork::Corked;
 use bytes::{Bytes, BytesMut};
@@ -256,20 +256,9 @@ async fn open(address: &Address, limit: Duration) -> Result<Sender, Failure> {
     let stream = address.connect(limit).await.map_err(Failure::Connect)?;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(READ_AHEAD);
-    match stream {
-        Stream::Plain(stream) => {
-            let (sender, connection) =
-                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
-            drive(connection);
-            Ok(sender)
-        }
-        Stream::Tls(stream) => {
-            let (sender, connection) =
-                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
-            drive(connection);
-            Ok(sender)
-        }
-    }
+    let (sender, connection) = builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
+    drive(connection);
+    Ok(sender)
 }
 
 /// Runs a connection on this thread until it ends; its errors surface at the request.
@@ -304,20 +293,8 @@ async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::S
     let mut builder = http2::Builder::new(LocalExecutor);
     // Pings notice a peer that is gone; windows bound what is read ahead of a slow client.
     builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(20)).initial_stream_window_size(64 << 10);
-    let sender = match stream {
-        Stream::Plain(stream) => {
-            let (sender, connection) =
-                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
-            drive(connection);
-            sender
-        }
-        Stream::Tls(stream) => {
-            let (sender, connection) =
-                builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
-            drive(connection);
-            sender
-        }
-    };
+    let (sender, connection) = builder.handshake(TokioIo::new(Corked::new(stream))).await.map_err(Failure::Broken)?;
+    drive(connection);
     let keep = |pools: &mut HashMap<usize, Pool>| {
         pools.entry(address.id).or_insert_with(|| Pool::of(address)).shared = Some(sender.clone());
     };

@@ -29,8 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes held for a client that does not read (and the most a request's head may be).
@@ -111,7 +112,7 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
             () = late => return,
         };
         let Ok(Ok(http2)) = speaks else { return };
-        return converse(stream, http2, door, &timeouts, drain).await;
+        return converse(Either::Left(stream), http2, door, &timeouts, drain).await;
     };
     let stream = tokio::select! {
         stream = door.tls.take(&papers, stream, timeouts.header) => stream,
@@ -119,17 +120,13 @@ pub(super) async fn serve(stream: std::net::TcpStream, door: &Arc<Door>, drain: 
     };
     let Some(stream) = stream else { return };
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    // Boxed: it is larger than the one without TLS, and that should not take as much.
-    Box::pin(converse(stream, http2, door, &timeouts, drain)).await;
+    converse(Either::Right(Box::new(stream)), http2, door, &timeouts, drain).await;
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    http2: bool,
-    door: &Arc<Door>,
-    timeouts: &Timeouts,
-    drain: &CancellationToken,
-) {
+/// A connection to a client, plain or TLS. The latter in a box: it is larger, and the other should not take as much.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+async fn converse(stream: Stream, http2: bool, door: &Arc<Door>, timeouts: &Timeouts, drain: &CancellationToken) {
     let cut = door.rooms.load().cut.clone();
     let requests = Rc::new(Requests::default());
     let inner = door.clone();
