@@ -4,8 +4,10 @@
 //! core every time, and it is run by a processor that has forgotten the way. In a row the first one wakes, and the others find
 //! everybody awake. What it costs is one more poll of the connection, so a thread with little to do does not hold anything.
 //! (The idea of `TCP_CORK`, but over connections instead of over the pieces of one.)
+//!
+//! What has to be done before anything leaves the thread, [`first`], is so done once for all that leaves in a row.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,12 +19,25 @@ const MUCH: u32 = 4;
 thread_local! {
     /// Sends in this turn, and in the one before.
     static SENDS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    static FIRST: OnceCell<Box<dyn Fn()>> = const { OnceCell::new() };
 }
 
-/// A turn ends: all that was ready has been done, and this thread asks what is ready now.
+/// Does this before each send of this thread, and at the end of each turn. Asked for once by a thread; it should know at a glance
+/// whether there is anything to do.
+pub fn first(duty: impl Fn() + 'static) {
+    FIRST.with(|first| _ = first.set(Box::new(duty)));
+}
+
+/// A turn ends: all that was ready has been done, and this thread asks what is ready now. (A thread that never says so holds
+/// each of its sends for one poll after the first few.)
 pub fn turn() {
     let (now, _) = SENDS.get();
     SENDS.set((0, now));
+    do_first();
+}
+
+fn do_first() {
+    FIRST.with(|first| first.get().into_iter().for_each(|duty| duty()));
 }
 
 fn busy() -> bool {
@@ -52,6 +67,7 @@ impl<S> Corked<S> {
             return true;
         }
         self.held = false;
+        do_first();
         let (now, before) = SENDS.get();
         SENDS.set((now.saturating_add(1), before));
         false
@@ -112,13 +128,12 @@ mod tests {
         SENDS.set((0, before));
         let said = Rc::new(RefCell::new(Vec::new()));
         let (mut here, there) = tokio::io::duplex(64);
-        let there = Rc::new(RefCell::new(Some(there)));
         let local = tokio::task::LocalSet::new();
         local
             .run_until(async {
                 let (sends, works) = (said.clone(), said.clone());
                 let sender = tokio::task::spawn_local(async move {
-                    let mut corked = Corked::new(there.take().unwrap());
+                    let mut corked = Corked::new(there);
                     corked.write_all(b"x").await.unwrap();
                     sends.borrow_mut().push("sent".to_owned());
                 });
@@ -137,6 +152,25 @@ mod tests {
     async fn a_busy_thread_does_all_else_first() {
         assert_eq!(order(MUCH).await, ["worked", "sent"]);
         assert_eq!(order(0).await, ["sent", "worked"]);
+    }
+
+    #[tokio::test]
+    async fn what_comes_first_is_done_before_each_send_and_at_the_end_of_a_turn() {
+        let done = Rc::new(Cell::new(0));
+        let counts = done.clone();
+        first(move || counts.set(counts.get() + 1));
+        first(|| panic!("a thread asks once"));
+        let (here, mut there) = tokio::io::duplex(64);
+        let mut corked = Corked::new(here);
+        // Held once, and sent then.
+        SENDS.set((MUCH, 0));
+        let mut writes = Box::pin(corked.write_all(b"x"));
+        assert!(futures_util::poll!(&mut writes).is_pending());
+        assert_eq!(done.get(), 0, "nothing has left yet");
+        writes.await.unwrap();
+        assert_eq!((done.get(), there.read_u8().await.unwrap()), (1, b'x'));
+        turn();
+        assert_eq!(done.get(), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Appending is one `write(2)`: the page cache keeps it when the process dies. A database commit per reply would cost more
 //! than everything else the gateway does for a request, and a group commit would make requests wait for it. Each worker
-//! thread has a file of its own, so appends do not queue behind one lock.
+//! thread has a file of its own, so appends do not queue behind one lock. What it closes before it sends anything is one append.
 //!
 //! Reading is safe from any process, at any time: a batch of rows and the offset they were read up to are one transaction.
 //! Writing is safe beside others, too: each process has files of its own, and locks them, so that nobody deletes what is
@@ -70,8 +70,20 @@ struct Shard {
     length: u64,
 }
 
+/// Bytes of lines that do not wait for more.
+const GATHERED: usize = 64 << 10;
+
+/// Records that a thread has closed and not written.
+struct Lines {
+    text: Vec<u8>,
+    /// Each with where its line ends.
+    records: Vec<(Record, usize)>,
+    /// Others are waited for: this thread [gathers](Journal::gather).
+    wait: bool,
+}
+
 thread_local! {
-    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static LINES: RefCell<Lines> = const { RefCell::new(Lines { text: Vec::new(), records: Vec::new(), wait: false }) };
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
@@ -109,33 +121,63 @@ impl Journal {
         })
     }
 
-    /// Puts a record where the death of the process cannot reach it.
+    /// Puts a record where the death of the process cannot reach it: at once, or in time where the thread gathers.
     pub(super) fn append(&self, record: Record) {
-        LINE.with_borrow_mut(|line| {
-            line.clear();
-            super::line::write(line, &record);
-            let shard = SHARD.get();
-            let shard = if shard == usize::MAX { NEXT_SHARD.fetch_add(1, Ordering::Relaxed) } else { shard };
-            SHARD.set(shard);
-            let mut shard = self.shards[shard % self.shards.len()].lock();
-            match shard.append(&self.folder, line) {
-                Ok(()) => {
-                    // Under the shard's lock, so that the records of a file stand in its order.
-                    let mut fresh = self.fresh.lock();
-                    self.appended.fetch_add(1, Ordering::Relaxed);
+        LINES.with_borrow_mut(|lines| {
+            super::line::write(&mut lines.text, &record);
+            lines.records.push((record, lines.text.len()));
+            if !lines.wait || lines.text.len() > GATHERED {
+                self.write(lines);
+            }
+        });
+    }
+
+    /// Whether this thread's records wait for [`write_gathered`](Self::write_gathered), to be written together.
+    pub(super) fn gather(&self, wait: bool) {
+        LINES.with_borrow_mut(|lines| lines.wait = wait);
+        self.write_gathered();
+    }
+
+    /// Writes what waits in this thread.
+    pub(super) fn write_gathered(&self) {
+        LINES.with_borrow_mut(|lines| {
+            if !lines.records.is_empty() {
+                self.write(lines);
+            }
+        });
+    }
+
+    fn write(&self, lines: &mut Lines) {
+        let shard = SHARD.get();
+        let shard = if shard == usize::MAX { NEXT_SHARD.fetch_add(1, Ordering::Relaxed) } else { shard };
+        SHARD.set(shard);
+        let mut shard = self.shards[shard % self.shards.len()].lock();
+        let count = lines.records.len() as u64;
+        match shard.append(&self.folder, &lines.text) {
+            Ok(()) => {
+                let before = shard.length - lines.text.len() as u64;
+                // Under the shard's lock, so that the records of a file stand in its order.
+                let mut fresh = self.fresh.lock();
+                self.appended.fetch_add(count, Ordering::Relaxed);
+                for (record, end) in lines.records.drain(..) {
                     if fresh.records.len() < FRESH {
-                        fresh.records.push((record, shard.name.clone(), shard.length));
+                        fresh.records.push((record, shard.name.clone(), before + end as u64));
                     } else {
                         fresh.overflown = true;
                     }
                 }
-                Err(error) => {
-                    drop(shard);
-                    self.appended.fetch_add(1, Ordering::Relaxed);
-                    self.keep_back(line, record.attempts > 0, &error);
+            }
+            Err(error) => {
+                drop(shard);
+                self.appended.fetch_add(count, Ordering::Relaxed);
+                let mut begin = 0;
+                for (record, end) in lines.records.drain(..) {
+                    self.keep_back(&lines.text[begin..end], record.attempts > 0, &error);
+                    begin = end;
                 }
             }
-        });
+        }
+        lines.text.clear();
     }
 
     /// The last append failed and the next will probably, too.
@@ -197,16 +239,17 @@ impl Shard {
         Ok(Self { name, file, length: 0 })
     }
 
-    fn append(&mut self, folder: &Path, line: &[u8]) -> io::Result<()> {
+    /// Appends lines, all or none.
+    fn append(&mut self, folder: &Path, lines: &[u8]) -> io::Result<()> {
         if self.length > SEGMENT {
             *self = Self::create(folder)?;
         }
-        if let Err(error) = self.file.write_all(line) {
+        if let Err(error) = self.file.write_all(lines) {
             // Half a line must not stand before the next one.
             let _ = self.file.set_len(self.length);
             return Err(error);
         }
-        self.length += line.len() as u64;
+        self.length += lines.len() as u64;
         Ok(())
     }
 }

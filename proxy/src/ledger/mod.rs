@@ -1,8 +1,7 @@
 //! The books: exactly one record for every request, whatever became of it.
 //!
-//! A [`Tab`] opens at the door and closes itself once. Closing appends one line to a journal, a single `write(2)` that
-//! outlives the process, before the last bytes go to the client; no request waits for the database. A thread of the ledger's
-//! own carries journal lines into SQLite, each exactly once, because the rows and the position read so far are committed
+//! A [`Tab`] opens at the door and closes itself once. Closing appends one line to a journal, by a `write(2)` that outlives the
+//! process, before the last bytes go to the client; no request waits for the database. A thread of the ledger's own carries journal lines into SQLite, each exactly once, because the rows and the position read so far are committed
 //! together. (docs/decisions/0002-journal-before-database.md)
 
 mod journal;
@@ -96,6 +95,18 @@ impl Ledger {
         Duration::from_millis(self.retention.load(Ordering::Relaxed))
     }
 
+    /// From now on the records of this thread are written together, when [`write_gathered`](Self::write_gathered) is called: before
+    /// anything leaves the thread, so that nobody has a whole reply that is not in the books, and whenever it has nothing to do.
+    pub fn gather(self: &Arc<Self>) -> Gathering {
+        self.journal.gather(true);
+        Gathering(self.clone())
+    }
+
+    /// Writes this thread's records that are not written yet.
+    pub fn write_gathered(&self) {
+        self.journal.write_gathered();
+    }
+
     /// Writes the journal's rest into the database. Called once, when no more tabs will close.
     pub fn close(&self) {
         self.journal.close();
@@ -104,5 +115,14 @@ impl Ledger {
     /// Whether new requests may be served: the disk takes records, or the operator does not mind.
     pub fn accepts(&self) -> bool {
         self.counts.load(Ordering::Relaxed) || !self.journal.is_failing()
+    }
+}
+
+/// This thread gathers its records. Afterwards it writes each at once.
+pub struct Gathering(Arc<Ledger>);
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.0.journal.gather(false);
     }
 }

@@ -66,6 +66,7 @@ impl Workers {
         registry: &prometheus::Registry,
         drain: &CancellationToken,
     ) -> Result<Self, String> {
+        let ledger = rooms.load().ledger.clone();
         let door = Arc::new(Door::new(config, rooms, tls, registry));
         let mut workers = Self { door: door.clone(), lanes: Vec::new(), threads: Vec::new() };
         for number in 0..config.workers() {
@@ -76,8 +77,11 @@ impl Workers {
                 .on_thread_park(cork::turn)
                 .build()
                 .map_err(|error| format!("cannot start a worker's runtime: {error}"))?;
-            let (lane_open, door, drain) = (open.clone(), door.clone(), drain.clone());
+            let (lane_open, door, drain, ledger) = (open.clone(), door.clone(), drain.clone(), ledger.clone());
             let serve = move || {
+                // Dropped last: what the last connections leave is written, too.
+                let _gathering = ledger.gather();
+                cork::first(move || ledger.write_gathered());
                 let local = tokio::task::LocalSet::new();
                 // Ends when the lane is closed and every connection is done; idle backend connections go with the thread.
                 local.block_on(&runtime, async move {
