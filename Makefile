@@ -11,7 +11,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/tidegate
 PYTHON ?= python3
 export TIDEGATE_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: run demo release model test fmt lint unit redis plugins clients docs soak bench bolt fuzz clean
+.PHONY: run demo release model test fmt lint unit redis plugins clients docs soak bench translate pools bolt fuzz clean
 
 ## run: build, fetch a small model, start a gateway with two organizations, ask it, keep serving until Ctrl-C
 run: release
@@ -32,7 +32,7 @@ fmt:
 	cargo fmt --all --check
 
 lint:
-	cargo clippy --all-targets --locked $(ALL) -- -D warnings
+	cargo clippy --workspace --all-targets --locked $(ALL) -- -D warnings
 	@# A workspace of its own, compiled from the same sources: what changes there must not leave it behind.
 	cargo check --locked --manifest-path proxy/fuzz/Cargo.toml --no-default-features
 
@@ -76,7 +76,11 @@ soak:
 
 ## bench: what a request and a chunk cost (docs/performance.md)
 bench: release
-	cargo bench --locked --bench side_by_side
+	cargo run --release --locked --package side-by-side
+
+## translate, pools: what translating costs without sockets, and what each policy of a pool is worth (docs/performance.md)
+translate pools:
+	cargo run --release --locked --package rooms --bin $@
 
 ## bolt: the release binary with what a request runs put together, by a profile of itself: a fifth less time for a small request
 bolt:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The release binary with what a request runs put together (BOLT), by a profile of itself under load. The program has 20 MB of
 # code of which a request needs a few hundred pieces; wherever the linker left them, each is waited for. Together they take
-# about a fifth less time (docs/performance.md). Takes a build for tests and some three minutes beside the release build.
+# about a fifth less time (docs/performance.md). Takes some five minutes beside the release build.
 #
 #   deploy/bolt.sh [ARGUMENTS FOR CARGO BUILD]      # prints where the binary is
 #
@@ -33,9 +33,8 @@ cargo build --release --locked "$@"
 strip --strip-debug -o "$work/plain" "$target/release/tidegate"
 "$bolt" "$work/plain" -o "$work/counting" -instrument --instrumentation-file="$work/counted" \
     --instrumentation-file-append-pid >"$work/log"
-# What it counts is how often, not how long: neither noise matters nor how fast the load is. In the release profile the program
-# would be built once more, as what only tests need changes what is linked.
-TIDEGATE_BIN=$work/counting cargo bench --locked "$@" --profile dev --bench side_by_side -- --quick
+# What it counts is how often, not how long: noise does not matter.
+TIDEGATE_BIN=$work/counting cargo run --release --locked --package side-by-side -- --quick
 "$(dirname "$bolt")/merge-fdata" "$work"/counted.*.fdata -o "$work/profile" 2>>"$work/log"
 "$bolt" "$work/plain" -o "$work/tidegate" -data="$work/profile" \
     -reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold -split-eh -icf=1 >>"$work/log"

@@ -4,7 +4,8 @@ use std::path::Path;
 
 /// The component that the text of a module becomes, in the world of plugins.
 pub fn component(text: &str) -> Vec<u8> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = above.map(|folder| folder.join("wit")).find(|wit| wit.is_dir()).unwrap();
     let mut resolve = wit_parser::Resolve::default();
     let (package, _) = resolve.push_path(&root).unwrap();
     let world = resolve.select_world(&[package], Some("plugin")).unwrap();

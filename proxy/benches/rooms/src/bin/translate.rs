@@ -1,10 +1,10 @@
 //! What translating costs beside passing on, for every pair of dialects: time and allocations of the codecs alone, without
-//! sockets. `cargo bench --bench translate`; docs/performance.md has the table and says what it means.
+//! sockets. `make translate`; docs/performance.md has the table and says what it means.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 #![allow(missing_docs)]
 
-#[path = "../../tests/it/heap.rs"]
+#[path = "../../../../tests/it/heap.rs"]
 mod heap;
 
 use bytes::{Bytes, BytesMut};

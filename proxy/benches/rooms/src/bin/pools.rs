@@ -1,7 +1,7 @@
 //! What each policy of a pool is worth: conversations before 2 to 64 replicas, each with a cache of keys and values.
 //!
 //! The policies and the keys they go by are the gateway's own code; everything else is a model, described in
-//! docs/performance.md. The same conversations meet every policy. Prints a table; `cargo bench --bench pools`.
+//! docs/performance.md. The same conversations meet every policy. Prints a table; `make pools`.
 
 use bytes::Bytes;
 use http::HeaderMap;

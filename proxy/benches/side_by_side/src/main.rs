@@ -5,11 +5,11 @@
 //! that is measured in turns with the gateway, on the same core, with the same mock backend and the same load. The
 //! ratio of the two holds from one machine to the next, and the project keeps limits for it.
 //!
-//! `BENCH_SECONDS=5 cargo bench --bench side_by_side` measures longer (windows of 5 s, five of each);
-//! `TIDEGATE_BIN=path` measures another binary. Linux only: it reads /proc.
+//! `BENCH_SECONDS=5 make bench` measures longer (windows of 5 s, five of each); `--quick` does not, and is how a profile is taken.
+//! It measures the release binary of `tidegate` beside its own, or that of `TIDEGATE_BIN=path`. Linux only: it reads /proc.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
-#[path = "../../tests/it/component.rs"]
+#[path = "../../../tests/it/component.rs"]
 mod component;
 mod floor;
 mod load;
@@ -19,6 +19,7 @@ mod process;
 use load::{Api, Call, Load, Window};
 use process::{Child, Folder};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -113,16 +114,16 @@ fn start_mock(pinned: bool) -> (Child, SocketAddr) {
 
 /// The plugin of the repository's example, with these hooks.
 fn plugin(hooks: u8) -> Vec<u8> {
-    let text = include_str!("../../../wit/examples/pass.wat");
+    let text = include_str!("../../../../wit/examples/pass.wat");
     let (all, some) = ("(i32.const 80) (i32.const 7)", format!("(i32.const 80) (i32.const {hooks})"));
     assert!(text.contains(all), "the example says which hooks it has");
     component::component(&text.replace(all, &some))
 }
 
 async fn start_gateway(backend: SocketAddr, folder: &Folder, pinned: bool, hooks: Option<u8>) -> Proxy {
-    // Cargo names the binary when it builds this; the variable is for measuring another one.
-    let binary = std::env::var("TIDEGATE_BIN").ok().or(option_env!("CARGO_BIN_EXE_tidegate").map(str::to_owned));
-    let binary = binary.expect("TIDEGATE_BIN, the path of a release binary of tidegate");
+    let beside = || std::env::current_exe().unwrap().with_file_name("tidegate");
+    let binary = std::env::var_os("TIDEGATE_BIN").map_or_else(beside, PathBuf::from);
+    let binary = binary.to_str().unwrap();
     let [address, admin] = process::free_addresses();
     // Each gateway gets books of its own: opening those that a killed one left would be part of its start.
     let place = folder.fresh();
@@ -150,7 +151,7 @@ keys = [ {{ id = "load", hash = "sha256:0ae4ff38876e055345ad668b05c58fc80c58b1d5
     );
     std::fs::write(&config, text).unwrap();
     let began = Instant::now();
-    let command = [binary.as_str(), "serve", "--config", config.to_str().unwrap()];
+    let command = [binary, "serve", "--config", config.to_str().unwrap()];
     let child = process::start(&command, pinned.then_some(PROXY_CORE), &log);
     let call = Call::whole(Api::Chat, 1 << 10);
     loop {
@@ -265,11 +266,6 @@ fn main() -> ExitCode {
         Some("mock") => runtime.block_on(mock::serve()),
         Some("floor") => runtime.block_on(floor::serve(arguments[1].parse().unwrap())),
         _ => {}
-    }
-    // `cargo test --all-targets` starts this too, without these words, and must not wait minutes for it.
-    if !arguments.iter().any(|word| word == "--bench" || word == "--quick") {
-        println!("Run this as `cargo bench --bench side_by_side`.");
-        return ExitCode::SUCCESS;
     }
     if !cfg!(target_os = "linux") {
         eprintln!("This benchmark reads CPU time from /proc, so it runs on Linux only. Nothing was measured.");

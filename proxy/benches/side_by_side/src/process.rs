@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long a process may take to end.
 const END: Duration = Duration::from_secs(5);
@@ -102,26 +103,18 @@ pub fn free_addresses() -> [SocketAddr; 2] {
 }
 
 /// A temporary folder.
-pub struct Folder(PathBuf, std::cell::Cell<usize>);
+pub struct Folder(TempDir, std::cell::Cell<usize>);
 
 impl Folder {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("tidegate-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path, 0.into())
+        Self(tempfile::tempdir().unwrap(), 0.into())
     }
 
     /// A new folder inside it.
     pub fn fresh(&self) -> PathBuf {
         self.1.set(self.1.get() + 1);
-        let path = self.0.join(self.1.get().to_string());
+        let path = self.0.path().join(self.1.get().to_string());
         std::fs::create_dir(&path).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
