@@ -354,11 +354,10 @@ mod tests {
                 "4: backends.gpu.ca: `ca` is for addresses that begin with https://",
             ),
         ] {
-            let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
-            std::fs::write(&path, format!("{gpu}{text}")).unwrap();
-            let found = load(Some(&path), &[]).unwrap_err();
-            std::fs::remove_file(&path).unwrap();
-            assert!(found[0].to_string().starts_with(&format!("{}:{says}", path.display())), "{found:?}");
+            let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+            std::fs::write(&file, format!("{gpu}{text}")).unwrap();
+            let found = load(Some(file.path()), &[]).unwrap_err();
+            assert!(found[0].to_string().starts_with(&format!("{}:{says}", file.path().display())), "{found:?}");
             assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
         }
     }

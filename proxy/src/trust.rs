@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_file_without_authorities_is_refused_by_name() {
-        let path = std::env::temp_dir().join(format!("tidegate-{}.pem", uuid::Uuid::now_v7()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
         let name = path.display().to_string();
         assert!(private(&path, false).unwrap_err().contains(&format!("cannot read the certificates of {name}")));
         for (text, says) in [
@@ -113,6 +114,5 @@ mod tests {
             let error = private(&path, true).unwrap_err();
             assert!(error.contains(says) && error.contains(&name), "{text:?}: {error}");
         }
-        std::fs::remove_file(path).unwrap();
     }
 }

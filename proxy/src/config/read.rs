@@ -223,15 +223,14 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
-        std::fs::write(&path, text).unwrap();
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(&file, text).unwrap();
         let check = |config: &Config| {
             let names = config.backends.keys();
             names.map(|name| Problem::new(format!("backends.{name}.url"), "it is out of fashion")).collect()
         };
-        let problems = load(Some(&path), &[], check).err().unwrap_or_default();
-        std::fs::remove_file(&path).unwrap();
-        let name = path.display().to_string();
+        let problems = load(Some(file.path()), &[], check).err().unwrap_or_default();
+        let name = file.path().display().to_string();
         problems.iter().map(|problem| problem.to_string().replace(&name, "F")).collect()
     }
 
@@ -260,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_configuration_names_its_files() {
-        let path = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
         let text = "[backends.gpu]\nkind = \"vllm\"\nurl = \"http://x\"\nkey = \"file:k\"\nca = \"c.pem\"\n\
                     [backends.here]\nweights = \"w.gguf\"\n[server.tls]\ncert = \"s.pem\"\nkey = \"s.key\"\n[plugins.p]\npath = \"p.wasm\"\nconfig = { deep = [ { token = \"file:t\" } ], path = \"no\" }\n";
         std::fs::write(&path, text).unwrap();
@@ -274,7 +274,6 @@ mod tests {
         );
         std::fs::write(&path, "[").unwrap();
         assert_eq!(files(Some(&path), &[]), std::slice::from_ref(&path));
-        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn every_way_to_change_a_file_is_seen_once_it_is_over() {
-        let folder = std::env::temp_dir().join(format!("tidegate-watch-{}", uuid::Uuid::now_v7()));
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path();
         std::fs::create_dir_all(folder.join("one")).unwrap();
         std::fs::create_dir_all(folder.join("two")).unwrap();
         for place in ["one", "two"] {
@@ -103,7 +104,7 @@ mod tests {
         assert_eq!([watch.changed(), watch.changed(), watch.changed()], [false, true, false]);
         std::fs::rename(&late, folder.join("away")).unwrap();
         assert!(!watch.changed());
-        std::fs::remove_dir_all(folder).unwrap();
+        root.close().unwrap();
         assert_eq!([watch.changed(), watch.changed(), watch.changed()], [false, true, false]);
     }
 }

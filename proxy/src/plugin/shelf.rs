@@ -69,13 +69,14 @@ mod tests {
 
     #[test]
     fn only_what_is_whole_is_found() {
-        let folder = std::env::temp_dir().join(format!("tidegate-shelf-{}", uuid::Uuid::now_v7()));
-        let shelf = Shelf::new(Some(folder.join("deep")));
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("deep");
+        let shelf = Shelf::new(Some(folder.clone()));
         let digest = format!("sha256:{}", sha256(b"component"));
         assert_eq!(shelf.get(&digest), None);
         shelf.put(&digest, b"component");
         assert_eq!(shelf.get(&digest).as_deref(), Some(&b"component"[..]));
-        let files: Vec<_> = std::fs::read_dir(folder.join("deep")).unwrap().flatten().collect();
+        let files: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().collect();
         assert_eq!(files.len(), 1);
         std::fs::write(files[0].path(), b"compo").unwrap();
         assert_eq!(shelf.get(&digest), None, "half a file");
@@ -83,8 +84,7 @@ mod tests {
             shelf.put(digest, b"x");
             assert_eq!(shelf.get(digest), None, "{digest}");
         }
-        assert_eq!(std::fs::read_dir(folder.join("deep")).unwrap().count(), 1);
-        std::fs::remove_dir_all(folder).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         Shelf::default().put(&digest, b"component");
         assert_eq!(Shelf::default().get(&digest), None);
     }

@@ -168,13 +168,13 @@ fn validity(certificates: &[CertificateDer<'_>], file: &Path) -> Result<(SystemT
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
 
     const HTTP1: &[&str] = &["http/1.1"];
 
-    fn files(name: &str) -> (PathBuf, Files) {
-        let folder = std::env::temp_dir().join(format!("tidegate-papers-{name}-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+    fn files() -> (TempDir, Files) {
+        let folder = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
         (folder, Files { cert, key, client_ca: None })
     }
 
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_the_files_is_told_by_key_and_name() {
-        let (folder, mut files) = files("wrong");
+        let (_folder, mut files) = files();
         let of = |files: &Files| Papers::read(files, HTTP1).map(drop).unwrap_err();
         let found = of(&files);
         assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["cert", "key"], "both at once");
@@ -214,12 +214,11 @@ mod tests {
             found.len() == 1 && found[0].0 == "client_ca" && found[0].1.contains("holds no certificate"),
             "{found:?}"
         );
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn the_first_to_expire_counts_and_what_is_not_valid_now_is_told() {
-        let (folder, files) = files("valid");
+        let (_folder, files) = files();
         let read = || Papers::read(&files, HTTP1).unwrap();
         let year = |year| rcgen::date_time_ymd(year, 1, 1);
         for (from, to, says) in [
@@ -244,6 +243,5 @@ mod tests {
         let years =
             |papers: &Papers| papers.expires().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 31_556_952;
         assert_eq!((years(&first), years(&read())), (80, 70));
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -104,10 +104,9 @@ fn a_program_that_cannot_ask_kubernetes_says_so() {
 
 /// Everything that is wrong with a backend that has these keys.
 pub fn wrong_with(backend: &str) -> String {
-    let file = std::env::temp_dir().join(format!("tidegate-dns-{}.toml", uuid::Uuid::now_v7()));
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(&file, format!("[backends.b]\nkind = \"vllm\"\n{backend}\n")).unwrap();
-    let found = tidegate::app::load(Some(&file), &[]).unwrap_err();
-    std::fs::remove_file(&file).unwrap();
+    let found = tidegate::app::load(Some(file.path()), &[]).unwrap_err();
     found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 

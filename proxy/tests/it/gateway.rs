@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tidegate::canon::Record;
 use tidegate::store::{Filter, Store};
 
@@ -14,11 +15,11 @@ pub const KEY: &str = "dfproj_test";
 pub struct Gateway {
     pub api: SocketAddr,
     pub admin: SocketAddr,
-    folder: PathBuf,
     /// What stands before the sections of a test.
     common: String,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -29,18 +30,17 @@ impl Gateway {
 
     /// With more keys for `[server]`.
     pub fn start_with(server: &str, sections: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("tidegate-it-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let common = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nworkers = 2\ndrain_delay = \"0ms\"\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[ledger]\npath = \"{}\"\n\
              [organizations.acme]\nkeys = [{{ id = \"ops\", hash = \"{}\" }}]\n[organizations.acme.projects.web]\nkeys = [{{ id = \"web-1\", hash = \"{}\" }}]\n\
              [organizations.acme.projects.small]\nmodels = [\"m\"]\nkeys = [{{ id = \"small-1\", hash = \"{}\" }}]\n",
-            folder.join("t.db").display(),
+            folder.path().join("t.db").display(),
             tidegate::gate::hash_of("dforg_test"),
             tidegate::gate::hash_of(KEY),
             tidegate::gate::hash_of("dfproj_small"),
         );
-        let file = folder.join("t.toml");
+        let file = folder.path().join("t.toml");
         std::fs::write(&file, format!("{common}{sections}")).unwrap();
         let config = tidegate::app::load(Some(&file), &[]).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
@@ -56,12 +56,12 @@ impl Gateway {
             tidegate::app::run(source, config, none, until, |running| ready.send((running.api, running.admin)).unwrap())
         });
         let (api, admin) = started.recv_timeout(Duration::from_secs(20)).expect("the gateway starts");
-        Self { api, admin, folder, common, stop: Some(stop), thread: Some(thread) }
+        Self { api, admin, common, stop: Some(stop), thread: Some(thread), folder }
     }
 
     /// The configuration file.
     pub fn file(&self) -> PathBuf {
-        self.folder.join("t.toml")
+        self.folder.path().join("t.toml")
     }
 
     /// What stands before the sections of a test.
@@ -78,7 +78,7 @@ impl Gateway {
 
     /// Puts another text into the file, in one step.
     pub fn replace(&self, text: &str) {
-        let new = self.folder.join("new.toml");
+        let new = self.folder.path().join("new.toml");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(new, self.file()).unwrap();
     }
@@ -158,7 +158,7 @@ impl Gateway {
 
     /// All records so far, the journal's included.
     pub fn records(&self) -> Vec<Record> {
-        let path = self.folder.join("t.db");
+        let path = self.folder.path().join("t.db");
         let mut store = Store::open(&path).unwrap();
         tidegate::ledger::ingest(&mut store, &path).unwrap();
         store.records(&Filter::default()).unwrap()
@@ -201,10 +201,11 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // The thread is left to itself, and what it writes to with it.
+            self.folder.disable_cleanup(true);
             return;
         }
         self.finish();
-        std::fs::remove_dir_all(&self.folder).unwrap();
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::component::component;
 use crate::fake::{CHAT, Fake, chat_stream, json, stream};
 use crate::gateway::{Gateway, one_backend};
-use std::path::PathBuf;
+use tempfile::{NamedTempFile, TempPath};
 
 pub const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 pub const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
@@ -23,25 +23,18 @@ pub fn wat(function: &str, body: &str) -> String {
     format!("{}\n{body}\n{}", &example[..line], &example[line..])
 }
 
-/// A component file in a folder of its own.
-pub struct Guest(pub PathBuf);
+/// A component file that is gone at the end.
+pub struct Guest(pub TempPath);
 
 impl Guest {
     pub fn new(text: &str) -> Self {
-        let component = component(text);
-        let path = std::env::temp_dir().join(format!("tidegate-guest-{}.wasm", uuid::Uuid::now_v7()));
-        std::fs::write(&path, component).unwrap();
-        Self(path)
+        let file = NamedTempFile::with_suffix(".wasm").unwrap();
+        std::fs::write(&file, component(text)).unwrap();
+        Self(file.into_temp_path())
     }
 
     pub fn section(&self, name: &str, more: &str) -> String {
         format!("[plugins.{name}]\npath = \"{}\"\n{more}\n", self.0.display())
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
     }
 }
 

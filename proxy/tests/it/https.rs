@@ -10,8 +10,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use tempfile::{NamedTempFile, TempPath};
 use tidegate::backend::http::LocalExecutor;
 use tidegate::canon::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,11 +24,11 @@ const STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}],
 type Seen = (Version, Option<String>);
 
 /// A PEM file of these authorities.
-fn bundle(authorities: &[&Authority]) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("tidegate-it-{}.pem", uuid::Uuid::now_v7()));
+fn bundle(authorities: &[&Authority]) -> TempPath {
+    let file = NamedTempFile::with_suffix(".pem").unwrap();
     let text: String = authorities.iter().map(|authority| authority.pem()).collect();
-    std::fs::write(&path, format!("An authority of our own\n{text}")).unwrap();
-    path
+    std::fs::write(&file, format!("An authority of our own\n{text}")).unwrap();
+    file.into_temp_path()
 }
 
 /// A backend that answers every chat request. `by`: who signed its certificate; without one it speaks plainly.
@@ -119,7 +119,6 @@ fn backends_over_tls_and_http2() {
         let seen = server.seen.lock().unwrap().clone();
         assert_eq!(seen, vec![(version, address); 4], "{base}");
         assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
-        std::fs::remove_file(file).unwrap();
     }
 }
 
@@ -138,7 +137,6 @@ fn where_a_backend_has_a_name_that_must_be_in_its_certificate() {
         let address = http2.then(|| format!("{name}/v1/chat/completions"));
         assert_eq!(seen.map(|(_, address)| address), (status == 200).then_some(address), "{holds}");
     }
-    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
@@ -168,5 +166,4 @@ fn a_certificate_that_nobody_vouches_for_is_a_backend_out_of_reach() {
         assert!(gateway.records().iter().all(|record| record.outcome == Outcome::BackendError));
     }
     assert!(server.seen.lock().unwrap().is_empty(), "no request goes to whom we do not trust");
-    [file, right].iter().for_each(|file| std::fs::remove_file(file).unwrap());
 }

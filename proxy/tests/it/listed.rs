@@ -296,7 +296,7 @@ fn who_is_asked_is_a_setting() {
         }
         assert_eq!(times(&fake, "/v1/models") > 0, is_asked, "{kind} {more}");
     }
-    let file = std::env::temp_dir().join(format!("tidegate-discover-{}.toml", uuid::Uuid::now_v7()));
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     for (backend, says) in [
         (
             "kind = \"anthropic\"\nurl = \"http://x\"\ndiscover = true",
@@ -308,8 +308,7 @@ fn who_is_asked_is_a_setting() {
         ),
     ] {
         std::fs::write(&file, format!("[backends.b]\n{backend}\n")).unwrap();
-        let found = tidegate::app::load(Some(&file), &[]).unwrap_err();
+        let found = tidegate::app::load(Some(file.path()), &[]).unwrap_err();
         assert!(found.iter().any(|problem| problem.to_string().contains(says)), "{backend}: {found:?}");
     }
-    std::fs::remove_file(&file).unwrap();
 }

@@ -259,7 +259,7 @@ fn without_a_gateway_nobody_can_be_asked() {
     use tidegate::plugin::{About, Config, Host, Plugins};
     use tidegate::wire::{Dialect, request::Request};
     let guest = judge("m");
-    let settings = serde_json::json!({ "p": { "path": guest.0, "grants": { "model": ["*"] } } });
+    let settings = serde_json::json!({ "p": { "path": &*guest.0, "grants": { "model": ["*"] } } });
     let config: Config = serde_json::from_value(settings).unwrap();
     let host = Host::new(tidegate::plugin::Folders::default(), &prometheus::Registry::new()).unwrap();
     let about = |_| About {

@@ -105,11 +105,11 @@ fn a_failure_that_may_be_passed_over_is() {
 fn what_cannot_be_loaded_is_refused_with_a_reason() {
     let good = Guest::new(&wat(ON_CALL, ""));
     let traps = Guest::new(&wat(DESCRIBE, "unreachable"));
-    let folder = std::env::temp_dir().join(format!("tidegate-load-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
-        std::fs::write(folder.join(name), bytes).unwrap();
-        folder.join(name)
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
     };
     let empty = wat::parse_str("(component)").unwrap();
     let core = wat::parse_str("(module)").unwrap();
@@ -117,15 +117,15 @@ fn what_cannot_be_loaded_is_refused_with_a_reason() {
         wat::parse_str("(component (import \"tidegate:plugin/nothing@0.1.0\" (instance (export \"f\" (func)))))")
             .unwrap();
     let cases = [
-        (folder.join("absent.wasm"), "", "cannot read"),
+        (folder.path().join("absent.wasm"), "", "cannot read"),
         (file("text.wasm", b"hello"), "", "no WebAssembly file"),
         (file("core.wasm", &core), "", "not a component"),
         (file("empty.wasm", &empty), "", "does not fit the interface"),
         (file("import.wasm", &import), "", "tidegate:plugin/nothing"),
-        (good.0.clone(), "sha256 = \"00\"", "not the pinned"),
-        (good.0.clone(), "limits = { memory = \"1GiB\" }", "at most 256MiB"),
-        (good.0.clone(), "grants = { http = [\"sink\"] }", "grants.http"),
-        (traps.0.clone(), "", "`describe` failed"),
+        (good.0.to_path_buf(), "sha256 = \"00\"", "not the pinned"),
+        (good.0.to_path_buf(), "limits = { memory = \"1GiB\" }", "at most 256MiB"),
+        (good.0.to_path_buf(), "grants = { http = [\"sink\"] }", "grants.http"),
+        (traps.0.to_path_buf(), "", "`describe` failed"),
     ];
     let registry = prometheus::Registry::new();
     let host = tidegate::plugin::Host::new(tidegate::plugin::Folders::default(), &registry).unwrap();
@@ -140,7 +140,6 @@ fn what_cannot_be_loaded_is_refused_with_a_reason() {
         assert_eq!(errors[0].0, "plugins.p");
         assert!(errors[0].1.contains(why), "{why}: {}", errors[0].1);
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

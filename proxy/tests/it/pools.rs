@@ -343,7 +343,7 @@ fn sessions_and_conversations_stay_where_they_are() {
 
 #[test]
 fn health_settings_that_cannot_be_meant_are_named() {
-    let file = std::env::temp_dir().join(format!("tidegate-{}.toml", uuid::Uuid::now_v7()));
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     for (health, says) in [
         ("errors = 2.0", "backends.b.health.errors: a share of requests above 0 and up to 1"),
         ("failures = 0", "backends.b.health.failures: at least 1"),
@@ -354,8 +354,7 @@ fn health_settings_that_cannot_be_meant_are_named() {
             format!("[backends.b]\nkind = \"openai\"\nurl = \"http://x\"\nhealth = {{ {health} }}\n"),
         )
         .unwrap();
-        let problems = tidegate::app::load(Some(&file), &[]).unwrap_err();
+        let problems = tidegate::app::load(Some(file.path()), &[]).unwrap_err();
         assert!(problems[0].to_string().contains(says), "{problems:?}");
     }
-    std::fs::remove_file(file).unwrap();
 }

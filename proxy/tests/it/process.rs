@@ -3,39 +3,38 @@
 use crate::gateway::{Answer, KEY, free_address, post, read_answer};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 pub struct Process {
-    /// Where its files are.
-    pub folder: PathBuf,
     api: SocketAddr,
     admin: SocketAddr,
     child: Child,
+    /// Where its files are.
+    pub folder: TempDir,
 }
 
 impl Process {
     /// Starts it with these sections in a folder that has these files. `command` runs what it is given as arguments; listeners,
     /// ledger and the project `acme/web` are added.
     pub fn start(sections: &str, files: &[(&str, &str)], mut command: Command) -> Self {
-        let folder = std::env::temp_dir().join(format!("tidegate-process-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let (api, admin) = (free_address(), free_address());
         let config = format!(
             "[server]\nlisten = \"{api}\"\nworkers = 2\n[admin]\nlisten = \"{admin}\"\n[ledger]\npath = \"{}\"\n\
              [organizations.acme.projects.web]\nkeys = [{{ id = \"web-1\", hash = \"{}\" }}]\n{sections}",
-            folder.join("t.db").display(),
+            folder.path().join("t.db").display(),
             tidegate::gate::hash_of(KEY),
         );
         for (name, text) in files.iter().chain(&[("t.toml", &*config)]) {
-            std::fs::write(folder.join(name), text).unwrap();
+            std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.args(["serve", "--config", "t.toml"]);
         command.current_dir(&folder).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
-        let process = Self { folder, api, admin, child };
+        let process = Self { api, admin, child, folder };
         let began = Instant::now();
         while !process.page("/readyz").contains(" 200 ") {
             assert!(began.elapsed() < Duration::from_secs(20), "it does not get ready: {}", process.log());
@@ -46,7 +45,7 @@ impl Process {
 
     /// Writes to one of its files, in place.
     pub fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.folder.join(name), text).unwrap();
+        std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
     /// Sends a chat request and leaves the connection open.
@@ -74,7 +73,7 @@ impl Process {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
 
@@ -85,7 +84,6 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("the gateway's words:\n{}", self.log());
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

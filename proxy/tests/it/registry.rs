@@ -9,9 +9,10 @@ use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use tempfile::tempdir;
 use tidegate::plugin::{Folders, Host, Settings};
 use tokio_rustls::rustls::ServerConnection;
 
@@ -123,23 +124,6 @@ fn component() -> Vec<u8> {
     std::fs::read(&Guest::new(&wat(ON_CALL, "")).0).unwrap()
 }
 
-/// A folder that is gone at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("tidegate-registry-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Loads the plugin as a gateway does: its size, or what is wrong.
 fn load(kept: &Path, reference: &str, more: &Value) -> Result<usize, String> {
     let mut settings = object!({ "oci": reference });
@@ -173,14 +157,14 @@ fn components_come_in_each_shape_that_tools_push() {
         }),
     ];
     for (name, fill) in cases {
-        let (kept, mut content) = (Folder::new(), Content::default());
+        let (kept, mut content) = (tempdir().unwrap(), Content::default());
         let digest = fill(&mut content);
         let registry = content.serve();
         let reference = format!("{}/acme/pass:1@{digest}", registry.address);
-        assert_eq!(load(&kept.0, &reference, &Value::Null), Ok(component.len()), "{name}");
+        assert_eq!(load(kept.path(), &reference, &Value::Null), Ok(component.len()), "{name}");
         // From here on nobody is asked.
         let asked = registry.seen().len();
-        assert_eq!(load(&kept.0, &reference, &Value::Null), Ok(component.len()), "{name}, again");
+        assert_eq!(load(kept.path(), &reference, &Value::Null), Ok(component.len()), "{name}, again");
         assert_eq!(registry.seen().len(), asked, "{name}");
     }
 }
@@ -279,21 +263,21 @@ fn what_is_wrong_is_told_and_nothing_is_loaded() {
         ("no wasm in it", &|content| content.image(wasm, b"#!/bin/sh"), &["this is no WebAssembly file"]),
     ];
     for (name, fill, says) in cases {
-        let (kept, mut content) = (Folder::new(), Content::default());
+        let (kept, mut content) = (tempdir().unwrap(), Content::default());
         let digest = fill(&mut content);
         let registry = content.serve();
-        let error = load(&kept.0, &format!("{}/acme/pass@{digest}", registry.address), &Value::Null).unwrap_err();
+        let error = load(kept.path(), &format!("{}/acme/pass@{digest}", registry.address), &Value::Null).unwrap_err();
         for says in says {
             assert!(error.contains(says), "{name}: {error}");
         }
     }
     // The pin is of the component, wherever it comes from.
-    let (kept, mut content) = (Folder::new(), Content::default());
+    let (kept, mut content) = (tempdir().unwrap(), Content::default());
     let image = content.image(wasm, &component);
     let reference = format!("{}/acme/pass@{image}", content.serve().address);
-    let error = load(&kept.0, &reference, &object!({ "sha256": "00" })).unwrap_err();
+    let error = load(kept.path(), &reference, &object!({ "sha256": "00" })).unwrap_err();
     assert!(error.contains("not the pinned 00"), "{error}");
-    assert_eq!(load(&kept.0, &reference, &object!({ "sha256": digest(&component) })), Ok(component.len()));
+    assert_eq!(load(kept.path(), &reference, &object!({ "sha256": digest(&component) })), Ok(component.len()));
 }
 
 /// A kept connection that the registry closes the moment it is used, a body that breaks off: the pull goes on where it was.
@@ -303,9 +287,9 @@ fn a_pull_that_breaks_off_is_tried_again() {
     let mut content = Content { flaky: true, ..Content::default() };
     let image = content.image("application/wasm", &component);
     let registry = content.serve();
-    let kept = Folder::new();
+    let kept = tempdir().unwrap();
     let reference = format!("{}/acme/pass@{image}", registry.address);
-    assert_eq!(load(&kept.0, &reference, &Value::Null), Ok(component.len()));
+    assert_eq!(load(kept.path(), &reference, &Value::Null), Ok(component.len()));
     let asked = |what: &str| registry.seen().iter().filter(|seen| seen.head.contains(what)).count();
     assert_eq!((asked("/manifests/"), asked("/blobs/")), (2, 2), "what came is not asked for again");
 }
@@ -317,16 +301,16 @@ fn credentials_are_asked_for_and_used() {
     let image = content.image("application/wasm", &component);
     let registry = content.serve();
     let reference = format!("{}/acme/pass@{image}", registry.address);
-    let kept = Folder::new();
+    let kept = tempdir().unwrap();
     let auth = |password: &str| object!({ "registry_auth": { "username": "ada", "password": password } });
     for (more, says) in [
         (Value::Null, ["wants to know who pulls", "add registry_auth"]),
         (auth("wrong"), ["does not let `ada` pull", "who are you?"]),
     ] {
-        let error = load(&kept.0, &reference, &more).unwrap_err();
+        let error = load(kept.path(), &reference, &more).unwrap_err();
         assert!(says.iter().all(|says| error.contains(says)) && !error.contains("wrong"), "{error}");
     }
-    assert_eq!(load(&kept.0, &reference, &auth("secret")), Ok(component.len()));
+    assert_eq!(load(kept.path(), &reference, &auth("secret")), Ok(component.len()));
     // The name and password went to where the token is, and nowhere else.
     let seen = registry.seen();
     let told: Vec<_> = seen.iter().filter(|seen| seen.head.contains(&ADA.to_ascii_lowercase())).collect();
@@ -362,9 +346,9 @@ fn plain() -> SocketAddr {
 
 #[test]
 fn a_registry_on_this_machine_is_spoken_to_as_the_configuration_says() {
-    let (kept, image) = (Folder::new(), digest(b"x"));
+    let (kept, image) = (tempdir().unwrap(), digest(b"x"));
     let secure = object!({ "registry_insecure": false });
-    let error = load(&kept.0, &format!("{}/acme/pass@{image}", distrusted()), &secure).unwrap_err();
+    let error = load(kept.path(), &format!("{}/acme/pass@{image}", distrusted()), &secure).unwrap_err();
     assert!(error.contains("cannot be trusted (invalid peer certificate: UnknownIssuer)"), "{error}");
     assert!(error.contains("SSL_CERT_FILE") && !error.contains("registry_insecure"), "{error}");
     for (status, words, says) in [
@@ -372,10 +356,10 @@ fn a_registry_on_this_machine_is_spoken_to_as_the_configuration_says() {
         (500, "unknown error", "with status 500 (unknown error): try again later, or ask who runs it. Is the digest"),
     ] {
         let registry = Fake::start(move |_| json(status, "", words));
-        let error = load(&kept.0, &format!("{}/acme/pass@{image}", registry.address), &Value::Null).unwrap_err();
+        let error = load(kept.path(), &format!("{}/acme/pass@{image}", registry.address), &Value::Null).unwrap_err();
         assert!(error.contains(says), "{error}");
     }
-    let error = load(&kept.0, &format!("{}/acme/pass@{image}", plain()), &secure).unwrap_err();
+    let error = load(kept.path(), &format!("{}/acme/pass@{image}", plain()), &secure).unwrap_err();
     assert!(error.contains("A registry without TLS needs registry_insecure = true"), "{error}");
 }
 
@@ -386,17 +370,17 @@ fn a_gateway_starts_again_while_the_registry_is_gone() {
     let image = content.image("application/wasm", &component);
     // Nothing listens there once the probe is dropped.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let kept = Folder::new();
-    let unreachable = load(&kept.0, &format!("{gone}/acme/pass@{image}"), &Value::Null).unwrap_err();
+    let kept = tempdir().unwrap();
+    let unreachable = load(kept.path(), &format!("{gone}/acme/pass@{image}"), &Value::Null).unwrap_err();
     assert!(unreachable.contains("cannot be reached") && unreachable.contains("refused"), "{unreachable}");
 
     let registry = content.serve();
-    assert!(load(&kept.0, &format!("{}/acme/pass@{image}", registry.address), &Value::Null).is_ok());
+    assert!(load(kept.path(), &format!("{}/acme/pass@{image}", registry.address), &Value::Null).is_ok());
     // The digest says what it is, not who has it.
-    assert_eq!(load(&kept.0, &format!("{gone}/acme/pass@{image}"), &Value::Null), Ok(component.len()));
-    let file = kept.0.join(digest(&component).replace(':', "-"));
+    assert_eq!(load(kept.path(), &format!("{gone}/acme/pass@{image}"), &Value::Null), Ok(component.len()));
+    let file = kept.path().join(digest(&component).replace(':', "-"));
     std::fs::write(&file, b"\0asm tampered with").unwrap();
-    let error = load(&kept.0, &format!("{gone}/acme/pass@{image}"), &Value::Null).unwrap_err();
+    let error = load(kept.path(), &format!("{gone}/acme/pass@{image}"), &Value::Null).unwrap_err();
     assert!(error.contains("cannot be reached"), "{error}");
 
     let backend = fake();
@@ -414,13 +398,14 @@ fn check_asks_no_registry_unless_it_is_told_to() {
     let image = content.image("application/wasm", &component);
     let registry = content.serve();
     let reference = format!("{}/acme/pass@{image}", registry.address);
-    let folder = Folder::new();
+    let root = tempdir().unwrap();
+    let folder = root.path();
     let auth = format!("{{\"auths\": {{\"{}\": {{\"auth\": \"{ADA}\"}}}}}}", registry.address);
-    std::fs::write(folder.0.join("config.json"), auth).unwrap();
-    std::fs::write(folder.0.join("tidegate.toml"), format!("[plugins.p]\noci = \"{reference}\"\n")).unwrap();
+    std::fs::write(folder.join("config.json"), auth).unwrap();
+    std::fs::write(folder.join("tidegate.toml"), format!("[plugins.p]\noci = \"{reference}\"\n")).unwrap();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.args(arguments).current_dir(&folder.0).env("DOCKER_CONFIG", &folder.0).env("XDG_CACHE_HOME", &folder.0);
+        command.args(arguments).current_dir(folder).env("DOCKER_CONFIG", folder).env("XDG_CACHE_HOME", folder);
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(text).unwrap())
@@ -435,7 +420,7 @@ fn check_asks_no_registry_unless_it_is_told_to() {
     assert!(good && says.contains("1 plugins") && !says.contains("looked into"), "{says}");
     assert_eq!(registry.seen().len(), asked);
     let nowhere = reference.replace(&image, &digest(b"nowhere"));
-    std::fs::write(folder.0.join("nowhere.toml"), format!("\n[plugins.p]\noci = \"{nowhere}\"\n")).unwrap();
+    std::fs::write(folder.join("nowhere.toml"), format!("\n[plugins.p]\noci = \"{nowhere}\"\n")).unwrap();
     let (good, says) = run(&["check", "--pull", "--config", "nowhere.toml"]);
     assert!(!good && says.contains(&format!("  nowhere.toml:2: plugins.p: {} has no ", registry.address)), "{says}");
     let (good, says) = run(&["plugin", "check", &reference]);

@@ -123,11 +123,11 @@ fn the_metrics_add_up_to_the_books() {
 
 #[test]
 fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
-    let file = std::env::temp_dir().join(format!("tidegate-{}.gguf", uuid::Uuid::now_v7()));
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     std::fs::write(&file, b"GGUF and then nothing").unwrap();
     let gateway = Gateway::start(&format!(
         "[backends.here]\nkind = \"local\"\nweights = \"{}\"\n[models.m]\ntargets = [{{ backend = \"here\" }}]\n",
-        file.display()
+        file.path().display()
     ));
     let answer = loop {
         let answer = gateway.post("/v1/messages", &STREAM.replace(",\"stream\":true", ""));
@@ -136,7 +136,6 @@ fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
         }
     };
     assert!(answer.status == 503 && answer.body.contains("could not be loaded"), "{answer:?}");
-    std::fs::remove_file(file).unwrap();
 }
 
 #[test]

@@ -9,9 +9,10 @@ use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tidegate::backend::http::LocalExecutor;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -29,13 +30,12 @@ const HERE: &str = "127.0.0.1";
 type Connection = StreamOwned<ClientConnection, TcpStream>;
 
 /// The files of a listener.
-struct Files(PathBuf);
+struct Files(TempDir);
 
 impl Files {
     fn new(by: &Authority) -> Self {
-        let files = Self(std::env::temp_dir().join(format!("tidegate-it-tls-{}", uuid::Uuid::now_v7())));
-        std::fs::create_dir_all(&files.0).unwrap();
-        files.write(&files.0, by);
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write(files.0.path(), by);
         files
     }
 
@@ -47,14 +47,8 @@ impl Files {
 
     /// The section, as one line.
     fn section(&self, more: &str) -> String {
-        let name = |name| self.0.join(name).display().to_string();
+        let name = |name| self.0.path().join(name).display().to_string();
         format!("tls = {{ cert = \"{}\", key = \"{}\"{more} }}", name("tls.crt"), name("tls.key"))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -221,7 +215,7 @@ fn who_speaks_plainly_is_told_and_who_says_nothing_is_let_go() {
 fn clients_show_a_certificate_where_they_must() {
     let (ours, theirs, other, fake) = (authority(), authority(), authority(), backend());
     let files = Files::new(&ours);
-    let ca = files.0.join("clients.pem");
+    let ca = files.0.path().join("clients.pem");
     std::fs::write(&ca, theirs.pem()).unwrap();
     let section = files.section(&format!(", client_ca = \"{}\"", ca.display()));
     let gateway = Gateway::start_with(&section, &one_backend("openai", &fake.url(), ""));
@@ -242,17 +236,17 @@ fn certificates_are_exchanged_under_connections_that_go_on() {
     let files = Files::new(&first);
     // As Kubernetes mounts a Secret: files behind a link to a folder, which is exchanged.
     for (folder, by) in [("one", &first), ("two", &second)] {
-        std::fs::create_dir(files.0.join(folder)).unwrap();
-        files.write(&files.0.join(folder), by);
+        std::fs::create_dir(files.0.path().join(folder)).unwrap();
+        files.write(&files.0.path().join(folder), by);
     }
     let link = |to: &str| {
-        std::os::unix::fs::symlink(to, files.0.join("..tmp")).unwrap();
-        std::fs::rename(files.0.join("..tmp"), files.0.join("..data")).unwrap();
+        std::os::unix::fs::symlink(to, files.0.path().join("..tmp")).unwrap();
+        std::fs::rename(files.0.path().join("..tmp"), files.0.path().join("..data")).unwrap();
     };
     link("one");
     for name in ["tls.crt", "tls.key"] {
-        std::fs::remove_file(files.0.join(name)).unwrap();
-        std::os::unix::fs::symlink(format!("..data/{name}"), files.0.join(name)).unwrap();
+        std::fs::remove_file(files.0.path().join(name)).unwrap();
+        std::os::unix::fs::symlink(format!("..data/{name}"), files.0.path().join(name)).unwrap();
     }
     let gateway = Gateway::start_with(&files.section(""), &one_backend("openai", &fake.url(), ""));
     let mut kept = connect(gateway.api, &modern(&first)).unwrap();
@@ -263,14 +257,14 @@ fn certificates_are_exchanged_under_connections_that_go_on() {
     assert!(!served(&gateway, &modern(&first)));
     assert_eq!(ask(&mut kept, CALL).status, 200, "a connection goes on with what it began with");
     // Half of a renewal: nothing changes but the metric, until the other half is there.
-    let key = files.0.join("two/tls.key");
-    std::fs::write(files.0.join("two/tls.crt"), pair(HERE, &first).0.pem()).unwrap();
+    let key = files.0.path().join("two/tls.key");
+    std::fs::write(files.0.path().join("two/tls.crt"), pair(HERE, &first).0.pem()).unwrap();
     gateway.wait_for_metric("tidegate_config_reload_success 0", true);
     assert!(served(&gateway, &modern(&second)));
     std::fs::write(&key, "no key").unwrap();
     std::thread::sleep(Duration::from_millis(1200));
     assert!(served(&gateway, &modern(&second)));
-    files.write(&files.0.join("two"), &first);
+    files.write(&files.0.path().join("two"), &first);
     until_served(&first);
     gateway.wait_for_metric("tidegate_config_reload_success 1", true);
     assert_eq!(ask(&mut kept, CALL).status, 200);
@@ -295,10 +289,10 @@ fn the_operator_s_listener_over_tls() {
 #[test]
 fn what_is_wrong_with_the_files_is_told_with_its_line() {
     let files = Files::new(&authority());
-    files.write(&files.0, &authority());
-    let key = files.0.join("tls.key");
+    files.write(files.0.path(), &authority());
+    let key = files.0.path().join("tls.key");
     std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    let file = files.0.join("t.toml");
+    let file = files.0.path().join("t.toml");
     let section = files.section(", client_ca = \"no.pem\"").replacen("tls = {", "[server.tls]\n", 1);
     let section = section.replace(", ", "\n").replace(" }", "\n");
     std::fs::write(&file, &section).unwrap();

@@ -392,10 +392,10 @@ mod tests {
     }
 
     fn load(name: &str, bytes: &[u8]) -> String {
-        let path = std::env::temp_dir().join(format!("tidegate-gguf-{}-{name}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let result = Gguf::open(&path).and_then(|mut gguf| gguf.model());
-        std::fs::remove_file(&path).unwrap();
         let error = result.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(name), "names the file: {error}");
         error

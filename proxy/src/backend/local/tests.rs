@@ -246,13 +246,12 @@ fn a_full_queue_refuses_but_forgets_the_gone() {
 fn a_cut_file_is_refused() {
     let Some(path) = model() else { return };
     let bytes = std::fs::read(path).unwrap();
-    let cut = std::env::temp_dir().join(format!("tidegate-cut-{}.gguf", std::process::id()));
+    let cut = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     for length in [4, 30, 5000, 1_000_000, 40_000_000, bytes.len() - 1000] {
         std::fs::write(&cut, &bytes[..length]).unwrap();
-        let error = Engine::load(&cut, &Options::default()).map(|_| ()).unwrap_err().to_string();
+        let error = Engine::load(cut.path(), &Options::default()).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("fetch it again"), "cut to {length}: {error}");
     }
-    std::fs::remove_file(&cut).unwrap();
 }
 
 #[test]

@@ -7,9 +7,8 @@ fn record(id: u128) -> Record {
 
 #[test]
 fn lines_become_rows_once_and_half_lines_wait() {
-    let root = std::env::temp_dir().join(format!("tidegate-journal-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&root).unwrap();
-    let path = root.join("t.db");
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
     let journal = Journal::open(&path, 2, false).unwrap();
     assert!(Journal::open(&path, 1, false).is_err(), "a second gateway must not share a ledger");
     journal.append(record(1));
@@ -35,14 +34,12 @@ fn lines_become_rows_once_and_half_lines_wait() {
     drop(journal);
     Journal::open(&path, 1, false).unwrap().sweep(&mut store).unwrap();
     assert_eq!(segments(&folder(&path)).len(), 1, "only the open file is left");
-    std::fs::remove_dir_all(root).unwrap();
 }
 
 #[test]
 fn a_full_disk_is_full_until_it_takes_a_line() {
-    let root = std::env::temp_dir().join(format!("tidegate-full-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&root).unwrap();
-    let path = root.join("t.db");
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
     let journal = Journal::open(&path, 1, false).unwrap();
     let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
     let real = std::mem::replace(&mut journal.shards[0].lock().file, full);
@@ -58,14 +55,12 @@ fn a_full_disk_is_full_until_it_takes_a_line() {
     let mut store = Store::open(&path).unwrap();
     assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0), "of the refusals only the first is kept");
     assert_eq!(journal.rejected.load(Ordering::Relaxed), 1);
-    std::fs::remove_dir_all(root).unwrap();
 }
 
 #[test]
 fn a_successor_shares_the_books_and_takes_over_what_is_left() {
-    let root = std::env::temp_dir().join(format!("tidegate-successor-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&root).unwrap();
-    let path = root.join("t.db");
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
     let first = Journal::open(&path, 1, false).unwrap();
     let second = Journal::open(&path, 1, true).unwrap();
     let (mut store, files) = (Store::open(&path).unwrap(), || segments(&folder(&path)).len());
@@ -86,5 +81,4 @@ fn a_successor_shares_the_books_and_takes_over_what_is_left() {
     second.sweep(&mut store).unwrap();
     assert_eq!(files(), 1);
     assert!(Journal::open(&path, 1, false).is_err(), "it is the one gateway now");
-    std::fs::remove_dir_all(root).unwrap();
 }

@@ -4,9 +4,8 @@ use crate::store::{Filter, Group};
 
 #[test]
 fn a_record_comes_back_as_it_was_and_only_once() {
-    let folder = std::env::temp_dir().join(format!("tidegate-store-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let mut store = Store::open(&folder.join("t.db")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("t.db")).unwrap();
     let record = Record {
         id: uuid::Uuid::now_v7(),
         request_id: "r".into(),
@@ -36,7 +35,7 @@ fn a_record_comes_back_as_it_was_and_only_once() {
     // Neither a batch that was not committed nor another process leaves a kind that is not there.
     let refused = Record { id: uuid::Uuid::now_v7(), status: 404, request_id: String::new(), ..record.clone() };
     drop(store.batch().map(|mut batch| batch.insert([&refused])).unwrap());
-    let mut other = Store::open(&folder.join("t.db")).unwrap();
+    let mut other = Store::open(&folder.path().join("t.db")).unwrap();
     let again = Record { id: uuid::Uuid::now_v7(), ..record.clone() };
     for (store, record) in [(&mut store, &refused), (&mut other, &again)] {
         let mut batch = store.batch().unwrap();
@@ -45,25 +44,23 @@ fn a_record_comes_back_as_it_was_and_only_once() {
     }
     assert_eq!(store.records(&Filter::default()).unwrap(), [record, refused, again]);
     assert_eq!(store.connection.query_row("SELECT count(*) FROM kinds", [], |row| row.get::<_, i64>(0)), Ok(2));
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
-    let path = std::env::temp_dir().join(format!("tidegate-store-{}.db", uuid::Uuid::now_v7()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.db");
     let newer = Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", VERSION + 1).unwrap();
     let before = std::fs::read(&path).unwrap();
     assert!(Store::open(&path).err().unwrap().contains("newer version"));
     assert_eq!(std::fs::read(&path).unwrap(), before);
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
 fn a_ledger_of_version_1_is_taken_over() {
-    let folder = std::env::temp_dir().join(format!("tidegate-store-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("t.db");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.db");
     let old = Connection::open(&path).unwrap();
     old.execute_batch(include_str!("../version_1.sql")).unwrap();
     drop(old);
@@ -84,14 +81,12 @@ fn a_ledger_of_version_1_is_taken_over() {
         );
         assert_eq!(store.batch().unwrap().offset("j.jsonl").unwrap(), 99);
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_ledger_of_version_2_is_taken_over() {
-    let folder = std::env::temp_dir().join(format!("tidegate-store-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("t.db");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.db");
     let mut record = Record { id: uuid::Uuid::now_v7(), request_id: "r".into(), ..Record::default() };
     let mut store = Store::open(&path).unwrap();
     let mut batch = store.batch().unwrap();
@@ -109,5 +104,4 @@ fn a_ledger_of_version_2_is_taken_over() {
     batch.insert([&record]).unwrap();
     batch.commit().unwrap();
     assert_eq!(store.records(&Filter::default()).unwrap()[1], record);
-    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -9,15 +9,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tidegate::canon::Record;
 use tidegate::store::{Filter, Store};
 
 /// A running gateway.
 pub struct House {
-    folder: PathBuf,
     api: SocketAddr,
     admin: SocketAddr,
     process: Child,
+    folder: TempDir,
 }
 
 /// What is there when nobody asks anything.
@@ -35,12 +36,11 @@ impl House {
     /// Starts a gateway before these backends: one model of the first (`steady`), one of `wild`, one of `wild` that falls back
     /// to `steady` (`rescued`), one over all others (`pool`).
     pub fn start(backends: &[(&str, Chaos)]) -> Self {
-        let folder = std::env::temp_dir().join(format!("tidegate-chaos-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let (api, admin) = (free_address(), free_address());
-        std::fs::write(folder.join("t.toml"), configuration(&folder, api, admin, backends)).unwrap();
-        let process = launch(&folder);
-        let house = Self { folder, api, admin, process };
+        std::fs::write(folder.path().join("t.toml"), configuration(folder.path(), api, admin, backends)).unwrap();
+        let process = launch(folder.path());
+        let house = Self { api, admin, process, folder };
         house.wait_until_ready();
         house
     }
@@ -57,7 +57,7 @@ impl House {
 
     /// Starts it again on what it left.
     pub fn restart(&mut self) {
-        self.process = launch(&self.folder);
+        self.process = launch(self.folder.path());
         self.wait_until_ready();
     }
 
@@ -94,7 +94,7 @@ impl House {
 
     /// All records, the journal's included.
     pub fn records(&self) -> Vec<Record> {
-        let path = self.folder.join("t.db");
+        let path = self.folder.path().join("t.db");
         let mut store = Store::open(&path).unwrap();
         tidegate::ledger::ingest(&mut store, &path).unwrap();
         store.records(&Filter::default()).unwrap()
@@ -109,7 +109,7 @@ impl House {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     fn operator(&self, path: &str) -> String {
@@ -127,10 +127,9 @@ impl Drop for House {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
             let log = self.log();
             eprintln!("the gateway's last words:\n{}", log.lines().rev().take(20).collect::<Vec<_>>().join("\n"));
-        } else {
-            let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
 }

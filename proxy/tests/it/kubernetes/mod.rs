@@ -163,7 +163,7 @@ fn an_api_that_fails_takes_no_address_away() {
     let mut alarms = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
     assert!(alarms.all(|line| line.contains("does not say where a backend is")), "nobody else talks of it: {log}");
     // Nobody uses it any more.
-    let config = std::fs::read_to_string(gateway.folder.join("t.toml")).unwrap();
+    let config = std::fs::read_to_string(gateway.folder.path().join("t.toml")).unwrap();
     gateway
         .write("t.toml", &config.replace("kubernetes = \"http://vllm.models.svc:80\"", "url = \"http://127.0.0.1:1\""));
     until(|| cluster.watches() == 0, "nobody watches");

@@ -120,9 +120,9 @@ fn a_full_queue_refuses_and_forgets_who_has_left() {
 
 #[test]
 fn what_is_no_embedding_model_says_why() {
-    let folder = std::env::temp_dir().join(format!("tidegate-encoder-{}", uuid::Uuid::now_v7()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let load = || Encoder::load(&folder, &Options::default()).map(|_| ()).unwrap_err().to_string();
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path();
+    let load = || Encoder::load(folder, &Options::default()).map(|_| ()).unwrap_err().to_string();
     assert!(load().contains("no config.json"), "{}", load());
     let config = |text: &str| std::fs::write(folder.join("config.json"), text).unwrap();
     for (text, says) in [
@@ -142,5 +142,4 @@ fn what_is_no_embedding_model_says_why() {
     std::fs::write(folder.join("modules.json"), r#"[{"type":"sentence_transformers.models.Dense","path":"2_Dense"}]"#)
         .unwrap();
     assert!(load().contains("models.Dense"), "{}", load());
-    std::fs::remove_dir_all(&folder).unwrap();
 }
