@@ -82,3 +82,45 @@ fn a_successor_shares_the_books_and_takes_over_what_is_left() {
     assert_eq!(files(), 1);
     assert!(Journal::open(&path, 1, false).is_err(), "it is the one gateway now");
 }
+
+#[test]
+fn gathered_records_are_one_append_in_time() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
+    let journal = Journal::open(&path, 1, false).unwrap();
+    let lines = || std::fs::read_to_string(&segments(&folder(&path))[0].1).unwrap().lines().count();
+    journal.gather(true);
+    journal.append(record(1));
+    journal.append(record(2));
+    assert_eq!((lines(), journal.pending()), (0, 0));
+    journal.write_gathered();
+    assert_eq!((lines(), journal.pending()), (2, 2));
+    // Each knows where it ends, which is how far the file is read when it is in the database.
+    let ends: Vec<u64> = journal.fresh.lock().records.iter().map(|(.., end)| *end).collect();
+    assert!(ends[0] < ends[1] && ends[1] == journal.shards[0].lock().length);
+
+    // What waits is bounded, and nothing waits any longer when the thread stops gathering.
+    let long = Record { model_requested: "m".repeat(GATHERED), ..record(3) };
+    journal.append(long);
+    assert_eq!(lines(), 3);
+    journal.append(record(4));
+    journal.gather(false);
+    assert_eq!(lines(), 4);
+    journal.append(record(5));
+    assert_eq!(lines(), 5);
+
+    // Lines that the disk does not take are kept apart, as though each had been alone.
+    journal.gather(true);
+    let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    let real = std::mem::replace(&mut journal.shards[0].lock().file, full);
+    journal.append(record(6));
+    journal.append(record(7));
+    journal.append(Record { attempts: 1, ..record(8) });
+    journal.gather(false);
+    journal.shards[0].lock().file = real;
+    journal.write_backlog();
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(ingest(&mut store, &path).unwrap(), (7, 0));
+    let ids = store.records(&Filter::default()).unwrap().into_iter().map(|record| record.id.as_u128());
+    assert_eq!(ids.collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 8], "of the refusals only the first is kept");
+}
