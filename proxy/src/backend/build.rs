@@ -101,6 +101,7 @@ impl Backend {
             lists: settings.lists(),
             relist: settings.refresh.map_or(listing::EVERY, |period| period.0),
             endpoints,
+            refresh: settings.refresh.map_or(names::REFRESH, |period| period.0),
             credentials,
             key: settings.key.clone(),
             timeouts: settings.timeouts,
@@ -164,8 +165,7 @@ fn endpoints(
     kept: &Kept,
 ) -> Result<Endpoints, Vec<(String, String)>> {
     if let Some(dns) = &settings.dns {
-        let refresh = settings.refresh.map_or(names::REFRESH, |period| period.0);
-        let named = kept.name(name, dns, settings.http2, private, Source::Resolver(refresh));
+        let named = kept.name(name, dns, settings.http2, private, Source::Resolver);
         return named.map(Endpoints::Named).map_err(|error| vec![(".dns".into(), error)]);
     }
     if let Some(url) = &settings.kubernetes {

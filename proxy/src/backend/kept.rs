@@ -7,6 +7,7 @@
 use super::budget::Budget;
 use super::config::Settings;
 use super::endpoint::{Address, Endpoint};
+use super::endpoints::Endpoints;
 use super::health::Watch;
 use super::inprocess::Local;
 use super::names::{Name, Source};
@@ -118,9 +119,14 @@ impl Kept {
         Ok(Self { watch: Some(Watch::start(series)), ..Self::default() })
     }
 
-    /// These are the backends from now on: they are probed, and for others nothing is kept.
+    /// These are the backends from now on: they are probed, their names looked up as they say, and for others nothing is kept.
     pub fn settle(&self, now: &Backends) {
         self.addresses.settle(now);
+        for backend in now.by_name.values() {
+            if let Endpoints::Named(name) = &backend.endpoints {
+                name.refresh_every(backend.refresh);
+            }
+        }
         self.names.lock().retain(|(_, name)| name.strong_count() > 0);
         self.budgets.lock().retain(|(_, budget)| budget.strong_count() > 0);
         self.models.lock().retain(|(_, model)| model.strong_count() > 0);

@@ -92,6 +92,8 @@ pub struct Backend {
     /// What it speaks about vectors; empty: it makes none.
     embeds: Vec<EmbedApi>,
     endpoints: Endpoints,
+    /// How often its name is looked up, if it has one.
+    refresh: Duration,
     /// What its addresses are asked for the models they have, and how often.
     lists: Option<Lists>,
     relist: Duration,

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How often a name is looked up that no key says more of.
 pub(super) const REFRESH: Duration = Duration::from_secs(10);
@@ -28,8 +30,8 @@ const SOON: Duration = Duration::from_secs(1);
 /// Who knows what a name stands for.
 #[derive(Clone, PartialEq)]
 pub(super) enum Source {
-    /// This host's resolver, which is asked so often.
-    Resolver(Duration),
+    /// This host's resolver.
+    Resolver,
     /// The API of Kubernetes, which tells what changes.
     #[cfg(feature = "kubernetes")]
     Kubernetes(Service),
@@ -45,6 +47,8 @@ pub(super) struct Name {
     /// Of each address, if nothing else is said.
     pub port: u16,
     source: Source,
+    /// How often it is looked up, which may change while it is in use.
+    refresh: watch::Sender<Duration>,
     /// Those of all backends: what comes back while something still uses it is what it was.
     addresses: Arc<Addresses>,
     found: ArcSwap<Vec<Endpoint>>,
@@ -86,11 +90,17 @@ impl Name {
             host,
             port,
             source,
+            refresh: watch::Sender::new(REFRESH),
             addresses: addresses.clone(),
             found: ArcSwap::default(),
             asked: AtomicBool::new(false),
             failing: AtomicBool::new(false),
         })
+    }
+
+    /// It is looked up so often from now on.
+    pub fn refresh_every(&self, refresh: Duration) {
+        self.refresh.send_if_modified(|known| std::mem::replace(known, refresh) != refresh);
     }
 
     /// What it stands for at the moment.
@@ -106,7 +116,7 @@ impl Name {
     /// Why it stands for nothing, if it does, in words for clients.
     pub fn lacks(&self) -> &'static str {
         match self.source {
-            Source::Resolver(_) => "its name does not resolve",
+            Source::Resolver => "its name does not resolve",
             #[cfg(feature = "kubernetes")]
             Source::Kubernetes(_) => "Kubernetes names none that is ready",
         }
@@ -205,7 +215,7 @@ pub(super) async fn follow(mut names: UnboundedReceiver<Weak<Name>>, watch: Weak
     while let Some(weak) = names.recv().await {
         let Some(name) = weak.upgrade() else { continue };
         match &name.source {
-            Source::Resolver(refresh) => tokio::task::spawn_local(look_up(weak, watch.clone(), *refresh, system)),
+            Source::Resolver => tokio::task::spawn_local(look_up(weak, watch.clone(), system)),
             #[cfg(feature = "kubernetes")]
             Source::Kubernetes(service) => {
                 tokio::task::spawn_local(kubernetes::follow(service.clone(), weak, watch.clone()))
@@ -220,31 +230,39 @@ async fn system(host: String, port: u16) -> io::Result<Vec<IpAddr>> {
 }
 
 /// Looks up one name for as long as there is somebody who uses it.
-async fn look_up(
-    name: Weak<Name>,
-    watch: Weak<Watch>,
-    refresh: Duration,
-    resolve: impl AsyncFn(String, u16) -> io::Result<Vec<IpAddr>>,
-) {
+async fn look_up(name: Weak<Name>, watch: Weak<Watch>, resolve: impl AsyncFn(String, u16) -> io::Result<Vec<IpAddr>>) {
     while let Some(name) = name.upgrade() {
+        let mut refresh = name.refresh.subscribe();
         if !name.take(resolve(name.host.clone(), name.port).await) {
             name.count_failure(&watch);
         }
-        let pace = if name.found.load().is_empty() { refresh.min(SOON) } else { refresh };
+        let lacks = name.found.load().is_empty();
         drop(name);
-        tokio::time::sleep(pace.mul_f64(apart())).await;
+        let (asked, share) = (Instant::now(), apart());
+        loop {
+            let pace = *refresh.borrow_and_update();
+            let pace = if lacks { pace.min(SOON) } else { pace };
+            match tokio::time::timeout_at(asked + pace.mul_f64(share), refresh.changed()).await {
+                Ok(Ok(())) => {}
+                // Nobody uses it any more.
+                Ok(Err(_)) => return,
+                Err(_) => break,
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
+    use crate::backend::endpoints::Endpoints;
+    use crate::backend::{Backends, Kept};
+    use std::cell::{Cell, RefCell};
     use std::collections::VecDeque;
     use std::rc::Rc;
 
     fn name(url: &str) -> Result<Name, String> {
-        Name::read(&"gpu".into(), url, false, None, Source::Resolver(REFRESH), &Arc::default())
+        Name::read(&"gpu".into(), url, false, None, Source::Resolver, &Arc::default())
     }
 
     fn labels(of: &Name) -> String {
@@ -312,10 +330,9 @@ mod tests {
             let answer = left.borrow_mut().pop_front().unwrap_or(Err(()));
             answer.map(|ip| vec![IpAddr::from(ip)]).map_err(|()| io::Error::other("SERVFAIL"))
         };
-        let pace = Duration::from_millis(1);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            let looking = tokio::task::spawn_local(look_up(Arc::downgrade(&name), Weak::new(), pace, resolve));
+        name.refresh_every(Duration::from_millis(1));
+        on_a_thread(async {
+            let looking = tokio::task::spawn_local(look_up(Arc::downgrade(&name), Weak::new(), resolve));
             while !answers.borrow().is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -323,5 +340,58 @@ mod tests {
             drop(name);
             tokio::time::timeout(Duration::from_secs(10), looking).await.unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn a_name_goes_by_another_pace_at_once() {
+        let name = Arc::new(name("http://replicas:8000").unwrap());
+        name.refresh_every(Duration::from_secs(3600));
+        let lookups = Rc::new(Cell::new(0_u32));
+        let counted = lookups.clone();
+        let resolve = async move |_: String, _: u16| {
+            counted.set(counted.get() + 1);
+            Ok::<_, io::Error>(vec![IpAddr::from([10, 0, 0, 1])])
+        };
+        on_a_thread(async {
+            tokio::task::spawn_local(look_up(Arc::downgrade(&name), Weak::new(), resolve));
+            let until = async |count: u32| {
+                while lookups.get() < count {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            until(1).await;
+            name.refresh_every(Duration::from_millis(1));
+            tokio::time::timeout(Duration::from_secs(10), until(3)).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn another_pace_makes_no_other_name() {
+        let kept = Kept::default();
+        let build = |refresh: &str| {
+            let backend = serde_json::json!({"kind": "vllm", "dns": "http://replicas:8000", "refresh": refresh});
+            let config = serde_json::from_value(serde_json::json!({ "gpu": backend })).unwrap();
+            Backends::build(&config, &kept).unwrap()
+        };
+        let named = |backends: &Backends| match &backends.by_name["gpu"].endpoints {
+            Endpoints::Named(name) => name.clone(),
+            Endpoints::Fixed(_) => panic!("it has a name"),
+        };
+        let before = build("20s");
+        kept.settle(&before);
+        named(&before).stands_for(vec![SocketAddr::from(([10, 0, 0, 1], 8000))]);
+        let after = build("5s");
+        let name = named(&after);
+        assert!(Arc::ptr_eq(&named(&before), &name));
+        assert_eq!(labels(&name), "gpu/10.0.0.1");
+        // What is built may still be refused.
+        assert_eq!(*name.refresh.borrow(), Duration::from_secs(20));
+        kept.settle(&after);
+        assert_eq!(*name.refresh.borrow(), Duration::from_secs(5));
+    }
+
+    fn on_a_thread(work: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, work);
     }
 }
