@@ -5,7 +5,7 @@
 //! writes the gauges: those of a backend that is no longer configured vanish, instead of alarming for ever.
 
 use super::names::{self, Name};
-use super::series::{Labels, Series};
+use super::series::{Labels, Seen, Series};
 use super::standing::{Probe, now};
 use super::{Backend, Endpoint, http, listing};
 use ::http::{HeaderValue, Request, Response, header};
@@ -72,14 +72,16 @@ async fn rounds(watch: Weak<Watch>) {
     let (mut shown, mut asked) = (Labels::new(), Asked::new());
     while let Some(watch) = watch.upgrade() {
         let backends = watch.backends();
-        watch.series.forget(&mut shown, &backends);
-        for backend in backends.iter().filter(|backend| backend.local.is_none() && backend.probe().is_none()) {
-            watch.series.unknown(backend);
-            backend.endpoints().iter().for_each(|endpoint| endpoint.address.standing.unprobed());
+        let targets: Vec<Seen<'_>> = backends.iter().map(|backend| (backend, backend.endpoints())).collect();
+        watch.series.forget(&mut shown, &targets);
+        for (backend, endpoints) in &targets {
+            if backend.local.is_none() && backend.probe().is_none() {
+                watch.series.unknown(backend, endpoints);
+                endpoints.iter().for_each(|endpoint| endpoint.address.standing.unprobed());
+            }
         }
         // A new address is asked at once.
         let is_due = |id| asked.get(&id).is_none_or(|(last, up)| last.elapsed() >= EVERY || !up);
-        let targets: Vec<_> = backends.iter().map(|backend| (backend, backend.endpoints())).collect();
         let endpoints = targets.iter().flat_map(|(of, endpoints)| endpoints.iter().map(move |endpoint| (of, endpoint)));
         let due = endpoints.filter_map(|(backend, endpoint)| Some((backend, endpoint, backend.probe()?)));
         let probes: Vec<_> = due
@@ -88,9 +90,9 @@ async fn rounds(watch: Weak<Watch>) {
             .collect();
         let found = join_all(probes).await;
         asked.extend(found);
-        for backend in &backends {
-            watch.series.show(backend);
-            watch.series.stock(backend);
+        for (backend, endpoints) in &targets {
+            watch.series.show(backend, endpoints);
+            watch.series.stock(backend, endpoints);
         }
         let named = |id: &usize| targets.iter().flat_map(|(_, of)| &**of).any(|endpoint| endpoint.address.id == *id);
         asked.retain(|id, _| named(id));

@@ -240,14 +240,6 @@ pub fn tidy() {
 }
 
 impl Backend {
-    /// The names its addresses have in the books; its own where it is this process, or where none is known.
-    fn targets(&self) -> impl Iterator<Item = Arc<str>> {
-        let endpoints = self.endpoints();
-        let own = endpoints.is_empty().then(|| self.name.clone());
-        let labels: Vec<_> = own.into_iter().chain(endpoints.iter().map(|endpoint| endpoint.label.clone())).collect();
-        labels.into_iter()
-    }
-
     /// Limits for its replies.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts

@@ -1,8 +1,8 @@
 //! What is told of backends and of tries, as metrics.
 
-use super::Backend;
-use super::endpoints::Endpoints;
+use super::endpoints::{Endpoints, Now};
 use super::standing::{Aside, now};
+use super::{Backend, Endpoint};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +30,10 @@ pub(super) struct Series {
     /// Lookups of a backend's name that gave nothing, and watches of its Service that failed.
     pub lookups_failed: IntCounterVec,
 }
+
+/// A backend and its addresses as a round sees them. All of it goes by one look: of an address that came after it and has gone
+/// before the next, nobody would know that its gauges must go.
+pub(super) type Seen<'a> = (&'a Arc<Backend>, Now<'a>);
 
 /// Labels of gauges that are shown: backend and target.
 pub(super) type Labels = HashSet<(Arc<str>, Arc<str>)>;
@@ -111,12 +115,15 @@ impl Series {
         })
     }
 
-    /// Takes away the gauges of targets that are not of these backends.
-    pub fn forget(&self, shown: &mut Labels, backends: &[Arc<Backend>]) {
-        let now: Labels = backends
-            .iter()
-            .flat_map(|backend| backend.targets().map(|target| (backend.name.clone(), target)))
-            .collect();
+    /// Takes away the gauges of targets that are not there any more.
+    pub fn forget(&self, shown: &mut Labels, seen: &[Seen<'_>]) {
+        let targets = |(backend, endpoints): &Seen<'_>| {
+            // Its own name where it is this process, or where no address is known.
+            let own = endpoints.is_empty().then(|| backend.name.clone());
+            let labels = own.into_iter().chain(endpoints.iter().map(|endpoint| endpoint.label.clone()));
+            labels.map(|target| (backend.name.clone(), target)).collect::<Vec<_>>()
+        };
+        let now: Labels = seen.iter().flat_map(targets).collect();
         for (backend, target) in shown.difference(&now) {
             if !now.iter().any(|(other, _)| other == backend) {
                 let _ = self.addresses.remove_label_values(&[&**backend]);
@@ -136,20 +143,20 @@ impl Series {
         *shown = now;
     }
 
-    /// Says how the targets of a backend stand.
-    pub fn show(&self, backend: &Backend) {
+    /// Says how these addresses of a backend stand.
+    pub fn show(&self, backend: &Backend, endpoints: &[Endpoint]) {
         let name = &*backend.name;
         if let Some(local) = &backend.local {
             self.up.with_label_values(&[name, name]).set(i64::from(local.is_ready()));
             self.in_flight.with_label_values(&[name, name]).set(local.in_flight() as i64);
         }
         let now = now();
-        if let Endpoints::Named(name) = &backend.endpoints {
-            self.addresses.with_label_values(&[&*backend.name]).set(name.found().len() as i64);
+        if matches!(backend.endpoints, Endpoints::Named(_)) {
+            self.addresses.with_label_values(&[name]).set(endpoints.len() as i64);
         } else {
-            let _ = self.addresses.remove_label_values(&[&*backend.name]);
+            let _ = self.addresses.remove_label_values(&[name]);
         }
-        for endpoint in &*backend.endpoints() {
+        for endpoint in endpoints {
             let (labels, standing) = ([name, &*endpoint.label], &endpoint.address.standing);
             self.in_flight.with_label_values(&labels).set(endpoint.address.in_flight.load(Ordering::Relaxed) as i64);
             self.breaker.with_label_values(&labels).set(standing.breaker.state(now) as i64);
@@ -161,9 +168,9 @@ impl Series {
         }
     }
 
-    /// Says how many models the addresses of a backend list.
-    pub fn stock(&self, backend: &Backend) {
-        for endpoint in &*backend.endpoints() {
+    /// Says how many models these addresses of a backend list.
+    pub fn stock(&self, backend: &Backend, endpoints: &[Endpoint]) {
+        for endpoint in endpoints {
             let list = endpoint.address.list.load().clone().filter(|_| backend.lists.is_some());
             for (loaded, state) in [true, false].into_iter().zip(STATES) {
                 let labels = [&*backend.name, &*endpoint.label, state];
@@ -180,10 +187,10 @@ impl Series {
         }
     }
 
-    /// A backend is not probed any more.
-    pub fn unknown(&self, backend: &Backend) {
-        for target in backend.targets() {
-            let _ = self.up.remove_label_values(&[&*backend.name, &*target]);
+    /// These addresses of a backend are not probed any more.
+    pub fn unknown(&self, backend: &Backend, endpoints: &[Endpoint]) {
+        for endpoint in endpoints {
+            let _ = self.up.remove_label_values(&[&*backend.name, &*endpoint.label]);
         }
     }
 }
@@ -191,4 +198,37 @@ impl Series {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(family.clone()))?;
     Ok(family)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backends, Kept};
+    use std::net::SocketAddr;
+
+    #[test]
+    fn an_address_that_comes_and_goes_within_a_round_leaves_nothing() {
+        let config = serde_json::json!({ "gpu": {"kind": "vllm", "dns": "http://replicas:8000"} });
+        let config = serde_json::from_value(config).unwrap();
+        let backends = Backends::build(&config, &Kept::default()).unwrap();
+        let backend = &backends.by_name["gpu"];
+        let Endpoints::Named(name) = &backend.endpoints else { panic!("it has a name") };
+        let registry = Registry::new();
+        let series = Series::register(&registry).unwrap();
+        let mut shown = Labels::new();
+        // What a round finds, and what comes meanwhile.
+        for (found, then) in [(1, 2), (3, 4), (3, 3)] {
+            let stands_for = |last: u8| name.stands_for(vec![SocketAddr::from(([10, 0, 0, last], 8000))]);
+            stands_for(found);
+            let seen = [(backend, backend.endpoints())];
+            series.forget(&mut shown, &seen);
+            stands_for(then);
+            series.show(backend, &seen[0].1);
+            series.stock(backend, &seen[0].1);
+        }
+        let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let count = |target: &str| told.matches(&format!("target=\"gpu/{target}\"")).count();
+        assert!(count("10.0.0.3") > 0, "{told}");
+        assert_eq!(count("10.0.0.1") + count("10.0.0.2") + count("10.0.0.4"), 0, "{told}");
+    }
 }
