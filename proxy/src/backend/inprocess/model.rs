@@ -66,7 +66,7 @@ impl Model {
                 parameters: None,
                 quantization: String::new(),
                 size: encoder.size(),
-                memory: encoder.size(),
+                memory: encoder.memory(),
                 context: encoder.longest() as u64,
                 width: Some(encoder.width() as u64),
             },
@@ -232,5 +232,57 @@ fn not_taken(error: SubmitError) -> Verdict {
             Verdict::Another(Fault::new(FaultKind::BackendBusy, "The model's queue is full; try again later."))
         }
         SubmitError::Stopped => unavailable("The model has stopped."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Tensor};
+    use std::collections::HashMap;
+
+    const CONFIG: &str = r#"{"model_type":"bert","hidden_size":8,"intermediate_size":16,"num_hidden_layers":1,"num_attention_heads":2,"vocab_size":9,"max_position_embeddings":4,"type_vocab_size":2}"#;
+    const TOKENIZER: &str = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"x":0},"unk_token":"x"}}"#;
+
+    /// Numbers are computed with as f32, and what is not computed with is not kept.
+    #[test]
+    fn weights_of_vectors_take_what_they_are_in_memory() {
+        let folder = std::env::temp_dir().join(format!("tidegate-memory-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.json"), CONFIG).unwrap();
+        std::fs::write(folder.join("tokenizer.json"), TOKENIZER).unwrap();
+        let mut shapes: Vec<(String, Vec<usize>)> = ["word", "position", "token_type"]
+            .into_iter()
+            .zip([9, 4, 2])
+            .map(|(name, rows)| (format!("embeddings.{name}_embeddings.weight"), vec![rows, 8]))
+            .collect();
+        for (name, to, from) in [
+            ("attention.self.query", 8, 8),
+            ("attention.self.key", 8, 8),
+            ("attention.self.value", 8, 8),
+            ("attention.output.dense", 8, 8),
+            ("intermediate.dense", 16, 8),
+            ("output.dense", 8, 16),
+        ] {
+            shapes.push((format!("encoder.layer.0.{name}.weight"), vec![to, from]));
+            shapes.push((format!("encoder.layer.0.{name}.bias"), vec![to]));
+        }
+        for name in ["embeddings", "encoder.layer.0.attention.output", "encoder.layer.0.output"] {
+            shapes.push((format!("{name}.LayerNorm.weight"), vec![8]));
+            shapes.push((format!("{name}.LayerNorm.bias"), vec![8]));
+        }
+        let count: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        shapes.push(("pooler.dense.weight".into(), vec![8, 8]));
+        for kind in [DType::F16, DType::F32] {
+            let zeros = |shape: &[usize]| Tensor::zeros(shape, kind, &Device::Cpu).unwrap();
+            let tensors: HashMap<_, _> = shapes.iter().map(|(name, shape)| (name.clone(), zeros(shape))).collect();
+            let file = folder.join("model.safetensors");
+            candle_core::safetensors::save(&tensors, &file).unwrap();
+            let options = Options { threads: 1, ..Options::default() };
+            let about = Model::load(&folder, &options, true).unwrap().about();
+            assert_eq!(about.size, std::fs::metadata(&file).unwrap().len(), "{kind:?}");
+            assert_eq!(about.memory, count as u64 * 4, "{kind:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

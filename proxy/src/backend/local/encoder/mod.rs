@@ -61,6 +61,7 @@ pub struct Encoder {
     longest: usize,
     width: usize,
     size: u64,
+    memory: u64,
     queue: Hold<Queue>,
 }
 
@@ -86,7 +87,7 @@ impl Encoder {
         let pool = pool(options).map_err(|error| folder.fault(error))?;
         let longest = options.context.map_or(folder.longest, |context| folder.longest.min(context.max(3)));
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), limit: options.queue.max(1) });
-        let (name, width) = (folder.name(), folder.width);
+        let (name, width, memory) = (folder.name(), folder.width, net.memory);
         let size = std::fs::metadata(&folder.weights).map_or(0, |file| file.len());
         let last = Hold(queue.clone());
         let worker = Worker {
@@ -100,7 +101,7 @@ impl Encoder {
         let work = move || pool.install(|| worker.serve(&last.0));
         let started = std::thread::Builder::new().name("local-vectors".into()).spawn(work);
         started.map_err(|error| folder.fault(format!("its thread cannot be started: {error}")))?;
-        Ok(Encoder { name, longest, width, size, queue: Hold(queue) })
+        Ok(Encoder { name, longest, width, size, memory, queue: Hold(queue) })
     }
 
     /// Its folder's name.
@@ -118,9 +119,14 @@ impl Encoder {
         self.width
     }
 
-    /// Bytes of its weights, in the file and in memory.
+    /// Bytes of its file of weights.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes its weights take in memory.
+    pub fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// Queues a job; never blocks. Dropping the receiver cancels it.

@@ -6,6 +6,7 @@
 
 use super::folder::{Activation, Folder};
 use candle_core::{D, DType, Device, Result, Tensor};
+use std::cell::Cell;
 
 /// The weights, in order of use.
 pub struct Net {
@@ -17,6 +18,8 @@ pub struct Net {
     layers: Vec<Layer>,
     heads: usize,
     activation: Activation,
+    /// Bytes of the weights, which are f32 here whatever they are in their file.
+    pub memory: u64,
 }
 
 struct Layer {
@@ -48,12 +51,14 @@ impl Net {
         let tensors = candle_core::safetensors::load(&folder.weights, &Device::Cpu)?;
         // Files of models with a head keep the encoder below a name of its own.
         let prefix = if tensors.contains_key("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
+        let memory = Cell::new(0_u64);
         let take = |name: &str, shape: &[usize]| {
             let tensor = tensors.get(&format!("{prefix}{name}"));
             let tensor = tensor.ok_or_else(|| candle_core::Error::Msg(format!("tensor {name} is missing")))?;
             if tensor.dims() != shape {
                 candle_core::bail!("tensor {name} has the shape {:?}, not {shape:?}", tensor.dims());
             }
+            memory.set(memory.get() + (tensor.elem_count() * size_of::<f32>()) as u64);
             tensor.to_dtype(DType::F32)
         };
         let (width, inner) = (folder.width, folder.inner);
@@ -87,6 +92,8 @@ impl Net {
             layers: (0..folder.layers).map(layer).collect::<Result<_>>()?,
             heads: folder.heads,
             activation: folder.activation,
+            // All have been taken.
+            memory: memory.get(),
         })
     }
 
