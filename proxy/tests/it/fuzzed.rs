@@ -261,7 +261,7 @@ fn a_conversation_in_which_nothing_is_said_is_refused() {
 /// A part of an assistant's text that only chat knows is no call of a tool.
 #[test]
 fn an_unknown_part_stays_among_the_texts() {
-    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"function","id":1}],"tool_calls":[{"id":"c","type":"custom","custom":{"name":"f","input":"y"}},{"type":"image_url"}]},{"role":"tool","tool_call_id":"c","content":"z"}]}"#;
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"function","id":1}],"tool_calls":[{"id":"c","type":"custom","custom":{"name":"f","input":"y"}},{"type":"image_url"},{"id":"d","type":"mcp","mcp":{}}]},{"role":"tool","tool_call_id":"c","content":"z"}]}"#;
     let written = Dialect::Chat.codec().write_call(request(Dialect::Chat, body).call().unwrap(), &Target::default());
     let written: serde_json::Value = serde_json::from_slice(&written.unwrap().body).unwrap();
     let before: serde_json::Value = serde_json::from_str(body).unwrap();

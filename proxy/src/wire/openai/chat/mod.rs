@@ -10,6 +10,7 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
+use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
 use crate::wire::backend_fault::message;
 use crate::wire::check::{Fields, count};
@@ -20,6 +21,10 @@ use crate::wire::put::{key, put_raw, put_text};
 use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;
+
+/// Stands before the type of an earlier tool call that is no function's, where [`Content::Other`] keeps it: parts of a text have
+/// types of their own, and by the word alone nobody could tell which of the two it was.
+const CALL: &str = "tool_calls.";
 
 /// The dialect, both ends.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +37,10 @@ impl Codec for Chat {
 
     fn read_call(&self, request: &Object) -> Result<Call, Fault> {
         read_call::read_call(request)
+    }
+
+    fn confined(&self, call: &Call) -> Result<(), Fault> {
+        confined(call)
     }
 
     fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
@@ -99,6 +108,17 @@ impl Codec for Chat {
     fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)> {
         glance::ask_usage(request, continuous)
     }
+}
+
+/// What another dialect would have to leave out although the answer depends on it: the result that follows would be of nothing.
+fn confined(call: &Call) -> Result<(), Fault> {
+    let kind = call.turns.iter().flat_map(|turn| &turn.content).find_map(|part| match part {
+        Content::Other { kind, .. } => kind.strip_prefix(CALL),
+        _ => None,
+    });
+    let Some(kind) = kind else { return Ok(()) };
+    let message = format!("An earlier tool call of type `{kind}` is not supported for this model, only of functions.");
+    Err(Fault::unsupported("messages.tool_calls", message))
 }
 
 /// The error body. OpenAI calls a wrong key an invalid request, and has no type for a gateway's own troubles but
@@ -212,6 +232,8 @@ pub(super) fn finish_reason(reason: &StopReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Dialect;
+    use crate::wire::request::Request;
 
     #[test]
     fn faults_have_openais_shape() {
@@ -241,6 +263,28 @@ mod tests {
             assert_eq!(Chat.fault_status(fault), *status);
             assert_eq!(std::str::from_utf8(&Chat.write_fault(fault, "r")).unwrap(), *body);
             assert_eq!(Chat.write_fault_frame(fault, "r", None), format!("data: {body}\n\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn an_earlier_call_of_no_function_goes_to_its_own_api_alone() {
+        for kind in ["custom", "mcp", "text"] {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":"a","tool_calls":[{{"id":"c","type":"{kind}","{kind}":{{"name":"f"}}}}]}},{{"role":"tool","tool_call_id":"c","content":"z"}}]}}"#
+            );
+            let request = Request::read(Dialect::Chat, body.clone().into()).unwrap();
+            let to = Target { model: "m".into(), ..Target::default() };
+            for backend in Dialect::ALL {
+                match request.write(&[backend], &to) {
+                    Ok(out) => assert_eq!((backend, &out.written.body[..]), (Dialect::Chat, body.as_bytes())),
+                    Err(fault) => {
+                        assert_ne!(backend, Dialect::Chat, "{fault:?}");
+                        assert_eq!((fault.status(), fault.param.as_deref()), (400, Some("messages.tool_calls")));
+                        assert!(fault.message.contains(&format!("tool call of type `{kind}`")), "{fault:?}");
+                    }
+                }
+            }
+            assert!(request.call_for_others().is_err(), "nor to a model in this process");
         }
     }
 

@@ -1,5 +1,6 @@
 //! A chat request as a call.
 
+use super::CALL;
 use crate::canon::call::{Content, Format, Role, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{extra, lose};
@@ -215,7 +216,7 @@ impl Turns<'_> {
     fn call(&mut self, at: &At<'_>, json: Json<'_>) -> Option<Content> {
         let call = self.check.as_dict(at, json)?;
         if let Some(kind) = call.text("type").filter(|kind| kind != "function") {
-            return Some(Content::Other { kind: kind.into_owned(), json: json.raw().to_owned() });
+            return Some(Content::Other { kind: format!("{CALL}{kind}"), json: json.raw().to_owned() });
         }
         let id = self.check.need_text(at, &call, "id");
         let at = at.key("function");

@@ -6,6 +6,7 @@
 //! - Calls that interleave: one part is open at a time, so the first call stays live and later ones are held until it is
 //!   complete (its braces are balanced), another part begins or the reply ends.
 //! - `finish_reason` before the usage chunk: the stop is held until the usage, `[DONE]` or the end of the bytes.
+//! - A call whose `type` is not `function`: with a function in it, it is one; else it is refused by that word.
 //! - No `finish_reason` at all: the backend was cut, whatever `[DONE]` says.
 
 use super::{stop_reason, timings, usage};
@@ -71,6 +72,8 @@ struct Slot {
     /// As the backend wrote it; empty when it did not.
     id: String,
     name: String,
+    /// What it is, where the backend says that it is no function's.
+    kind: String,
     /// Arguments that have not been passed on.
     held: String,
     braces: Braces,
@@ -233,6 +236,7 @@ impl Reader {
             self.fragment(
                 call.get("index").and_then(Json::as_u64),
                 &call.text("id").unwrap_or_default(),
+                &call.text("type").filter(|kind| kind != "function").unwrap_or_default(),
                 &function,
                 out,
             );
@@ -241,7 +245,7 @@ impl Reader {
             }
         }
         if let Some(function) = delta.get("function_call") {
-            self.fragment(Some(0), "", &Fields::of(function), out);
+            self.fragment(Some(0), "", "", &Fields::of(function), out);
         }
     }
 
@@ -292,14 +296,14 @@ impl Reader {
     }
 
     /// A fragment of a tool call.
-    fn fragment(&mut self, index: Option<u64>, id: &str, function: &Fields<'_>, out: &mut Vec<Event>) {
+    fn fragment(&mut self, index: Option<u64>, id: &str, kind: &str, function: &Fields<'_>, out: &mut Vec<Event>) {
         let name = function.text("name").unwrap_or_default();
         let arguments = match function.get("arguments") {
             Some(json) if json.kind() == Kind::Object => Cow::Borrowed(json.raw()),
             Some(json) => json.as_str().unwrap_or_default(),
             None => Cow::Borrowed(""),
         };
-        if self.done || (id.is_empty() && name.is_empty() && arguments.is_empty()) {
+        if self.done || [id, kind, &name, &arguments].iter().all(|said| said.is_empty()) {
             return;
         }
         self.spoke = true;
@@ -307,6 +311,9 @@ impl Reader {
         let slot = &mut self.slots[at];
         if slot.name.is_empty() {
             slot.name = name.into_owned();
+        }
+        if slot.kind.is_empty() {
+            slot.kind = kind.chars().take(64).collect();
         }
         if slot.state == State::Closed {
             // A repetition of a complete call is harmless; the rest of a broken one is not.
@@ -373,6 +380,7 @@ impl Reader {
             index,
             id,
             name: String::new(),
+            kind: String::new(),
             held: String::new(),
             braces: Braces::default(),
             state: State::Waiting,
@@ -415,8 +423,8 @@ impl Reader {
         self.close(out);
         while let Some(at) = self.slots.iter().position(|slot| slot.state == State::Waiting) {
             if self.slots[at].name.is_empty() {
-                return self
-                    .fail(Fault::new(FaultKind::BackendError, "The backend sent a tool call without a name."), out);
+                let fault = nameless(&self.slots[at].kind);
+                return self.fail(fault, out);
             }
             self.begin(at, out);
             self.close(out);
@@ -436,6 +444,15 @@ impl Reader {
         self.done = true;
         out.push(Event::Fault(fault));
     }
+}
+
+/// A call that names no function: a client of another API could not be told of it.
+fn nameless(kind: &str) -> Fault {
+    let message = match kind {
+        "" => "The backend sent a tool call without a name.".to_owned(),
+        kind => format!("The backend sent a tool call of type `{kind}`, and only those of functions can be read."),
+    };
+    Fault::new(FaultKind::BackendError, message)
 }
 
 /// Follows JSON text fragment by fragment until its brackets balance.

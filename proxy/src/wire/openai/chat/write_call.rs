@@ -5,6 +5,7 @@
 //! has no flag here, so its text begins with `Error: `. Images of a tool result go into the user message behind the results,
 //! the only place where this dialect takes images.
 
+use super::CALL;
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
@@ -177,7 +178,7 @@ impl Writer<'_> {
                     put_text(&mut calls, "arguments", arguments);
                     calls.extend_from_slice(b"}}");
                 }
-                Content::Other { kind, json } if self.call.family == "openai" && is_call(kind) => {
+                Content::Other { kind, json } if self.call.family == "openai" && kind.starts_with(CALL) => {
                     comma(&mut calls);
                     calls.extend_from_slice(json.as_bytes());
                 }
@@ -189,7 +190,7 @@ impl Writer<'_> {
         if let Some(out) = &mut listed {
             let others = |part: &&Content| match part {
                 Content::Text(_) => true,
-                Content::Other { kind, .. } => !is_call(kind),
+                Content::Other { kind, .. } => !kind.starts_with(CALL),
                 _ => false,
             };
             self.parts(&content.iter().filter(others).collect::<Vec<_>>(), out)?;
@@ -333,12 +334,6 @@ impl Writer<'_> {
             put_raw(&mut self.out, "chat_template_kwargs", String::from_utf8_lossy(&kwargs));
         }
     }
-}
-
-/// What of an assistant's message has no canonical form is a call of a tool, or a part among its texts. Calls of functions and
-/// parts of these kinds have one, so each is of the other sort.
-fn is_call(kind: &str) -> bool {
-    matches!(kind, "custom" | "text" | "input_text" | "output_text" | "refusal" | "image_url")
 }
 
 #[cfg(test)]

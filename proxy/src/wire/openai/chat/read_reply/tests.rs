@@ -99,6 +99,17 @@ fn what_backends_send() {
 }
 
 #[test]
+fn a_call_of_no_function_is_refused_by_its_type() {
+    for call in [r#"{"id":"i","type":"custom","custom":{"name":"f","input":"x"}}"#, r#"{"type":"custom"}"#] {
+        let body = format!(r#"{{"choices":[{{"message":{{"content":"a","tool_calls":[{call}]}}}}]}}"#);
+        let fault = answer(&Bytes::from(body)).unwrap_err();
+        assert!(fault.message.contains("of type `custom`"), "{call}: {fault:?}");
+    }
+    let odd = delta(r#"{"tool_calls":[{"index":0,"id":"i","type":"tool","function":{"name":"f","arguments":"{}"}}]}"#);
+    assert_eq!(read(&[&odd, &finish("stop")]), "C(i,f,{}) tool_use");
+}
+
+#[test]
 fn whole_replies() {
     let body =
         Bytes::from_static(br#"{"id":"c","model":"m","choices":[{"message":{"role":"assistant","content":"hi"}}]}"#);
