@@ -9,7 +9,7 @@ use tidegate_fuzz::canon::{Event, Fault, Usage};
 use tidegate_fuzz::wire::frame::Frames;
 use tidegate_fuzz::wire::json::validate;
 use tidegate_fuzz::wire::reply::Pipe;
-use tidegate_fuzz::wire::{Dialect, Glance};
+use tidegate_fuzz::wire::{Dialect, Glance, Unasked};
 use tidegate_fuzz::{alike, dialect, head, mutate, read_stream, reads};
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutate(data, size, max_size, seed, true) });
@@ -21,8 +21,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read_stream(dialect, reads(data)), events, "chunking");
     let failed = matches!(events.last(), Some(Event::Fault(_)));
 
-    let all_at_once = run(Pipe::alike(dialect, "asked", false), [whole.clone()]);
-    assert_eq!(run(Pipe::alike(dialect, "asked", false), reads(data)), all_at_once, "chunking, verbatim");
+    let all_at_once = run(Pipe::alike(dialect, "asked", Unasked::None), [whole.clone()]);
+    assert_eq!(run(Pipe::alike(dialect, "asked", Unasked::None), reads(data)), all_at_once, "chunking, verbatim");
     if !failed && names_agree(dialect, whole.clone()) {
         books_agree(dialect, whole.clone(), &events);
         assert!(all_at_once.fault.is_none() && all_at_once.end, "{all_at_once:?} for {events:#?}");

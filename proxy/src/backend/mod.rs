@@ -47,7 +47,7 @@ pub use tries::{Step, Try};
 use crate::canon::{About, Event, Fault, Route, Secret, StopReason, Usage};
 use crate::wire::embed::EmbedApi;
 use crate::wire::request::{Outgoing, Request};
-use crate::wire::{Dialect, Written};
+use crate::wire::{Dialect, Unasked, Written};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
 use arc_swap::ArcSwap;
 use breaker::Rules;
@@ -231,7 +231,7 @@ fn nothing_to_do() -> (Outgoing, Reply) {
         // There is room for all of them.
         let _ = sender.try_send(event);
     }
-    (Outgoing { dialect: Dialect::Chat, written: Written::default(), hide_usage: false }, Reply::Events(receiver))
+    (Outgoing { dialect: Dialect::Chat, written: Written::default(), unasked: Unasked::None }, Reply::Events(receiver))
 }
 
 /// Drops what this thread keeps for backends that no configuration names any more.

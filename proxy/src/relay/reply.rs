@@ -12,7 +12,7 @@ use crate::wire::object::Object;
 use crate::wire::reply::{Pipe, fold, glance_event, read_stream, rename_answer};
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::watch::Watch;
-use crate::wire::{Dialect, Glance, ReplyHead, Written};
+use crate::wire::{Dialect, Glance, ReplyHead, Unasked, Written};
 use ::http::{HeaderValue, Response, header};
 use bytes::{Bytes, BytesMut};
 use std::rc::Rc;
@@ -54,7 +54,7 @@ pub(super) async fn begin(
     let way = match reply {
         Reply::Http(response, body) if request.stream && is_stream(&response, outgoing.dialect) => {
             let mut pipe = if outgoing.dialect == request.dialect {
-                Pipe::alike(request.dialect, &request.asked, outgoing.hide_usage)
+                Pipe::alike(request.dialect, &request.asked, outgoing.unasked)
             } else {
                 Pipe::across(request.dialect, outgoing.dialect, head.clone())
             };
@@ -143,7 +143,7 @@ pub(super) async fn answered(
     let head = reply_head(now, &request, tab);
     let events = seen(party.filter(|party| party.watches()), answered.events).await?;
     let way = Way::Whole(write(&request, head, events)?);
-    let outgoing = Outgoing { dialect: request.dialect, written: Written::default(), hide_usage: false };
+    let outgoing = Outgoing { dialect: request.dialect, written: Written::default(), unasked: Unasked::None };
     Ok(Begun { now: now.clone(), dialect: request.dialect, stream: request.stream, outgoing, way })
 }
 

@@ -251,9 +251,21 @@ pub trait Codec: Send + Sync {
         call.clone()
     }
 
-    /// The edit that asks the backend for token counts the client did not ask for: a top-level key and its value.
-    /// `continuous`: the backend can report on every chunk (vLLM's `continuous_usage_stats`).
-    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)>;
+    /// The edit that asks the backend for token counts the client did not ask for: a top-level key, its value, and which counts
+    /// these are. `continuous`: the backend can report on every chunk (vLLM's `continuous_usage_stats`).
+    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)>;
+}
+
+/// Token counts that a stream brings and its client did not ask for: they are kept from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unasked {
+    /// It asked for all that come.
+    #[default]
+    None,
+    /// Those beside what is generated; it asked for the last ones.
+    Running,
+    /// All.
+    All,
 }
 
 /// Reads the frames of one stream. Keeps state; the same frames under any chunking give the same events.

@@ -7,7 +7,7 @@ use super::frame::{Frame, Frames};
 use super::object::Object;
 use super::openai;
 use super::watch::Watch;
-use super::{Dialect, Glance, ReadReply, ReplyHead, WriteReply};
+use super::{Dialect, Glance, ReadReply, ReplyHead, Unasked, WriteReply};
 use crate::canon::{Answer, Event, Fault, FaultKind, StopReason, Usage};
 use bytes::{Bytes, BytesMut};
 use std::cell::OnceCell;
@@ -26,7 +26,7 @@ pub struct Pipe {
 
 enum Way {
     /// Same dialect on both sides. `id`: what the first frame calls the reply; `told`: what the reports came to so far.
-    Alike { dialect: Dialect, rename: Rename, hide_usage: bool, id: OnceCell<Option<String>>, told: Usage },
+    Alike { dialect: Dialect, rename: Rename, unasked: Unasked, id: OnceCell<Option<String>>, told: Usage },
     /// Through the canon.
     Across { backend: Dialect, reader: Box<dyn ReadReply>, writer: Box<dyn WriteReply>, events: Vec<Event> },
 }
@@ -44,9 +44,9 @@ pub struct Passed {
 
 impl Pipe {
     /// For a backend that speaks the client's dialect. `model`: the name the client must see.
-    pub fn alike(dialect: Dialect, model: &str, hide_usage: bool) -> Self {
+    pub fn alike(dialect: Dialect, model: &str, unasked: Unasked) -> Self {
         let (rename, told) = (Rename::new(model), Usage::default());
-        let way = Way::Alike { dialect, rename, hide_usage, id: OnceCell::new(), told };
+        let way = Way::Alike { dialect, rename, unasked, id: OnceCell::new(), told };
         Self { frames: Frames::of(dialect.framing()), way, stop: None, choices: 0, over: false, watch: None }
     }
 
@@ -158,7 +158,7 @@ impl Pipe {
 
     fn pass(&mut self, frame: &Frame, see: &mut dyn FnMut(&Glance), run: &mut Run, passed: &mut Passed) {
         match &mut self.way {
-            Way::Alike { dialect, rename, hide_usage, id, told } => {
+            Way::Alike { dialect, rename, unasked, id, told } => {
                 id.get_or_init(|| dialect.codec().reply_id(frame));
                 let mut glance = dialect.codec().glance(frame);
                 if glance.stop == Some(StopReason::EndTurn) && self.stop == Some(StopReason::ToolUse) {
@@ -189,7 +189,7 @@ impl Pipe {
                     passed.fault = Some(fault);
                     return;
                 }
-                if glance.usage_only && *hide_usage {
+                if glance.usage_only && *unasked == Unasked::All {
                     return;
                 }
                 let broke_off = self.frames.broke_off() && !glance.end;
@@ -197,7 +197,7 @@ impl Pipe {
                     // Half a frame is of no use to anybody, and the error that follows would be appended to its line.
                     return;
                 }
-                let bare = (glance.usage_beside && *hide_usage).then(|| without_usage(frame)).flatten();
+                let bare = (glance.usage_beside && *unasked != Unasked::None).then(|| without_usage(frame)).flatten();
                 let named = rename.apply(*dialect, bare.as_ref().unwrap_or(frame));
                 run.add(named.or(bare.map(|frame| frame.raw)).unwrap_or_else(|| frame.raw.clone()));
                 if broke_off {

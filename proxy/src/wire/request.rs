@@ -6,7 +6,7 @@
 use super::beyond::{forbidden, refuse_silence, system_texts};
 use super::count::Counter;
 use super::object::{Object, Refusal};
-use super::{Dialect, Target, Written, json, ollama};
+use super::{Dialect, Target, Unasked, Written, json, ollama};
 use crate::canon::fault::Detail;
 use crate::canon::{Call, Fault};
 use bytes::Bytes;
@@ -37,8 +37,8 @@ pub struct Outgoing {
     pub dialect: Dialect,
     /// Body, and what had to be dropped or moved.
     pub written: Written,
-    /// Token counts were asked for that the client did not ask for: they are kept from it on the way back.
-    pub hide_usage: bool,
+    /// Token counts that were asked for beyond those that the client asked for.
+    pub unasked: Unasked,
 }
 
 impl Request {
@@ -179,7 +179,7 @@ impl Request {
         let call = if alike { self.call()? } else { self.call_for_others()? };
         let mut written = dialect.codec().write_call(call, to)?;
         written.dropped.extend(forbidden(&self.object).map(str::to_owned));
-        Ok(Outgoing { dialect, written, hide_usage: false })
+        Ok(Outgoing { dialect, written, unasked: Unasked::None })
     }
 
     /// Writes the request for a counter of its prompt's tokens.
@@ -219,7 +219,7 @@ impl Request {
         let dropped: Vec<String> = forbidden(&self.object).map(str::to_owned).collect();
         edits.extend(dropped.iter().map(|key| (key.as_str(), None)));
         let written = Written { body: self.object.splice(&edits), dropped, adjusted: Vec::new() };
-        Outgoing { dialect: self.dialect, written, hide_usage: usage.is_some() }
+        Outgoing { dialect: self.dialect, written, unasked: usage.map_or(Unasked::None, |(.., unasked)| unasked) }
     }
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.

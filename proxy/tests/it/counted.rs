@@ -4,7 +4,7 @@ use crate::golden::recordings;
 use bytes::Bytes;
 use tidegate::canon::{Fault, Usage};
 use tidegate::wire::reply::Pipe;
-use tidegate::wire::{Dialect, ReplyHead};
+use tidegate::wire::{Dialect, ReplyHead, Unasked};
 
 /// llama.cpp gives each choice counts of its own; the prompt was one for all.
 #[test]
@@ -12,7 +12,7 @@ fn the_tokens_of_all_choices_are_counted() {
     let mut known =
         recordings(false).into_iter().filter(|known| known.path.ends_with("recorded_llamacpp_choices_two.sse"));
     let mut usage = Usage::default();
-    let mut pipe = Pipe::alike(Dialect::Chat, "smollm2", false);
+    let mut pipe = Pipe::alike(Dialect::Chat, "smollm2", Unasked::None);
     let passed =
         pipe.push(known.next().unwrap().bytes, &mut |glance| glance.usage.iter().for_each(|more| usage.update(more)));
     assert!(passed.end, "{passed:?}");
@@ -31,7 +31,7 @@ fn a_running_count_is_not_added() {
     let stop = r#"{"index":0,"delta":{},"finish_reason":"stop"}"#;
     let stream = [chunk(text, 1), chunk(stop, 2), chunk("", 2), "data: [DONE]\n\n".to_owned()].concat();
     let mut usage = Usage::default();
-    let mut pipe = Pipe::alike(Dialect::Chat, "m", false);
+    let mut pipe = Pipe::alike(Dialect::Chat, "m", Unasked::None);
     pipe.push(stream.into(), &mut |glance| glance.usage.iter().for_each(|more| usage.update(more)));
     assert_eq!((usage.input, usage.output), (Some(3), Some(2)));
 }

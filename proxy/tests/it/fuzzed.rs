@@ -8,7 +8,7 @@ use tidegate::wire::frame::Frame;
 use tidegate::wire::object::Object;
 use tidegate::wire::reply::Pipe;
 use tidegate::wire::request::Request;
-use tidegate::wire::{Dialect, ReplyHead, Target};
+use tidegate::wire::{Dialect, ReplyHead, Target, Unasked};
 
 fn request(dialect: Dialect, body: &'static str) -> Request {
     Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap()
@@ -88,7 +88,8 @@ fn a_message_that_ends_without_a_reason_has_ended() {
     let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     let events = read_stream(Dialect::Messages, [Bytes::from_static(stream.as_bytes())]);
     assert_eq!(events.last(), Some(&Event::Stop(StopReason::EndTurn)));
-    let passed = Pipe::alike(Dialect::Messages, "m", false).push(Bytes::from_static(stream.as_bytes()), &mut |_| {});
+    let passed =
+        Pipe::alike(Dialect::Messages, "m", Unasked::None).push(Bytes::from_static(stream.as_bytes()), &mut |_| {});
     assert!(passed.end && passed.fault.is_none(), "{passed:?}");
 }
 
@@ -188,7 +189,7 @@ fn white_space_around_a_reply_changes_no_id() {
 fn counted(stream: &str) -> (Usage, Usage) {
     let (mut booked, mut read) = (Usage::default(), Usage::default());
     let bytes = Bytes::copy_from_slice(stream.as_bytes());
-    let mut pipe = Pipe::alike(Dialect::Messages, "m", false);
+    let mut pipe = Pipe::alike(Dialect::Messages, "m", Unasked::None);
     pipe.push(bytes.clone(), &mut |glance| glance.usage.iter().for_each(|usage| booked.update(usage)));
     for event in read_stream(Dialect::Messages, [bytes]) {
         if let Event::Usage(usage) = event {

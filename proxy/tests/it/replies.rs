@@ -430,6 +430,33 @@ fn continuous_usage_makes_a_cut_stream_exact_and_stays_hidden() {
     );
 }
 
+/// Running counts are asked for beyond what the client did; that must not take from it what it did ask for.
+#[test]
+fn a_client_that_asks_for_usage_gets_it_once_before_continuous_usage() {
+    let chunk = |choices: &str, count: u64| {
+        format!(
+            "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{choices}],\"usage\":{{\"prompt_tokens\":11,\"completion_tokens\":{count},\"total_tokens\":{}}}}}\n\n",
+            11 + count
+        )
+    };
+    let said = r#"{"index":0,"delta":{"content":"ab"},"finish_reason":null}"#;
+    let text = chunk(said, 1) + &chunk(&said.replace("null", "\"stop\""), 2) + &chunk("", 2) + "data: [DONE]\n\n";
+    let fake = Fake::start(move |_| vec![stream_head(), Act::Chunk(text.clone().into())]);
+    let gateway = Gateway::before("vllm", &fake.url(), "");
+    for (options, counts) in [
+        (r#""stream_options":{"include_usage":true}"#, 1),
+        (r#""stream_options":{"include_usage":true,"continuous_usage_stats":true}"#, 3),
+        (r#""stream_options":{"include_usage":false}"#, 0),
+    ] {
+        let call = STREAM.replacen('{', &format!("{{{options},"), 1);
+        let body = gateway.post("/v1/chat/completions", &call).body;
+        let seen = (body.matches("completion_tokens").count(), body.matches("\"choices\":[]").count());
+        assert_eq!(seen, (counts, usize::from(counts > 0)), "{options}: {body}");
+        assert!(body.ends_with("data: [DONE]\n\n"), "{body}");
+    }
+    assert!(gateway.wait_for_records(3).iter().all(|record| record.output_tokens == Some(2)));
+}
+
 /// llama.cpp counts the first choice of a whole reply alone (recorded); OpenAI and vLLM count all of them.
 #[test]
 fn the_choices_that_a_whole_reply_does_not_count_are_charged_by_rule_of_thumb() {

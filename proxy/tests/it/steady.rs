@@ -4,7 +4,7 @@ use crate::heap::live;
 use bytes::{Bytes, BytesMut};
 use tidegate::canon::{Delta, Event, Part, Usage};
 use tidegate::wire::reply::Pipe;
-use tidegate::wire::{Dialect, ReplyHead};
+use tidegate::wire::{Dialect, ReplyHead, Unasked};
 
 /// A stream's first bytes, and one of its chunks, as a backend of this dialect writes them.
 fn stream(backend: Dialect) -> (Bytes, Bytes) {
@@ -38,7 +38,7 @@ fn held(mut pipe: Pipe, backend: Dialect) -> (isize, isize) {
 fn a_long_stream_holds_no_more_than_a_short_one() {
     let head = || ReplyHead { id: "1".into(), model: "m".into(), ..ReplyHead::default() };
     for backend in Dialect::ALL {
-        let (early, late) = held(Pipe::alike(backend, "m", false), backend);
+        let (early, late) = held(Pipe::alike(backend, "m", Unasked::None), backend);
         assert_eq!(early, late, "{backend:?}, untouched");
         for client in Dialect::ALL {
             let (early, late) = held(Pipe::across(client, backend, head()), backend);

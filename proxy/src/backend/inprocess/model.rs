@@ -8,7 +8,7 @@ use crate::backend::local::{EncodeError, Encoder, Engine, Job, Options, Piece, S
 use crate::backend::verdict::Verdict;
 use crate::canon::{About, EmbedCall, Embedded, Fault, FaultKind, Usage};
 use crate::wire::request::{Outgoing, Request, generates_nothing};
-use crate::wire::{Dialect, Target, Written};
+use crate::wire::{Dialect, Target, Unasked, Written};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -204,7 +204,7 @@ impl Local {
         let (events, receiver) = mpsc::channel(64);
         tokio::task::spawn_local(answer::translate(pieces, events, self.clone()));
         let written = Written { dropped, ..Written::default() };
-        Ok((Outgoing { dialect: Dialect::Chat, written, hide_usage: false }, Reply::Events(receiver)))
+        Ok((Outgoing { dialect: Dialect::Chat, written, unasked: Unasked::None }, Reply::Events(receiver)))
     }
 
     /// The tokens of a request's prompt, exactly.

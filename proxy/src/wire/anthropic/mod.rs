@@ -18,7 +18,7 @@ use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json, write_str};
 use crate::wire::object::Object;
 use crate::wire::put::{comma, key, put_raw, put_text};
-use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, Unasked, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -132,7 +132,7 @@ impl Codec for Messages {
     }
 
     /// This protocol always reports usage.
-    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)> {
         None
     }
 }

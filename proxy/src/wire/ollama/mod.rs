@@ -18,7 +18,7 @@ use super::frame::Frame;
 use super::json::{self, Json};
 use super::object::Object;
 use super::put::put_text;
-use super::{Codec, Glance, ReadReply, ReplyHead, Target, Times, WriteReply, Written};
+use super::{Codec, Glance, ReadReply, ReplyHead, Target, Times, Unasked, WriteReply, Written};
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::Bytes;
 use std::ops::Range;
@@ -108,7 +108,7 @@ impl Codec for Ollama {
     }
 
     /// This protocol always reports usage.
-    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)> {
         None
     }
 }

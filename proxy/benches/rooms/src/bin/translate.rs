@@ -14,7 +14,7 @@ use tidegate::canon::call::{Content, Role, Turn};
 use tidegate::canon::{Call, Delta, Event, Part, StopReason, Usage};
 use tidegate::wire::reply::Pipe;
 use tidegate::wire::request::Request;
-use tidegate::wire::{Dialect, ReplyHead, Target};
+use tidegate::wire::{Dialect, ReplyHead, Target, Unasked};
 
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;
@@ -35,7 +35,7 @@ fn main() {
             let (ns, asked) = least(|| pass(make(), &reads));
             format!("{:.0} ns, {:.1}", ns / CHUNKS as f64, asked as f64 / CHUNKS as f64)
         };
-        let alike = cell(&|| Pipe::alike(backend, "m", false));
+        let alike = cell(&|| Pipe::alike(backend, "m", Unasked::None));
         let across = Dialect::ALL.map(|client| match client == backend {
             true => "–".to_owned(),
             false => cell(&|| Pipe::across(client, backend, head())),

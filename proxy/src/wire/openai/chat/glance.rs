@@ -10,6 +10,7 @@ use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
+use crate::wire::{Glance, Unasked};
 use crate::wire::object::Object;
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -182,7 +183,7 @@ pub(super) fn model_span(data: &Bytes) -> Option<Range<usize>> {
     crate::wire::check::text_span(data, found)
 }
 
-pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)> {
     if request.get("stream").and_then(Json::as_bool) != Some(true) {
         return None;
     }
@@ -201,7 +202,7 @@ pub(super) fn ask_usage(request: &Object, continuous: bool) -> Option<(&'static 
         edits.push(("continuous_usage_stats", b"true"));
     }
     let value = crate::wire::put::merge(options.map_or("{}", Json::raw), &edits)?;
-    Some(("stream_options", value))
+    Some(("stream_options", value, if ask { Unasked::All } else { Unasked::Running }))
 }
 
 #[cfg(test)]
@@ -274,27 +275,30 @@ mod tests {
         for (request, continuous, expect) in [
             (r#"{"stream":false}"#, true, None),
             ("{}", false, None),
-            (r#"{"stream":true}"#, false, Some(r#"{"include_usage":true}"#)),
+            (r#"{"stream":true}"#, false, Some((r#"{"include_usage":true}"#, Unasked::All))),
             (
                 r#"{"stream":true,"stream_options":null}"#,
                 true,
-                Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#),
+                Some((r#"{"include_usage":true,"continuous_usage_stats":true}"#, Unasked::All)),
             ),
             (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, false, None),
             (
                 r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
                 true,
-                Some(r#"{"include_usage":true,"continuous_usage_stats":true}"#),
+                Some((r#"{"include_usage":true,"continuous_usage_stats":true}"#, Unasked::Running)),
             ),
             (
                 r#"{"stream":true,"stream_options":{"include_usage":false,"x":1}}"#,
                 false,
-                Some(r#"{"include_usage":true,"x":1}"#),
+                Some((r#"{"include_usage":true,"x":1}"#, Unasked::All)),
             ),
         ] {
             let object = Object::read(Bytes::from_static(request.as_bytes())).unwrap();
             assert_eq!(
-                ask_usage(&object, continuous).map(|(_, value)| String::from_utf8(value).unwrap()).as_deref(),
+                ask_usage(&object, continuous)
+                    .map(|(_, value, unasked)| (String::from_utf8(value).unwrap(), unasked))
+                    .as_ref()
+                    .map(|(value, unasked)| (value.as_str(), *unasked)),
                 expect,
                 "{request}"
             );

@@ -18,7 +18,7 @@ use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json};
 use crate::wire::object::Object;
 use crate::wire::put::{key, put_raw, put_text};
-use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, Unasked, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -105,7 +105,7 @@ impl Codec for Chat {
         glance::model_span(data)
     }
 
-    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)> {
         glance::ask_usage(request, continuous)
     }
 }

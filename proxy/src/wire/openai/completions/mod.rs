@@ -13,7 +13,7 @@ use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault};
 use crate::wire::frame::Frame;
 use crate::wire::object::Object;
-use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, Unasked, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -85,7 +85,7 @@ impl Codec for Completions {
         Chat.model_span(data)
     }
 
-    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+    fn ask_usage(&self, request: &Object, continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)> {
         Chat.ask_usage(request, continuous)
     }
 }

@@ -20,7 +20,7 @@ use crate::wire::check::count;
 use crate::wire::frame::Frame;
 use crate::wire::json::Json;
 use crate::wire::object::Object;
-use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, WriteReply, Written};
+use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, Unasked, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ impl Codec for Responses {
     }
 
     /// This protocol always reports usage.
-    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>)> {
+    fn ask_usage(&self, _request: &Object, _continuous: bool) -> Option<(&'static str, Vec<u8>, Unasked)> {
         None
     }
 }
