@@ -11,9 +11,9 @@ use crate::backend::{Backend, http};
 use crate::canon::{Event, Fault};
 use crate::ledger::Tab;
 use crate::plugin::Seen;
-use crate::wire::Dialect;
 use crate::wire::reply::{self, Passed, Pipe};
 use crate::wire::watch::Watch;
+use crate::wire::{Dialect, Glance};
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use std::pin::Pin;
@@ -212,13 +212,21 @@ impl Stream {
         match &mut self.source {
             Source::Http(body, pipe) => {
                 let read = ready!(body.poll_data(cx));
-                let began = Instant::now();
-                self.clock.saw(began, self.backend.timeouts().idle.0);
-                let passed = match read {
-                    Some(Ok(bytes)) => pipe.push(bytes, &mut |glance| tab.see(glance)),
-                    // A connection that breaks and one that ends are the same if the reply has not ended.
-                    Some(Err(_)) | None => pipe.finish(&mut |glance| tab.see(glance)),
+                let (began, mut token) = (Instant::now(), false);
+                self.clock.saw(began);
+                let mut see = |glance: &Glance| {
+                    token |= glance.token;
+                    tab.see(glance);
                 };
+                let passed = match read {
+                    Some(Ok(bytes)) => pipe.push(bytes, &mut see),
+                    // A connection that breaks and one that ends are the same if the reply has not ended.
+                    Some(Err(_)) | None => pipe.finish(&mut see),
+                };
+                if token {
+                    // Not before: a server may say who speaks, or that it is alive, and read the prompt for minutes.
+                    self.clock.began(self.backend.timeouts().idle.0);
+                }
                 tab.spent(began.elapsed());
                 Poll::Ready(passed)
             }
@@ -229,7 +237,8 @@ impl Stream {
                 let began = Instant::now();
                 // Until the first token the request waits for a place in the engine: that is what `first_token` bounds.
                 if batch.iter().any(|event| matches!(event, Event::Delta(_))) {
-                    self.clock.saw(began, self.backend.timeouts().idle.0);
+                    self.clock.saw(began);
+                    self.clock.began(self.backend.timeouts().idle.0);
                 }
                 let mut passed = Passed::default();
                 reply::see_events(batch, &mut |glance| tab.see(glance), &mut passed, watch);

@@ -95,7 +95,8 @@ impl Carried {
         match read {
             Some(Ok(bytes)) => {
                 let began = Instant::now();
-                self.clock.saw(began, self.backend.timeouts().idle.0);
+                self.clock.saw(began);
+                self.clock.began(self.backend.timeouts().idle.0);
                 if let Some(skim) = &mut self.skim {
                     skim.push(&bytes);
                 }

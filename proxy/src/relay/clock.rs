@@ -43,9 +43,13 @@ impl Clock {
         clock
     }
 
-    /// Something came; the next may take until `limit` from now.
-    pub fn saw(&mut self, now: Instant, limit: Duration) {
+    /// Something came.
+    pub fn saw(&mut self, now: Instant) {
         self.last = now;
+    }
+
+    /// The reply has begun: from one read to the next it may take so long.
+    pub fn began(&mut self, limit: Duration) {
         if self.limit != limit {
             self.limit = limit;
             self.arm();

@@ -5,13 +5,12 @@
 
 use super::{stop_reason, timings, usage};
 use crate::canon::{StopReason, Usage};
-use crate::wire::Glance;
 use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
-use crate::wire::{Glance, Unasked};
 use crate::wire::object::Object;
+use crate::wire::{Glance, Unasked};
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use std::ops::Range;
