@@ -8,11 +8,12 @@ use super::said::Said;
 use super::verdict::{self, Verdict};
 use super::{Backend, Origin, Reply, http, standing};
 use crate::canon::{Fault, FaultKind};
-use crate::wire::Target;
+use crate::wire::reply::begins_with_fault;
 use crate::wire::request::{Outgoing, Request};
+use crate::wire::{Dialect, Target};
 use ::http::Response;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a target answered.
 pub(super) type Answer = Result<(Outgoing, Reply), Verdict>;
@@ -29,9 +30,13 @@ pub(super) async fn ask(
     let Some(endpoint) = candidate.endpoint else {
         return Err(backend.nowhere());
     };
-    let outgoing = request.write(&backend.dialects, target).map_err(Verdict::Final)?;
-    let said = Said::generate(&outgoing, request.stream, origin);
-    let (head, body) = backend.call(&endpoint.address, &said, handed).await?;
+    let outgoing = request.write(&backend.dialects, target).map_err(Verdict::Unable)?;
+    let (said, asked) = (Said::generate(&outgoing, request.stream, origin), Instant::now());
+    let (head, mut body) = backend.call(&endpoint.address, &said, handed).await?;
+    if request.stream {
+        let began = backend.begins(outgoing.dialect, &mut body, asked, origin.silence).await;
+        began.inspect_err(|_| backend.report(&endpoint.address, Ended::Failed))?;
+    }
     Ok((outgoing, Reply::Http(head, body)))
 }
 
@@ -72,6 +77,31 @@ impl Backend {
             verdict::Says::Nothing => address.standing.heard(),
         }
         Err(Box::pin(verdict::refused(said.dialect, head, body, self.key.as_ref())).await)
+    }
+
+    /// Waits for a stream's first bytes, because as long as its client has none another target can be asked instead: some servers
+    /// send a head at once and fail, or hang, only then. `silence`: how long that client may hear nothing; after it, it is told
+    /// to go on waiting for this one.
+    async fn begins(
+        &self,
+        dialect: Dialect,
+        body: &mut http::Body,
+        asked: Instant,
+        silence: Option<Duration>,
+    ) -> Result<(), Verdict> {
+        let left = self.timeouts.first_token.0.saturating_sub(asked.elapsed());
+        let (limit, last) = silence.filter(|silence| *silence < left).map_or((left, true), |silence| (silence, false));
+        match tokio::time::timeout(limit, body.begin()).await {
+            Ok(Ok(first)) => {
+                let Some(mut fault) = begins_with_fault(dialect, first) else { return Ok(()) };
+                self.hide_key(&mut fault);
+                let invalid = fault.kind == FaultKind::BackendInvalid;
+                Err(if invalid { Verdict::Final(fault) } else { Verdict::Another(fault) })
+            }
+            Ok(Err(failure)) => Err(verdict::unreachable(&failure)),
+            Err(_) if last => Err(verdict::unreachable(&http::Failure::Slow)),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Tells an address's standing how a request ended.

@@ -65,6 +65,8 @@ pub enum Failure {
     Connect(std::io::Error),
     /// The connection broke before the reply's head.
     Broken(hyper::Error),
+    /// The reply ended before it began.
+    Empty,
     /// No reply within the time limit.
     Slow,
 }
@@ -74,6 +76,8 @@ pub enum Failure {
 pub struct Body {
     incoming: Incoming,
     lease: Option<Sender>,
+    /// Read already, and not given yet. Boxed: only streams have it.
+    first: Option<Box<Bytes>>,
     busy: Busy,
     /// The reply of a request, not of a probe: how it goes on says something of the address.
     watched: Option<Arc<Rules>>,
@@ -104,6 +108,9 @@ impl Body {
         &mut self,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Bytes, hyper::Error>>> {
+        if let Some(first) = self.first.take() {
+            return std::task::Poll::Ready(Some(Ok(*first)));
+        }
         loop {
             match std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -129,6 +136,18 @@ impl Body {
     /// The next bytes; `None` at the end.
     pub async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
         poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    /// Waits for the first bytes. They are given once more when it is read.
+    ///
+    /// # Errors
+    /// It broke off, or ended, before there were any.
+    pub(super) async fn begin(&mut self) -> Result<&Bytes, Failure> {
+        match self.data().await {
+            Some(Ok(first)) => Ok(self.first.insert(Box::new(first))),
+            Some(Err(error)) => Err(Failure::Broken(error)),
+            None => Err(Failure::Empty),
+        }
     }
 
     /// All of it; `None` where it is longer than `most` bytes. What comes in one piece is not copied.
@@ -306,7 +325,7 @@ async fn open_shared(address: &Arc<Address>, limit: Duration) -> Result<http2::S
 
 fn split(response: Response<Incoming>, lease: Option<Sender>, busy: Busy) -> (Response<()>, Body) {
     let (head, incoming) = response.into_parts();
-    (Response::from_parts(head, ()), Body { incoming, lease, busy, watched: None, began: 0 })
+    (Response::from_parts(head, ()), Body { incoming, lease, first: None, busy, watched: None, began: 0 })
 }
 
 /// Runs what HTTP/2 spawns on the thread it was spawned from.

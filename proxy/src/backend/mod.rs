@@ -117,6 +117,8 @@ pub struct Origin<'a> {
     pub organization: &'a Arc<str>,
     /// When its client will have left, where it says so.
     pub deadline: Option<Instant>,
+    /// How long its client may hear nothing of a stream, where it can be told to wait.
+    pub silence: Option<Duration>,
 }
 
 impl Origin<'_> {

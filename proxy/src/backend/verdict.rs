@@ -42,6 +42,7 @@ pub(super) fn unreachable(failure: &Failure) -> Verdict {
         }
         Failure::Slow => Fault::new(FaultKind::BackendTimeout, "The backend did not begin to answer in time."),
     })
+        Failure::Empty => Fault::new(FaultKind::BackendError, "The backend ended its reply before it had begun."),
 }
 
 /// What an error reply says of the address it comes from.

@@ -57,7 +57,9 @@ pub(super) async fn send(
     let asker = Asker::of(tab, headers, arrived);
     let (route, queued) = take_place(now, route, &asker, tab).await?;
     let prompt = request.estimate_input();
-    let sent = now.backends.send(&route, request, asker.origin(headers), &mut note(tab, Some(prompt))).await?;
+    let silence = now.limits.keep_alive.filter(|_| !request.dialect.keep_alive().is_empty());
+    let origin = Origin { silence, ..asker.origin(headers) };
+    let sent = now.backends.send(&route, request, origin, &mut note(tab, Some(prompt))).await?;
     tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
     Ok(sent)
 }
@@ -127,7 +129,7 @@ impl Asker {
 
     fn origin<'a>(&'a self, headers: &'a HeaderMap) -> Origin<'a> {
         let Self { request_id, organization, deadline } = self;
-        Origin { headers, request_id, organization, deadline: *deadline }
+        Origin { headers, request_id, organization, deadline: *deadline, silence: None }
     }
 
     /// Waits for a turn, but not for longer than the client does.

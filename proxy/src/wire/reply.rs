@@ -324,6 +324,14 @@ pub fn fold(events: impl IntoIterator<Item = Event>) -> Result<Answer, Fault> {
     if answer.stop.is_none() { Err(Fault::cut()) } else { Ok(answer) }
 }
 
+/// The fault that a stream begins with, if its first bytes are one.
+pub fn begins_with_fault(dialect: Dialect, first: &Bytes) -> Option<Fault> {
+    memchr::memmem::find(first, b"error")?;
+    let mut frames = Frames::of(dialect.framing());
+    frames.feed(first.clone());
+    dialect.codec().glance(&frames.next().ok()??).fault
+}
+
 /// Nothing but its last newline is missing.
 fn is_whole(frame: &Frame) -> bool {
     frame.data().is_some_and(|data| Object::read(Bytes::copy_from_slice(&data)).is_ok())
