@@ -63,6 +63,8 @@ pub struct Traits {
     pub extended_sampling: bool,
     /// See [`Target`].
     pub continuous_usage: bool,
+    /// See [`Target`].
+    pub threads: bool,
 }
 
 const PLAIN: Traits = Traits {
@@ -82,6 +84,7 @@ const PLAIN: Traits = Traits {
     max_completion_tokens: false,
     extended_sampling: false,
     continuous_usage: false,
+    threads: false,
 };
 
 const VLLM: Traits = Traits {
@@ -133,6 +136,7 @@ const ANTHROPIC: Traits = Traits {
     opaque: false,
     idle: Duration::from_secs(30),
     extended_sampling: true,
+    threads: true,
     ..PLAIN
 };
 const TIDEGATE: Traits = Traits {
@@ -143,6 +147,7 @@ const TIDEGATE: Traits = Traits {
     idle: Duration::from_secs(30),
     extended_sampling: true,
     health: Some("/"),
+    threads: true,
     ..PLAIN
 };
 const LOCAL: Traits = Traits {
@@ -181,6 +186,7 @@ impl Traits {
             max_completion_tokens: self.max_completion_tokens,
             extended_sampling: self.extended_sampling,
             continuous_usage: self.continuous_usage,
+            threads: self.threads,
             max_output,
         }
     }

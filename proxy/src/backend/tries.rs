@@ -48,6 +48,10 @@ pub(super) struct Tries<'a> {
     /// Time spent waiting for backends.
     pub waited: Duration,
     last: Option<Fault>,
+    /// The last that had no room; who is told of it knows when to come again.
+    busy: Option<Fault>,
+    /// Why the first that could not be told what is asked for could not.
+    unable: Option<Fault>,
     /// The last one is wrong for this request at any time: going on is no load on anybody.
     elsewhere: bool,
     /// When the first of those that said so wants to be asked again.
@@ -72,6 +76,8 @@ impl<'a> Tries<'a> {
             began: None,
             waited: Duration::ZERO,
             last: None,
+            busy: None,
+            unable: None,
             elsewhere: false,
             retry_after: None,
             origin,
@@ -186,22 +192,34 @@ impl<'a> Tries<'a> {
     /// # Errors
     /// No other would.
     pub fn failed(&mut self, candidate: Candidate<'_>, verdict: Verdict) -> Result<(), Fault> {
+        // Of two that were asked at the same time it need not be the last; of two tries at one place it is the later one.
+        let at = self.candidates[..self.tried].iter().rposition(|tried| tried.is_at(&candidate));
         let (fault, elsewhere) = match verdict {
             Verdict::Final(fault) => return Err(fault),
             Verdict::Another(fault) => (fault, false),
             Verdict::Elsewhere(fault) => (fault, true),
+            Verdict::Unable(fault) => {
+                // It was not asked, so this was no try.
+                if let Some(at) = at {
+                    self.candidates.remove(at);
+                    self.tried -= 1;
+                }
+                self.unable.get_or_insert(fault);
+                return Ok(());
+            }
         };
-        // Of two that were asked at the same time it need not be the last; of two tries at one place it is the later one.
-        let attempt = self.candidates[..self.tried].iter().rposition(|tried| tried.is_at(&candidate)).map(|at| at + 1);
         tracing::warn!(
             request_id = self.origin.request_id,
             target = &**candidate.label(),
-            attempt,
+            attempt = at.map(|at| at + 1),
             error = fault.message,
             waited_ms = self.began.map_or(0, |began| began.elapsed().as_millis() as u64),
             "a backend gave no reply"
         );
         self.retry_after = [self.retry_after, fault.retry_after].into_iter().flatten().min();
+        if matches!(fault.kind, FaultKind::BackendBusy | FaultKind::BackendUnavailable) {
+            self.busy = Some(fault.clone());
+        }
         (self.last, self.elsewhere) = (Some(fault), elsewhere);
         Ok(())
     }
@@ -209,10 +227,10 @@ impl<'a> Tries<'a> {
     /// What to say when none took it.
     pub fn exhausted(self) -> Fault {
         let none = || Fault::new(FaultKind::BackendUnavailable, "No backend serves this model at the moment.");
-        let last = self.last.clone().unwrap_or_else(none);
-        let fault = match last.kind {
-            FaultKind::BackendBusy | FaultKind::BackendUnavailable => Fault { retry_after: self.retry_after, ..last },
-            _ => self.all_out(&last.message).unwrap_or(last),
+        let Some(last) = self.last.clone() else { return self.unable.unwrap_or_else(none) };
+        let fault = match self.busy.clone() {
+            Some(busy) => Fault { retry_after: self.retry_after, ..busy },
+            None => self.all_out(&last.message).unwrap_or(last),
         };
         Fault { exhausted: self.candidates.len() > 1, ..fault }
     }

@@ -6,7 +6,7 @@ use crate::canon::{Fault, FaultKind, Secret};
 use crate::wire::Dialect;
 use bytes::BytesMut;
 use http::{Response, header};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How a try ended without a reply.
 pub(super) enum Verdict {
@@ -14,6 +14,8 @@ pub(super) enum Verdict {
     Another(Fault),
     /// This target does not serve the request, and would not at any time: its key or model is wrong. Going on costs it nothing.
     Elsewhere(Fault),
+    /// This target cannot be told what is asked for. Others may; where none can, this is what is wrong with the request.
+    Unable(Fault),
     /// The request itself is the trouble.
     Final(Fault),
 }
@@ -40,9 +42,9 @@ pub(super) fn unreachable(failure: &Failure) -> Verdict {
         Failure::Broken(_) => {
             Fault::new(FaultKind::BackendUnreachable, "The backend closed the connection before it answered.")
         }
+        Failure::Empty => Fault::new(FaultKind::BackendError, "The backend ended its reply before it had begun."),
         Failure::Slow => Fault::new(FaultKind::BackendTimeout, "The backend did not begin to answer in time."),
     })
-        Failure::Empty => Fault::new(FaultKind::BackendError, "The backend ended its reply before it had begun."),
 }
 
 /// What an error reply says of the address it comes from.
@@ -113,21 +115,22 @@ pub(super) async fn refused(dialect: Dialect, head: Response<()>, mut body: Body
     }
 }
 
-/// `Retry-After` in seconds or as `retry-after-ms`; a date is left to the client's own back-off.
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), or `retry-after-ms`; nothing beyond a day.
 fn retry_after(head: &Response<()>) -> Option<Duration> {
-    let number = |name: &str| {
-        head.headers()
-            .get(name)?
-            .to_str()
-            .ok()?
-            .trim()
-            .parse::<f64>()
-            .ok()
-            .filter(|number| (0.0..86400e3).contains(number))
+    const MOST: Duration = Duration::from_secs(86400);
+    let said = |name: &str| head.headers().get(name)?.to_str().ok().map(str::trim);
+    let number = |text: &str| text.parse::<f64>().ok();
+    let wait = match said("retry-after-ms").and_then(number) {
+        Some(millis) => Duration::try_from_secs_f64(millis / 1e3).ok()?,
+        None => {
+            let text = said(header::RETRY_AFTER.as_str())?;
+            match number(text) {
+                Some(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+                None => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+            }
+        }
     };
-    number("retry-after-ms")
-        .map(|millis| Duration::from_secs_f64(millis / 1e3))
-        .or_else(|| number(header::RETRY_AFTER.as_str()).map(Duration::from_secs_f64))
+    Some(wait).filter(|wait| *wait < MOST)
 }
 
 /// A backend's words without the gateway's key there; the dialect has taken out addresses, pages and what looks like a key.
@@ -174,5 +177,24 @@ mod tests {
         let key: Secret = serde_json::from_str("\"s3cret\"").unwrap();
         assert_eq!(without_key("key s3cret is wrong", Some(&key)), "key [hidden] is wrong");
         assert_eq!(without_key("as it was", None), "as it was");
+    }
+
+    #[test]
+    fn a_wait_is_told_in_three_ways() {
+        let date = |ahead: u64| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(ahead));
+        for (name, value, least, most) in [
+            ("retry-after", "1.5".to_owned(), 1500, 1500),
+            ("retry-after-ms", "250".to_owned(), 250, 250),
+            ("retry-after", date(30), 28_000, 30_000),
+            ("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT".to_owned(), 0, 0),
+        ] {
+            let head = Response::builder().header(name, &value).body(()).unwrap();
+            let wait = retry_after(&head).unwrap().as_millis();
+            assert!((least..=most).contains(&wait), "{name}: {value}: {wait}");
+        }
+        for value in ["-1", "soon", "inf", "nan", "1e300", &date(100_000)] {
+            let head = Response::builder().header("retry-after", value).body(()).unwrap();
+            assert_eq!(retry_after(&head), None, "{value}");
+        }
     }
 }

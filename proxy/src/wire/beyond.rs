@@ -75,13 +75,15 @@ pub(super) fn refuse_thread(call: &Call) -> Result<(), Fault> {
             format!("`{name}` is only supported for models on a backend that speaks Ollama's own API."),
         ));
     }
-    if !call.extra.iter().any(|(name, _)| name == "thread") {
-        return Ok(());
-    }
-    Err(Fault::invalid("`thread` is not supported for this model: send the full message history.")
+    if call.extra.iter().any(|(name, _)| name == "thread") { Err(no_thread()) } else { Ok(()) }
+}
+
+/// A conversation that is kept elsewhere. Clients that see the code send all of it.
+pub(super) fn no_thread() -> Fault {
+    Fault::invalid("`thread` is not supported for this model: send the full message history.")
         .with_status(400)
         .with_param("thread")
-        .with_code("thread_unsupported_request"))
+        .with_code("thread_unsupported_request")
 }
 
 /// A tool call's arguments as an object; nothing at all is `{}`.

@@ -327,6 +327,8 @@ pub struct Target {
     pub extended_sampling: bool,
     /// Can report usage on every chunk.
     pub continuous_usage: bool,
+    /// May keep conversations, as `thread` of Messages names them. Others that speak it leave out what they do not know.
+    pub threads: bool,
     /// The model's output limit, where configured.
     pub max_output: Option<u64>,
 }

@@ -3,7 +3,7 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
 //! towards another dialect written anew from the call.
 
-use super::beyond::{forbidden, refuse_silence, system_texts};
+use super::beyond::{forbidden, no_thread, refuse_silence, system_texts};
 use super::count::Counter;
 use super::object::{Object, Refusal};
 use super::{Dialect, Target, Unasked, Written, json, ollama};
@@ -165,6 +165,9 @@ impl Request {
     pub fn write(&self, dialects: &[Dialect], to: &Target) -> Result<Outgoing, Fault> {
         let alike = dialects.contains(&self.dialect);
         if alike && !self.composed {
+            if self.dialect == Dialect::Messages && !to.threads && self.object.get("thread").is_some() {
+                return Err(no_thread());
+            }
             if !self.dialect.codec().must_rewrite(&self.object) {
                 return Ok(self.splice(to));
             }
@@ -209,7 +212,7 @@ impl Request {
             json::write_str(&mut model, &to.model);
             edits.push(("model", Some(&model)));
         }
-        if let Some((key, value)) = &usage {
+        if let Some((key, value, _)) = &usage {
             edits.push((key, Some(value)));
         }
         let completed = self.dialect.codec().complete(&self.object, to);

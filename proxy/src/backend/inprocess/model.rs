@@ -196,10 +196,10 @@ impl Local {
         target: &Target,
         organization: &Arc<str>,
     ) -> Result<(Outgoing, Reply), Verdict> {
-        let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
-        let call = request.call_for_others().map_err(Verdict::Final)?;
+        let Model::Text(engine) = self.model()? else { return Err(Verdict::Unable(generates_nothing())) };
+        let call = request.call_for_others().map_err(Verdict::Unable)?;
         let mut dropped = Vec::new();
-        let job = ask::text(call, target, organization, &mut dropped).map_err(Verdict::Final)?;
+        let job = ask::text(call, target, organization, &mut dropped).map_err(Verdict::Unable)?;
         let pieces = engine.submit(job).map_err(not_taken)?;
         let (events, receiver) = mpsc::channel(64);
         tokio::task::spawn_local(answer::translate(pieces, events, self.clone()));
