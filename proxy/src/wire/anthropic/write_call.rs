@@ -6,16 +6,16 @@
 //! excludes another temperature and a forced tool; where a client of another family asked for both, thinking wins over the
 //! temperature and yields to the tool.
 
-use super::MARKER;
+mod content;
+
 use super::read_call::MAX_TOKENS;
-use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
+use crate::canon::call::{Effort, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{
-    arguments_object, drop_chat_sampling, drop_named, extras, refuse_part, refuse_thread, system_texts,
-};
+use crate::wire::beyond::{drop_chat_sampling, drop_named, extras, refuse_thread, system_texts};
 use crate::wire::json::{Json, validate};
 use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
+use content::{Merged, put_block_text};
 use std::borrow::Cow;
 
 /// The least that Anthropic takes as a budget.
@@ -52,17 +52,6 @@ struct Writer<'c> {
     adjusted: Vec<String>,
 }
 
-/// Consecutive turns of one side, their blocks written.
-#[derive(Default)]
-struct Merged {
-    assistant: bool,
-    /// Tool results: first in a user turn.
-    results: Vec<u8>,
-    blocks: Vec<u8>,
-    thinks_first: bool,
-    calls: bool,
-}
-
 impl Writer<'_> {
     /// All system and developer texts, in order, at the top: this protocol has no other place for them.
     fn system(&mut self, to: &Target) -> Result<(), Fault> {
@@ -84,8 +73,9 @@ impl Writer<'_> {
     }
 
     fn turns(&mut self) -> Result<Vec<Merged>, Fault> {
+        let call = self.call;
         let mut merged: Vec<Merged> = Vec::new();
-        for turn in &self.call.turns {
+        for turn in &call.turns {
             let assistant = match turn.role {
                 Role::System | Role::Developer => continue,
                 Role::User => false,
@@ -96,7 +86,7 @@ impl Writer<'_> {
             }
             let Some(last) = merged.last_mut() else { continue };
             for part in &turn.content {
-                block(part, self.call, last, &mut self.dropped)?;
+                self.block(part, last)?;
             }
             if last.blocks.is_empty() && last.results.is_empty() {
                 // Nothing that could be sent; its neighbours meet.
@@ -316,136 +306,6 @@ fn schema(parameters: Option<&str>) -> Cow<'_, str> {
             .and_then(|merged| String::from_utf8(merged).ok())
             .map_or(text.into(), Cow::Owned),
         _ => text.into(),
-    }
-}
-
-fn put_block_text(out: &mut Vec<u8>, text: &str) {
-    comma(out);
-    out.extend_from_slice(b"{\"type\":\"text\"");
-    put_text(out, "text", text);
-    out.push(b'}');
-}
-
-/// Writes one piece of a turn.
-fn block(part: &Content, call: &Call, turn: &mut Merged, dropped: &mut Vec<String>) -> Result<(), Fault> {
-    let first = turn.blocks.is_empty();
-    match part {
-        // Anthropic refuses empty texts.
-        Content::Text(text) | Content::Refusal(text) if text.trim_ascii().is_empty() => {}
-        Content::Text(text) | Content::Refusal(text) => put_block_text(&mut turn.blocks, text),
-        Content::Image(image) if !turn.assistant => put_image(&mut turn.blocks, image),
-        Content::Thinking { text, signature: Some(signature) }
-            if turn.assistant && !signature.is_empty() && signature != MARKER =>
-        {
-            turn.thinks_first |= first;
-            let out = &mut turn.blocks;
-            comma(out);
-            out.extend_from_slice(b"{\"type\":\"thinking\"");
-            put_text(out, "thinking", text);
-            put_text(out, "signature", signature);
-            out.push(b'}');
-        }
-        Content::Thinking { .. } => drop_named(dropped, "thinking"),
-        Content::RedactedThinking { data } if call.family == "anthropic" => {
-            turn.thinks_first |= first;
-            let out = &mut turn.blocks;
-            comma(out);
-            out.extend_from_slice(b"{\"type\":\"redacted_thinking\"");
-            put_text(out, "data", data);
-            out.push(b'}');
-        }
-        // Another vendor's secrets.
-        Content::RedactedThinking { .. } => drop_named(dropped, "redacted_thinking"),
-        Content::ToolCall { id, name, arguments } if turn.assistant => {
-            let input = arguments_object(arguments).ok_or_else(|| {
-                Fault::unsupported(
-                    "messages.tool_calls",
-                    format!(
-                        "The arguments of the earlier call of `{name}` are not a JSON object, which this model needs."
-                    ),
-                )
-            })?;
-            turn.calls = true;
-            let out = &mut turn.blocks;
-            comma(out);
-            out.extend_from_slice(b"{\"type\":\"tool_use\"");
-            put_text(out, "id", &plain_id(id));
-            put_text(out, "name", name);
-            put_raw(out, "input", input);
-            out.push(b'}');
-        }
-        Content::ToolResult { id, content, is_error } if !turn.assistant => {
-            result(id, content, *is_error, call, &mut turn.results)?
-        }
-        Content::Other { json, .. } if call.family == "anthropic" => {
-            comma(&mut turn.blocks);
-            turn.blocks.extend_from_slice(json.as_bytes());
-        }
-        other => {
-            return Err(refuse_part(other, if turn.assistant { "an assistant message" } else { "a user message" }));
-        }
-    }
-    Ok(())
-}
-
-fn result(id: &str, content: &[Content], is_error: bool, call: &Call, out: &mut Vec<u8>) -> Result<(), Fault> {
-    comma(out);
-    out.extend_from_slice(b"{\"type\":\"tool_result\"");
-    put_text(out, "tool_use_id", &plain_id(id));
-    match content {
-        [] => {}
-        [Content::Text(text)] => put_text(out, "content", text),
-        parts => {
-            key(out, "content");
-            out.push(b'[');
-            for part in parts {
-                match part {
-                    Content::Text(text) => put_block_text(out, text),
-                    Content::Image(image) => put_image(out, image),
-                    Content::Other { json, .. } if call.family == "anthropic" => {
-                        comma(out);
-                        out.extend_from_slice(json.as_bytes());
-                    }
-                    other => return Err(refuse_part(other, "a tool result")),
-                }
-            }
-            out.push(b']');
-        }
-    }
-    if is_error {
-        put_raw(out, "is_error", true);
-    }
-    out.push(b'}');
-    Ok(())
-}
-
-fn put_image(out: &mut Vec<u8>, image: &Image) {
-    comma(out);
-    out.extend_from_slice(b"{\"type\":\"image\",\"source\":{");
-    match image {
-        Image::Url(url) => {
-            put_text(out, "type", "url");
-            put_text(out, "url", url);
-        }
-        Image::Data { media_type, data } => {
-            put_text(out, "type", "base64");
-            put_text(out, "media_type", media_type);
-            put_text(out, "data", data);
-        }
-    }
-    out.extend_from_slice(b"}}");
-}
-
-/// Ids of other vendors hold dots and colons (`functions.f:0`), which Anthropic refuses. Calls and results change alike.
-fn plain_id(id: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !id.is_empty() && id.chars().all(plain) {
-        return id.into();
-    }
-    if id.is_empty() {
-        "_".into()
-    } else {
-        id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into()
     }
 }
 

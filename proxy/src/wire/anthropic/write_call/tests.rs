@@ -1,7 +1,8 @@
 //! Calls as Messages requests.
 
 use super::*;
-use crate::canon::call::Turn;
+use crate::canon::call::{Content, Turn};
+use crate::wire::anthropic::MARKER;
 
 fn body(call: &Call) -> serde_json::Value {
     serde_json::from_slice(&write_call(call, &Target::default()).unwrap().body).unwrap()

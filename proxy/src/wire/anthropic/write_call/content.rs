@@ -1,0 +1,154 @@
+//! What is said in a turn, as blocks.
+
+use super::Writer;
+use crate::canon::Fault;
+use crate::canon::call::{Content, Image};
+use crate::wire::anthropic::MARKER;
+use crate::wire::beyond::{arguments_object, drop_named, refuse_part};
+use crate::wire::put::{comma, key, put_raw, put_text};
+use std::borrow::Cow;
+
+/// Consecutive turns of one side, their blocks written.
+#[derive(Default)]
+pub(super) struct Merged {
+    pub assistant: bool,
+    /// Tool results: first in a user turn.
+    pub results: Vec<u8>,
+    pub blocks: Vec<u8>,
+    pub thinks_first: bool,
+    pub calls: bool,
+}
+
+impl Writer<'_> {
+    /// Writes one piece of a turn.
+    pub(super) fn block(&mut self, part: &Content, turn: &mut Merged) -> Result<(), Fault> {
+        let own = self.call.family == "anthropic";
+        let first = turn.blocks.is_empty();
+        match part {
+            // Anthropic refuses empty texts.
+            Content::Text(text) | Content::Refusal(text) if text.trim_ascii().is_empty() => {}
+            Content::Text(text) | Content::Refusal(text) => put_block_text(&mut turn.blocks, text),
+            Content::Image(image) if !turn.assistant => put_image(&mut turn.blocks, image),
+            Content::Thinking { text, signature: Some(signature) }
+                if turn.assistant && !signature.is_empty() && signature != MARKER =>
+            {
+                turn.thinks_first |= first;
+                let out = &mut turn.blocks;
+                comma(out);
+                out.extend_from_slice(b"{\"type\":\"thinking\"");
+                put_text(out, "thinking", text);
+                put_text(out, "signature", signature);
+                out.push(b'}');
+            }
+            Content::Thinking { .. } => drop_named(&mut self.dropped, "thinking"),
+            Content::RedactedThinking { data } if own => {
+                turn.thinks_first |= first;
+                let out = &mut turn.blocks;
+                comma(out);
+                out.extend_from_slice(b"{\"type\":\"redacted_thinking\"");
+                put_text(out, "data", data);
+                out.push(b'}');
+            }
+            // Another vendor's secrets.
+            Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
+            Content::ToolCall { id, name, arguments } if turn.assistant => {
+                let input = arguments_object(arguments).ok_or_else(|| {
+                    Fault::unsupported(
+                        "messages.tool_calls",
+                        format!(
+                            "The arguments of the earlier call of `{name}` are not a JSON object, which this model needs."
+                        ),
+                    )
+                })?;
+                turn.calls = true;
+                let out = &mut turn.blocks;
+                comma(out);
+                out.extend_from_slice(b"{\"type\":\"tool_use\"");
+                put_text(out, "id", &plain_id(id));
+                put_text(out, "name", name);
+                put_raw(out, "input", input);
+                out.push(b'}');
+            }
+            Content::ToolResult { id, content, is_error } if !turn.assistant => {
+                put_result(&mut turn.results, &plain_id(id), content, *is_error, own)?
+            }
+            Content::Other { json, .. } if own => {
+                comma(&mut turn.blocks);
+                turn.blocks.extend_from_slice(json.as_bytes());
+            }
+            other => {
+                return Err(refuse_part(other, if turn.assistant { "an assistant message" } else { "a user message" }));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn put_block_text(out: &mut Vec<u8>, text: &str) {
+    comma(out);
+    out.extend_from_slice(b"{\"type\":\"text\"");
+    put_text(out, "text", text);
+    out.push(b'}');
+}
+
+/// What a tool answered. `own`: parts that only this dialect knows are its own.
+fn put_result(out: &mut Vec<u8>, id: &str, content: &[Content], is_error: bool, own: bool) -> Result<(), Fault> {
+    comma(out);
+    out.extend_from_slice(b"{\"type\":\"tool_result\"");
+    put_text(out, "tool_use_id", id);
+    match content {
+        [] => {}
+        [Content::Text(text)] => put_text(out, "content", text),
+        parts => {
+            key(out, "content");
+            out.push(b'[');
+            for part in parts {
+                match part {
+                    Content::Text(text) => put_block_text(out, text),
+                    Content::Image(image) => put_image(out, image),
+                    Content::Other { json, .. } if own => {
+                        comma(out);
+                        out.extend_from_slice(json.as_bytes());
+                    }
+                    other => return Err(refuse_part(other, "a tool result")),
+                }
+            }
+            out.push(b']');
+        }
+    }
+    if is_error {
+        put_raw(out, "is_error", true);
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn put_image(out: &mut Vec<u8>, image: &Image) {
+    comma(out);
+    out.extend_from_slice(b"{\"type\":\"image\",\"source\":{");
+    match image {
+        Image::Url(url) => {
+            put_text(out, "type", "url");
+            put_text(out, "url", url);
+        }
+        Image::Data { media_type, data } => {
+            put_text(out, "type", "base64");
+            put_text(out, "media_type", media_type);
+            put_text(out, "data", data);
+        }
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// Ids of other vendors hold dots and colons (`functions.f:0`), which Anthropic refuses. Calls and results change alike.
+fn plain_id(id: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !id.is_empty() && id.chars().all(plain) {
+        return id.into();
+    }
+    if id.is_empty() {
+        "_".into()
+    } else {
+        id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into()
+    }
+}
