@@ -108,7 +108,7 @@ pub(super) fn earlier_arguments<'a>(name: &str, arguments: &'a str) -> Result<&'
     })
 }
 
-/// All texts of those of these turns that instruct; empty ones add nothing.
+/// All texts of those of these turns that instruct; blank ones add nothing.
 ///
 /// # Errors
 /// One holds something that is no text.
@@ -116,7 +116,7 @@ pub(super) fn system_texts<'c>(turns: impl IntoIterator<Item = &'c Turn>) -> Res
     let mut texts = Vec::new();
     for part in turns.into_iter().filter(|turn| turn.role.is_system()).flat_map(|turn| &turn.content) {
         match part {
-            Content::Text(text) if text.is_empty() => {}
+            Content::Text(text) if text.trim_ascii().is_empty() => {}
             Content::Text(text) => texts.push(text.as_str()),
             other => return Err(refuse_part(other, "a system message")),
         }

@@ -25,8 +25,7 @@ impl Writer<'_> {
         let own = self.call.family == "anthropic";
         let first = turn.blocks.is_empty();
         match part {
-            // Anthropic refuses empty texts.
-            Content::Text(text) | Content::Refusal(text) if text.trim_ascii().is_empty() => {}
+            part if is_blank(part) => {}
             Content::Text(text) | Content::Refusal(text) => put_block_text(&mut turn.blocks, text),
             Content::Image(image) if !turn.assistant => put_image(&mut turn.blocks, image),
             Content::Thinking { text, signature: Some(signature) }
@@ -84,6 +83,11 @@ impl Writer<'_> {
     }
 }
 
+/// A text without a word, which Anthropic refuses.
+fn is_blank(part: &Content) -> bool {
+    matches!(part, Content::Text(text) | Content::Refusal(text) if text.trim_ascii().is_empty())
+}
+
 pub(super) fn put_block_text(out: &mut Vec<u8>, text: &str) {
     comma(out);
     out.extend_from_slice(b"{\"type\":\"text\"");
@@ -96,7 +100,8 @@ fn put_result(out: &mut Vec<u8>, id: &str, content: &[Content], is_error: bool, 
     comma(out);
     out.extend_from_slice(b"{\"type\":\"tool_result\"");
     put_text(out, "tool_use_id", id);
-    match content {
+    let said: Vec<&Content> = content.iter().filter(|part| !is_blank(part)).collect();
+    match said.as_slice() {
         [] => {}
         [Content::Text(text)] => put_text(out, "content", text),
         parts => {

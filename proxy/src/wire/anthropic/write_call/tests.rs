@@ -1,7 +1,7 @@
 //! Calls as Messages requests.
 
 use super::*;
-use crate::canon::call::{Content, Turn};
+use crate::canon::call::{Content, Image, Turn};
 use crate::wire::anthropic::MARKER;
 
 fn body(call: &Call) -> serde_json::Value {
@@ -47,6 +47,33 @@ fn turns_alternate_and_results_come_first() {
     assert_eq!(body["tools"][0]["input_schema"], serde_json::json!({"type":"object"}));
     let written = write_call(&call, &Target::default()).unwrap();
     assert_eq!((written.dropped, written.adjusted), (vec!["thinking".to_owned()], vec!["messages".to_owned()]));
+}
+
+/// A tool that answered with a picture alone, and parts of which one says nothing: Anthropic refuses blank texts.
+#[test]
+fn blank_texts_are_left_out_wherever_they_stand() {
+    let text = |text: &str| Content::Text(text.into());
+    let image = || Content::Image(Image::Data { media_type: "image/png".into(), data: "AA==".into() });
+    let picture = serde_json::json!({"type":"image","source":{"type":"base64","media_type":"image/png","data":"AA=="}});
+    for (content, expect) in [
+        (vec![text(""), image()], serde_json::json!([picture])),
+        (vec![text(""), text("x"), text(" \n")], serde_json::json!("x")),
+        (vec![text("x"), image()], serde_json::json!([{"type":"text","text":"x"}, picture])),
+        (vec![text(" ")], serde_json::Value::Null),
+        (vec![], serde_json::Value::Null),
+    ] {
+        let result = Content::ToolResult { id: "a".into(), content, is_error: false };
+        let turns = vec![
+            Turn::text(Role::System, " "),
+            Turn::text(Role::User, "u"),
+            Turn { role: Role::Assistant, content: vec![text("\t")] },
+            Turn { role: Role::User, content: vec![text(" "), result] },
+        ];
+        let body = body(&Call { turns, choices: 1, ..Call::default() });
+        let said = &body["messages"][0]["content"];
+        assert_eq!((&said[0]["content"], &said[1]["text"], said.as_array().unwrap().len()), (&expect, &"u".into(), 2));
+        assert_eq!(body["system"], serde_json::Value::Null);
+    }
 }
 
 #[test]
