@@ -3,8 +3,10 @@
 use super::check::shorten;
 use super::json::{Json, Kind, validate};
 use super::object::Object;
+use super::put::put_text;
 use crate::canon::call::{Content, Turn};
 use crate::canon::{Call, Fault};
+use std::borrow::Cow;
 
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
 pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];
@@ -108,6 +110,23 @@ pub(super) fn earlier_arguments<'a>(name: &str, arguments: &'a str) -> Result<&'
     })
 }
 
+/// The same, and never an error: what a model once wrote wrong stands in its conversation from then on, and would end it. A
+/// string that holds an object is that object, every other text the one argument of one; named in `adjusted`.
+pub(super) fn earlier_object<'a>(arguments: &'a str, adjusted: &mut Vec<String>) -> Cow<'a, str> {
+    if let Some(object) = arguments_object(arguments) {
+        return object.into();
+    }
+    drop_named(adjusted, "messages.tool_calls");
+    let string = validate(arguments.as_bytes()).ok().and_then(Json::as_str);
+    if let Some(object) = string.as_deref().and_then(arguments_object) {
+        return object.to_owned().into();
+    }
+    let mut out = vec![b'{'];
+    put_text(&mut out, "arguments", arguments);
+    out.push(b'}');
+    String::from_utf8(out).map_or("{}".into(), Cow::Owned)
+}
+
 /// All texts of those of these turns that instruct; blank ones add nothing.
 ///
 /// # Errors
@@ -185,6 +204,22 @@ mod tests {
             ("\"x\"", None),
         ] {
             assert_eq!(arguments_object(text), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_stands_in_one() {
+        for (text, expect, said) in [
+            (" {\"a\": 1} ", r#"{"a": 1}"#, false),
+            ("", "{}", false),
+            (r#""{\"a\": \"é\"}""#, r#"{"a": "é"}"#, true),
+            (r#""{""#, r#"{"arguments":"\"{\""}"#, true),
+            ("{\"cmd\": \"ls", r#"{"arguments":"{\"cmd\": \"ls"}"#, true),
+            ("[1]", r#"{"arguments":"[1]"}"#, true),
+            ("ls\n", r#"{"arguments":"ls\n"}"#, true),
+        ] {
+            let mut adjusted = Vec::new();
+            assert_eq!((&*earlier_object(text, &mut adjusted), adjusted.len()), (expect, usize::from(said)), "{text}");
         }
     }
 }

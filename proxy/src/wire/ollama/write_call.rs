@@ -9,8 +9,7 @@ use super::read_call::SPOKEN;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    NEVER, drop_named, earlier_arguments, is_shared, refuse_part, refuse_silence, refuse_thread, result_text,
-    system_texts,
+    NEVER, drop_named, earlier_object, is_shared, refuse_part, refuse_silence, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::validate;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text, put_texts};
@@ -170,8 +169,8 @@ impl<'c> Writer<'c> {
                 Some(Content::Thinking { text, .. }) => thoughts.push(text.as_str()),
                 Some(Content::RedactedThinking { .. }) => drop_named(&mut self.dropped, "redacted_thinking"),
                 Some(Content::ToolCall { id, name, arguments }) => {
-                    let arguments = earlier_arguments(name, arguments)?;
-                    put_call(&mut calls, some_id(id), name, arguments);
+                    let arguments = earlier_object(arguments, &mut self.adjusted);
+                    put_call(&mut calls, some_id(id), name, &arguments);
                 }
                 Some(other) => return Err(refuse_part(other, "an assistant message")),
             }

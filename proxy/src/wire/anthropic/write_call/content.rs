@@ -4,7 +4,7 @@ use super::Writer;
 use crate::canon::Fault;
 use crate::canon::call::{Content, Image};
 use crate::wire::anthropic::MARKER;
-use crate::wire::beyond::{arguments_object, drop_named, refuse_part};
+use crate::wire::beyond::{drop_named, earlier_object, refuse_part};
 use crate::wire::put::{comma, key, put_raw, put_text};
 use std::borrow::Cow;
 
@@ -51,14 +51,7 @@ impl Writer<'_> {
             // Another vendor's secrets.
             Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
             Content::ToolCall { id, name, arguments } if turn.assistant => {
-                let input = arguments_object(arguments).ok_or_else(|| {
-                    Fault::unsupported(
-                        "messages.tool_calls",
-                        format!(
-                            "The arguments of the earlier call of `{name}` are not a JSON object, which this model needs."
-                        ),
-                    )
-                })?;
+                let input = earlier_object(arguments, &mut self.adjusted);
                 turn.calls = true;
                 let out = &mut turn.blocks;
                 comma(out);

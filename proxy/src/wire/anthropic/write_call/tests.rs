@@ -76,6 +76,23 @@ fn blank_texts_are_left_out_wherever_they_stand() {
     }
 }
 
+/// What a model wrote wrong once does not end its conversation.
+#[test]
+fn arguments_that_are_no_object_go_out_as_one() {
+    for (arguments, input, adjusted) in [
+        ("{\"n\":1.0}", serde_json::json!({"n":1.0}), 0),
+        ("{\"n\":", serde_json::json!({"arguments":"{\"n\":"}), 1),
+        ("\"{\\\"n\\\":1}\"", serde_json::json!({"n":1}), 1),
+    ] {
+        let called = Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() };
+        let turns = vec![Turn::text(Role::User, "u"), Turn { role: Role::Assistant, content: vec![called] }];
+        let call = Call { turns, choices: 1, ..Call::default() };
+        assert_eq!(body(&call)["messages"][1]["content"][0]["input"], input, "{arguments}");
+        let written = write_call(&call, &Target::default()).unwrap();
+        assert_eq!(written.adjusted, vec!["messages.tool_calls".to_owned(); adjusted], "{arguments}");
+    }
+}
+
 #[test]
 fn values_are_moved_into_range_or_named() {
     let user = || vec![Turn::text(Role::User, "u")];
@@ -167,19 +184,10 @@ fn values_are_moved_into_range_or_named() {
 fn what_cannot_be_said_is_refused_by_name() {
     let base = || Call { turns: vec![Turn::text(Role::User, "u")], choices: 1, ..Call::default() };
     let with = |content| Call { turns: vec![Turn { role: Role::User, content: vec![content] }], ..base() };
-    let calls = |arguments: &str| Call {
-        turns: vec![Turn {
-            role: Role::Assistant,
-            content: vec![Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() }],
-        }],
-        ..base()
-    };
     for (call, param) in [
         (Call { choices: 2, ..base() }, "n"),
         (Call { format: Some(Format::Json), ..base() }, "response_format"),
         (with(Content::Other { kind: "input_audio".into(), json: "{}".into() }), "messages"),
-        (calls("[1]"), "messages.tool_calls"),
-        (calls("{"), "messages.tool_calls"),
         (Call { extra: vec![("thread".into(), "{}".into())], ..base() }, "thread"),
     ] {
         assert_eq!(write_call(&call, &Target::default()).unwrap_err().param.as_deref(), Some(param), "{call:?}");

@@ -68,6 +68,19 @@ fn options_keep_their_meaning_both_ways() {
 }
 
 #[test]
+fn arguments_that_are_no_object_go_out_as_one() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"n\":"}});
+    let messages = json!([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "no JSON"}]);
+    let body = json!({"model": "m", "messages": messages});
+    let to = Target { model: "m".into(), ..Target::default() };
+    let written = Dialect::OllamaChat.codec().write_call(&read(Dialect::Chat, &body), &to).unwrap();
+    let sent: Value = serde_json::from_slice(&written.body).unwrap();
+    assert_eq!(sent["messages"][1]["tool_calls"][0]["function"]["arguments"], json!({"arguments": "{\"n\":"}));
+    assert_eq!(written.adjusted, ["messages.tool_calls"]);
+}
+
+#[test]
 fn thinking_and_formats() {
     let to = Target { model: "m".into(), ..Target::default() };
     for (thinking, expect) in [

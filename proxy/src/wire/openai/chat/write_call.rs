@@ -9,7 +9,7 @@ use super::CALL;
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    drop_named, earlier_arguments, extras, refuse_part, refuse_thread, result_text, system_texts,
+    arguments_object, drop_named, extras, refuse_part, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::write_str;
 use crate::wire::openai::words::{effort_word, put_sampling, put_stream};
@@ -167,7 +167,8 @@ impl Writer<'_> {
                 Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
                 Content::Refusal(text) => refusals.push(text.as_str()),
                 Content::ToolCall { id, name, arguments } => {
-                    let arguments = earlier_arguments(name, arguments)?;
+                    // Text here, whatever a model once made of it.
+                    let arguments = arguments_object(arguments).unwrap_or(arguments);
                     comma(&mut calls);
                     calls.push(b'{');
                     put_text(&mut calls, "id", id);

@@ -78,6 +78,16 @@ fn results_images_and_errors_find_their_places() {
 }
 
 #[test]
+fn arguments_are_text_whatever_they_are() {
+    for (arguments, expect) in [("", "{}"), (" {\"n\":1} ", "{\"n\":1}"), ("{\"n\":", "{\"n\":"), ("[1]", "[1]")] {
+        let called = Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() };
+        let turns = vec![Turn { role: Role::Assistant, content: vec![called] }];
+        let body = body(&Call { turns, choices: 1, ..Call::default() }, &vllm());
+        assert_eq!(body["messages"][0]["tool_calls"][0]["function"]["arguments"], expect);
+    }
+}
+
+#[test]
 fn thinking_is_said_in_the_words_the_target_knows() {
     let effort = Target { reasoning_effort: true, ..Target::default() };
     type Case<'a> = (Option<Thinking>, &'a Target, &'a str, &'a str, &'a [&'a str]);
