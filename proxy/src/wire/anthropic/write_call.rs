@@ -7,6 +7,7 @@
 //! temperature and yields to the tool.
 
 mod content;
+mod ids;
 
 use super::read_call::MAX_TOKENS;
 use crate::canon::call::{Effort, Format, Role, Thinking, Tool, ToolChoice};
@@ -16,6 +17,7 @@ use crate::wire::json::{Json, validate};
 use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
 use content::{Merged, put_block_text};
+use ids::Ids;
 use std::borrow::Cow;
 
 /// The least that Anthropic takes as a budget.
@@ -29,7 +31,8 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     if call.choices > 1 {
         return Err(Fault::unsupported("n", "`n` greater than 1 is not supported for this model."));
     }
-    let mut writer = Writer { call, out: Vec::with_capacity(1024), dropped: Vec::new(), adjusted: Vec::new() };
+    let (out, dropped, adjusted) = (Vec::with_capacity(1024), Vec::new(), Vec::new());
+    let mut writer = Writer { call, out, ids: Ids::default(), dropped, adjusted };
     let max_tokens = call.max_tokens.or(to.max_output).unwrap_or(MAX_TOKENS);
     writer.out.push(b'{');
     put_text(&mut writer.out, "model", &to.model);
@@ -48,6 +51,7 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
 struct Writer<'c> {
     call: &'c Call,
     out: Vec<u8>,
+    ids: Ids<'c>,
     dropped: Vec<String>,
     adjusted: Vec<String>,
 }

@@ -6,7 +6,6 @@ use crate::canon::call::{Content, Image};
 use crate::wire::anthropic::MARKER;
 use crate::wire::beyond::{drop_named, earlier_object, refuse_part};
 use crate::wire::put::{comma, key, put_raw, put_text};
-use std::borrow::Cow;
 
 /// Consecutive turns of one side, their blocks written.
 #[derive(Default)]
@@ -19,9 +18,9 @@ pub(super) struct Merged {
     pub calls: bool,
 }
 
-impl Writer<'_> {
+impl<'c> Writer<'c> {
     /// Writes one piece of a turn.
-    pub(super) fn block(&mut self, part: &Content, turn: &mut Merged) -> Result<(), Fault> {
+    pub(super) fn block(&mut self, part: &'c Content, turn: &mut Merged) -> Result<(), Fault> {
         let own = self.call.family == "anthropic";
         let first = turn.blocks.is_empty();
         match part {
@@ -52,17 +51,18 @@ impl Writer<'_> {
             Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
             Content::ToolCall { id, name, arguments } if turn.assistant => {
                 let input = earlier_object(arguments, &mut self.adjusted);
+                let id = self.ids.call(id, !turn.calls);
                 turn.calls = true;
                 let out = &mut turn.blocks;
                 comma(out);
                 out.extend_from_slice(b"{\"type\":\"tool_use\"");
-                put_text(out, "id", &plain_id(id));
+                put_text(out, "id", &id);
                 put_text(out, "name", name);
                 put_raw(out, "input", input);
                 out.push(b'}');
             }
             Content::ToolResult { id, content, is_error } if !turn.assistant => {
-                put_result(&mut turn.results, &plain_id(id), content, *is_error, own)?
+                put_result(&mut turn.results, &self.ids.result(id), content, *is_error, own)?
             }
             Content::Other { json, .. } if own => {
                 comma(&mut turn.blocks);
@@ -136,17 +136,4 @@ fn put_image(out: &mut Vec<u8>, image: &Image) {
         }
     }
     out.extend_from_slice(b"}}");
-}
-
-/// Ids of other vendors hold dots and colons (`functions.f:0`), which Anthropic refuses. Calls and results change alike.
-fn plain_id(id: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !id.is_empty() && id.chars().all(plain) {
-        return id.into();
-    }
-    if id.is_empty() {
-        "_".into()
-    } else {
-        id.chars().map(|c| if plain(c) { c } else { '_' }).collect::<String>().into()
-    }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::canon::call::{Content, Image, Turn};
+use crate::wire::Dialect;
 use crate::wire::anthropic::MARKER;
+use crate::wire::object::Object;
 
 fn body(call: &Call) -> serde_json::Value {
     serde_json::from_slice(&write_call(call, &Target::default()).unwrap().body).unwrap()
@@ -74,6 +76,21 @@ fn blank_texts_are_left_out_wherever_they_stand() {
         assert_eq!((&said[0]["content"], &said[1]["text"], said.as_array().unwrap().len()), (&expect, &"u".into(), 2));
         assert_eq!(body["system"], serde_json::Value::Null);
     }
+}
+
+/// OpenAI's first form of calls has no ids: the function's name stands for one.
+#[test]
+fn a_function_called_twice_is_answered_twice() {
+    let call = serde_json::json!({"role":"assistant","content":null,"function_call":{"name":"f","arguments":"{}"}});
+    let result = |text: &str| serde_json::json!({"role":"function","name":"f","content":text});
+    let user = serde_json::json!({"role":"user","content":"x"});
+    let chat = serde_json::json!({"model":"m","messages":[user, call, result("1"), call, result("2")]});
+    let chat = Object::read(chat.to_string().into()).unwrap();
+    let body = body(&Dialect::Chat.codec().read_call(&chat).unwrap());
+    let ids = ["/messages/1/content/0/id", "/messages/2/content/0/tool_use_id"];
+    let again = ["/messages/3/content/0/id", "/messages/4/content/0/tool_use_id"];
+    assert_eq!(ids.map(|at| body.pointer(at).unwrap()), ["f", "f"]);
+    assert_eq!(again.map(|at| body.pointer(at).unwrap()), ["f_2", "f_2"]);
 }
 
 /// What a model wrote wrong once does not end its conversation.
