@@ -4,7 +4,7 @@
 //! otherwise), named in `adjusted`. A JSON schema becomes `output_config.format`, Anthropic's structured outputs; "any JSON"
 //! has no counterpart and is refused by name. Thinking without a vendor's signature is never sent. Towards Anthropic thinking
 //! excludes another temperature and a forced tool; where a client of another family asked for both, thinking wins over the
-//! temperature and yields to the tool.
+//! temperature and yields to the tool. Temperature wins over `top_p`, of which newer models take one.
 
 mod content;
 mod ids;
@@ -228,17 +228,25 @@ impl Writer<'_> {
     fn sampling(&mut self, thinks: bool) {
         let call = self.call;
         let own = call.family == "anthropic";
-        match call.temperature {
+        let temperature = match call.temperature {
             Some(temperature) if thinks && !own && (temperature - 1.0).abs() > f64::EPSILON => {
-                drop_named(&mut self.adjusted, "temperature")
+                drop_named(&mut self.adjusted, "temperature");
+                None
             }
             Some(temperature) if temperature > 1.0 => {
-                put_raw(&mut self.out, "temperature", 1);
                 drop_named(&mut self.adjusted, "temperature");
+                Some(1.0)
             }
-            temperature => put_some(&mut self.out, "temperature", temperature.map(number)),
+            temperature => temperature,
+        };
+        put_some(&mut self.out, "temperature", temperature.map(number));
+        match call.top_p {
+            // Newer models take one of the two, and this one only from 0.95 on while they think.
+            Some(top_p) if !own && (temperature.is_some() || thinks && top_p < 0.95) => {
+                drop_named(&mut self.dropped, "top_p");
+            }
+            top_p => put_some(&mut self.out, "top_p", top_p.map(number)),
         }
-        put_some(&mut self.out, "top_p", call.top_p.map(number));
         match call.top_k {
             // Zero is "off" to OpenAI-like clients and an error to some servers.
             Some(0) if !own => {}

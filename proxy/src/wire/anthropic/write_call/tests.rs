@@ -118,6 +118,18 @@ fn values_are_moved_into_range_or_named() {
     let cases: Vec<Case<'_>> = vec![
         (Call { temperature: Some(1.7), ..base() }, "temperature", "1", &[], &["temperature"]),
         (Call { temperature: Some(0.5), ..base() }, "temperature", "0.5", &[], &[]),
+        (Call { temperature: Some(0.7), top_p: Some(1.0), ..base() }, "temperature", "0.7", &["top_p"], &[]),
+        (Call { temperature: Some(0.7), top_p: Some(1.0), ..base() }, "top_p", "null", &["top_p"], &[]),
+        (Call { top_p: Some(0.5), ..base() }, "top_p", "0.5", &[], &[]),
+        (Call { temperature: Some(0.7), top_p: Some(0.5), family: "anthropic", ..base() }, "top_p", "0.5", &[], &[]),
+        (
+            Call { temperature: Some(0.7), top_p: Some(0.95), thinking: Some(Thinking::Adaptive), ..base() },
+            "top_p",
+            "0.95",
+            &[],
+            &["temperature"],
+        ),
+        (Call { top_p: Some(0.94), thinking: Some(Thinking::Adaptive), ..base() }, "top_p", "null", &["top_p"], &[]),
         (
             Call { seed: Some(1), presence_penalty: Some(1.0), frequency_penalty: Some(0.0), ..base() },
             "seed",
