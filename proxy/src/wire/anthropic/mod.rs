@@ -4,6 +4,7 @@
 //! includes it in the canon; validation errors are 422 in DeepFellow's shape and Anthropic's at once; thinking is signed.
 
 mod glance;
+mod limit;
 pub mod models;
 mod read_call;
 mod read_reply;
@@ -89,8 +90,8 @@ impl Codec for Messages {
     }
 
     fn complete(&self, request: &Object, to: &Target) -> Option<(&'static str, Vec<u8>)> {
-        let limit = to.max_output.unwrap_or(read_call::MAX_TOKENS).to_string();
-        request.get("max_tokens").is_none().then(|| ("max_tokens", limit.into_bytes()))
+        let limit = || ("max_tokens", limit::of_request(request, to).to_string().into_bytes());
+        request.get("max_tokens").is_none().then(limit)
     }
 
     fn must_rewrite(&self, request: &Object) -> bool {

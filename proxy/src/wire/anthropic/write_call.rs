@@ -9,7 +9,7 @@
 mod content;
 mod ids;
 
-use super::read_call::MAX_TOKENS;
+use super::limit;
 use crate::canon::call::{Effort, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{drop_chat_sampling, drop_named, extras, refuse_thread, system_texts};
@@ -33,15 +33,14 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     }
     let (out, dropped, adjusted) = (Vec::with_capacity(1024), Vec::new(), Vec::new());
     let mut writer = Writer { call, out, ids: Ids::default(), dropped, adjusted };
-    let max_tokens = call.max_tokens.or(to.max_output).unwrap_or(MAX_TOKENS);
     writer.out.push(b'{');
     put_text(&mut writer.out, "model", &to.model);
-    put_raw(&mut writer.out, "max_tokens", max_tokens);
     writer.system(to)?;
     let turns = writer.turns()?;
     writer.messages(&turns);
     let forced = writer.tools();
-    let thinks = writer.thinking(max_tokens, forced, &turns);
+    let (thinks, max_tokens) = writer.thinking(to.max_output, forced, &turns);
+    put_raw(&mut writer.out, "max_tokens", max_tokens);
     writer.sampling(thinks);
     writer.format_and_extras()?;
     writer.out.push(b'}');
@@ -184,23 +183,25 @@ impl Writer<'_> {
         forced
     }
 
-    /// Says whether the model will think.
-    fn thinking(&mut self, max_tokens: u64, forced: bool, turns: &[Merged]) -> bool {
+    /// Says whether the model will think, and how long its answer may be then.
+    fn thinking(&mut self, max_output: Option<u64>, forced: bool, turns: &[Merged]) -> (bool, u64) {
         let own = self.call.family == "anthropic";
+        let said = self.call.max_tokens;
+        let limit = said.unwrap_or(limit::with_budget(max_output, 0));
         let budget = match self.call.thinking {
-            None => return false,
+            None => return (false, limit),
             Some(Thinking::Off) => {
                 put_raw(&mut self.out, "thinking", r#"{"type":"disabled"}"#);
-                return false;
+                return (false, limit);
             }
             // Of this family an effort stands for adaptive thinking; see `read_call::output`.
             Some(Thinking::Effort(_)) if own => {
                 put_raw(&mut self.out, "thinking", r#"{"type":"adaptive"}"#);
-                return true;
+                return (true, limit);
             }
             Some(Thinking::Adaptive) => {
                 put_raw(&mut self.out, "thinking", r#"{"type":"adaptive"}"#);
-                return true;
+                return (true, limit);
             }
             Some(Thinking::Budget(budget)) => budget,
             Some(Thinking::Effort(Effort::Minimal)) => LEAST_BUDGET,
@@ -213,16 +214,19 @@ impl Writer<'_> {
         let unsigned_loop =
             turns.iter().rev().find(|turn| turn.assistant).is_some_and(|last| last.calls && !last.thinks_first)
                 && turns.last().is_some_and(|last| !last.results.is_empty());
-        if max_tokens <= LEAST_BUDGET || unsigned_loop || (forced && !own) {
+        if limit <= LEAST_BUDGET || unsigned_loop || (forced && !own) {
             drop_named(&mut self.adjusted, name);
-            return false;
+            return (false, limit);
         }
-        let fitting = budget.clamp(LEAST_BUDGET, max_tokens - 1);
+        // A limit of the client's is the client's affair.
+        let limit = said.unwrap_or(limit::with_budget(max_output, budget));
+        let most = if said.is_some() { limit - 1 } else { limit::room(limit).max(LEAST_BUDGET) };
+        let fitting = budget.clamp(LEAST_BUDGET, most);
         if fitting != budget && matches!(self.call.thinking, Some(Thinking::Budget(_))) {
             drop_named(&mut self.adjusted, "thinking.budget_tokens");
         }
         put_raw(&mut self.out, "thinking", format_args!("{{\"type\":\"enabled\",\"budget_tokens\":{fitting}}}"));
-        true
+        (true, limit)
     }
 
     fn sampling(&mut self, thinks: bool) {

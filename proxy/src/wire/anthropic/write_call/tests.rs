@@ -210,6 +210,33 @@ fn values_are_moved_into_range_or_named() {
 }
 
 #[test]
+fn thinking_leaves_room_for_an_answer() {
+    use Effort::{High, Low, Medium, Minimal};
+    for (effort, max_tokens, max_output, limit, budget) in [
+        (Minimal, None, None, 9024, Some(1024)),
+        (Low, None, None, 12096, Some(4096)),
+        (Medium, None, None, 24384, Some(16384)),
+        // As much as all models can put out that think.
+        (High, None, None, 32000, Some(24000)),
+        (High, None, Some(64000), 64000, Some(31999)),
+        (High, None, Some(16000), 16000, Some(8000)),
+        (Medium, None, Some(8000), 8000, Some(4000)),
+        (Low, None, Some(1500), 1500, Some(1024)),
+        (Low, None, Some(1000), 1000, None),
+        (High, Some(8000), Some(64000), 8000, Some(7999)),
+    ] {
+        let turns = vec![Turn::text(Role::User, "u")];
+        let thinking = Some(Thinking::Effort(effort));
+        let call = Call { turns, thinking, max_tokens, choices: 1, family: "openai", ..Call::default() };
+        let written = write_call(&call, &Target { max_output, ..Target::default() }).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+        let thought = body["thinking"]["budget_tokens"].as_u64();
+        assert_eq!((body["max_tokens"].as_u64(), thought), (Some(limit), budget), "{effort:?} {max_output:?}");
+        assert_eq!(written.adjusted.is_empty(), budget.is_some());
+    }
+}
+
+#[test]
 fn what_cannot_be_said_is_refused_by_name() {
     let base = || Call { turns: vec![Turn::text(Role::User, "u")], choices: 1, ..Call::default() };
     let with = |content| Call { turns: vec![Turn { role: Role::User, content: vec![content] }], ..base() };
