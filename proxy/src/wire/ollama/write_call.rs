@@ -2,7 +2,8 @@
 //!
 //! Choices: a forced tool cannot be said here and is refused, `none` leaves the tools out. Images are bytes: an address is
 //! refused by name. A failed tool has no flag, so its text begins with `Error: `; images of a result go into the user message
-//! behind. Ids are written though older versions do not know them, and the tool's name beside, which all know.
+//! behind. Ids are written though older versions do not know them, and the tool's name beside, which all know. Which models think
+//! is not known here: `think` is said where it was asked for by name.
 
 use super::Form;
 use super::read_call::SPOKEN;
@@ -32,7 +33,7 @@ pub(super) fn write_call(form: Form, call: &Call, to: &Target) -> Result<Written
         }
         Form::Generate => writer.prompt()?,
     }
-    writer.format_and_thinking();
+    writer.format_and_thinking(&to.model);
     writer.options_and_extras();
     put_raw(&mut writer.out, "stream", call.stream);
     writer.out.push(b'}');
@@ -271,7 +272,7 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
-    fn format_and_thinking(&mut self) {
+    fn format_and_thinking(&mut self, model: &str) {
         match &self.call.format {
             None => {}
             Some(Format::Json) => put_text(&mut self.out, "format", "json"),
@@ -283,10 +284,21 @@ impl<'c> Writer<'c> {
                 }
             }
         }
+        let own = self.call.family == "ollama";
         match self.call.thinking {
             None => {}
             Some(Thinking::Off) => put_raw(&mut self.out, "think", false),
+            // As the model sees fit: one that can think does so unasked, and one that cannot refuses the word.
+            Some(Thinking::Adaptive) if !own => {}
             Some(Thinking::Adaptive | Thinking::Budget(_)) => put_raw(&mut self.out, "think", true),
+            // Of that family an effort goes with adaptive thinking.
+            Some(Thinking::Effort(_)) if self.call.family == "anthropic" && !has_levels(model) => {
+                drop_named(&mut self.dropped, "output_config.effort");
+            }
+            Some(Thinking::Effort(_)) if !own && !has_levels(model) => {
+                drop_named(&mut self.adjusted, "reasoning_effort");
+                put_raw(&mut self.out, "think", true);
+            }
             Some(Thinking::Effort(effort)) => {
                 if effort == Effort::Minimal {
                     drop_named(&mut self.adjusted, "reasoning_effort");
@@ -344,6 +356,11 @@ impl<'c> Writer<'c> {
             put_raw(&mut self.out, "options", String::from_utf8_lossy(&options));
         }
     }
+}
+
+/// Levels of thinking are made for one family of models; for others most versions refuse them.
+fn has_levels(model: &str) -> bool {
+    model.to_ascii_lowercase().contains("gpt-oss")
 }
 
 /// An empty id is none to this API; calls and results change alike.

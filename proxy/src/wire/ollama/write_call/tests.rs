@@ -64,7 +64,7 @@ fn options_keep_their_meaning_both_ways() {
         "logit_bias": {}, "user": "u", "reasoning_effort": "minimal"});
     let (ollama, dropped) = written(Dialect::Chat, &chat, Dialect::OllamaChat, &plain);
     assert_eq!(ollama["options"], json!({"num_predict": 9, "min_p": 0.1, "repeat_penalty": 1.5}));
-    assert_eq!((&ollama["think"], dropped), (&"low".into(), vec!["user".to_owned(), "logit_bias".to_owned()]));
+    assert_eq!((&ollama["think"], dropped), (&true.into(), vec!["user".to_owned(), "logit_bias".to_owned()]));
 }
 
 #[test]
@@ -82,23 +82,34 @@ fn arguments_that_are_no_object_go_out_as_one() {
 
 #[test]
 fn thinking_and_formats() {
-    let to = Target { model: "m".into(), ..Target::default() };
-    for (thinking, expect) in [
-        (None, Value::Null),
-        (Some(Thinking::Off), json!(false)),
-        (Some(Thinking::Adaptive), json!(true)),
-        (Some(Thinking::Budget(9000)), json!(true)),
-        (Some(Thinking::Effort(Effort::Medium)), json!("medium")),
-        (Some(Thinking::Effort(Effort::High)), json!("high")),
-    ] {
-        let call = Call { thinking, choices: 1, family: "anthropic", ..Call::default() };
-        let body: Value = serde_json::from_slice(&write_call(Form::Chat, &call, &to).unwrap().body).unwrap();
-        assert_eq!(body["think"], expect, "{thinking:?}");
+    let to = |model: &str| Target { model: model.into(), ..Target::default() };
+    let (adaptive, budget) = (Some(Thinking::Adaptive), Some(Thinking::Budget(9000)));
+    let (minimal, high) = (Some(Thinking::Effort(Effort::Minimal)), Some(Thinking::Effort(Effort::High)));
+    type Case<'a> = (&'static str, &'a str, Option<Thinking>, Value, &'a [&'a str]);
+    let cases: Vec<Case<'_>> = vec![
+        ("anthropic", "m", None, Value::Null, &[]),
+        ("anthropic", "m", Some(Thinking::Off), json!(false), &[]),
+        ("anthropic", "m", adaptive, Value::Null, &[]),
+        ("anthropic", "m", budget, json!(true), &[]),
+        ("anthropic", "m", high, Value::Null, &["output_config.effort"]),
+        ("anthropic", "hf.co/x/GPT-OSS-20b", high, json!("high"), &[]),
+        ("openai", "m", high, json!(true), &["reasoning_effort"]),
+        ("openai", "gpt-oss:20b", high, json!("high"), &[]),
+        ("openai", "gpt-oss:20b", minimal, json!("low"), &["reasoning_effort"]),
+        ("ollama", "m", adaptive, json!(true), &[]),
+        ("ollama", "m", high, json!("high"), &[]),
+    ];
+    for (family, model, thinking, expect, named) in cases {
+        let call = Call { thinking, choices: 1, family, ..Call::default() };
+        let written = write_call(Form::Chat, &call, &to(model)).unwrap();
+        let body: Value = serde_json::from_slice(&written.body).unwrap();
+        assert_eq!(body["think"], expect, "{family} {model} {thinking:?}");
+        assert_eq!([written.dropped, written.adjusted].concat(), named, "{family} {model} {thinking:?}");
     }
     let schema = Format::Schema { name: "s".into(), json: r#"{"name":"s","schema":{"type":"object"}}"#.into() };
     for (format, expect) in [(Format::Json, json!("json")), (schema, json!({"type": "object"}))] {
         let call = Call { format: Some(format), choices: 1, ..Call::default() };
-        let body: Value = serde_json::from_slice(&write_call(Form::Chat, &call, &to).unwrap().body).unwrap();
+        let body: Value = serde_json::from_slice(&write_call(Form::Chat, &call, &to("m")).unwrap().body).unwrap();
         assert_eq!(body["format"], expect);
     }
 }
