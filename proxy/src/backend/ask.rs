@@ -24,15 +24,24 @@ pub(super) async fn ask(
     request: &Request,
     target: &Target,
     origin: Origin<'_>,
-    handed: impl FnMut(),
+    mut handed: impl FnMut(),
 ) -> Answer {
     let backend = candidate.backend;
     let Some(endpoint) = candidate.endpoint else {
         return Err(backend.nowhere());
     };
-    let outgoing = request.write(&backend.dialects, target).map_err(Verdict::Unable)?;
-    let (said, asked) = (Said::generate(&outgoing, request.stream, origin), Instant::now());
-    let (head, mut body) = backend.call(&endpoint.address, &said, handed).await?;
+    let (mut outgoing, asked) = (request.write(&backend.dialects, target).map_err(Verdict::Unable)?, Instant::now());
+    let (head, mut body) = loop {
+        let said = Said::generate(&outgoing, request.stream, origin);
+        let verdict = match backend.call(&endpoint.address, &said, &mut handed).await {
+            Ok(reply) => break reply,
+            Err(verdict) => verdict,
+        };
+        let Verdict::Final(fault) = &verdict else { return Err(verdict) };
+        // A member less each time, so this ends.
+        let Some(less) = request.spare(&outgoing, &fault.message) else { return Err(verdict) };
+        outgoing = less;
+    };
     if request.stream {
         let began = backend.begins(outgoing.dialect, &mut body, asked, origin.silence).await;
         began.inspect_err(|_| backend.report(&endpoint.address, Ended::Failed))?;

@@ -216,6 +216,11 @@ pub trait Codec: Send + Sync {
     /// The message of a backend's error body, if it is one of this protocol's.
     fn read_fault(&self, body: &[u8]) -> Option<String>;
 
+    /// What of a request an error says that this model cannot do, where an answer can do without: a top-level key.
+    fn can_spare(&self, _complaint: &str) -> Option<&'static str> {
+        None
+    }
+
     // On the way through, when both sides speak this protocol.
 
     /// What a frame of a stream means to the books, at the least cost: most frames carry a piece of text and are seen so by

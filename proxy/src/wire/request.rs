@@ -185,6 +185,21 @@ impl Request {
         Ok(Outgoing { dialect, written, unasked: Unasked::None })
     }
 
+    /// What was sent to a backend without that of which its error says that this model cannot do it, where an answer can do
+    /// without. What the client said in the backend's own words stays.
+    pub fn spare(&self, sent: &Outgoing, complaint: &str) -> Option<Outgoing> {
+        if sent.dialect == self.dialect && !self.composed {
+            return None;
+        }
+        let name = sent.dialect.codec().can_spare(complaint)?;
+        let object = Object::read(sent.written.body.clone()).ok()?;
+        object.value(name)?;
+        let mut less = sent.clone();
+        less.written.body = object.splice(&[(name, None)]);
+        less.written.dropped.push(name.to_owned());
+        Some(less)
+    }
+
     /// Writes the request for a counter of its prompt's tokens.
     ///
     /// # Errors

@@ -163,6 +163,27 @@ fn other_clients_before_ollama() {
 }
 
 #[test]
+fn a_model_that_cannot_think_answers_without() {
+    let fake = Fake::start(|seen| {
+        let thinks = seen.body.contains("\"think\":true");
+        let error = r#"{"error":"\"served\" does not support thinking"}"#;
+        if thinks { json(400, "", error) } else { json(200, "", &whole("served")) }
+    });
+    let gateway = Gateway::before("ollama", &fake.url(), "");
+    let ask = r#"{"model":"m","max_tokens":4096,"thinking":{"type":"enabled","budget_tokens":2048},"messages":[{"role":"user","content":"x"}]}"#;
+    let answer = gateway.post("/v1/messages", ask);
+    assert_eq!((answer.status, &answer.json()["content"][0]["text"]), (200, &"Hi there".into()));
+    assert_eq!(answer.header("x-tidegate-dropped"), Some("think"));
+    assert_eq!(answer.header("x-tidegate-attempts"), Some("1"));
+    let seen = asked(&fake);
+    assert_eq!((seen.len(), &*seen[1].body), (2, &*seen[0].body.replace("\"think\":true,", "")));
+    // Who says it in Ollama's words hears what Ollama says to it.
+    let answer = gateway.post("/api/chat", &CALL.replace("\"stream\"", "\"think\":true,\"stream\""));
+    assert_eq!((answer.status, asked(&fake).len()), (400, 3));
+    assert!(answer.body.contains("does not support thinking"), "{answer:?}");
+}
+
+#[test]
 fn a_stream_that_breaks_ends_in_a_line_that_says_so() {
     let part: String = said("served").split_inclusive('\n').take(2).collect();
     let error = "{\"error\":\"out of memory at http://10.0.0.1:11434\"}\n";

@@ -94,6 +94,12 @@ impl Codec for Ollama {
         glance::glance(frame)
     }
 
+    /// Which models think, and which of them in levels, nobody tells before.
+    fn can_spare(&self, complaint: &str) -> Option<&'static str> {
+        let known = ["does not support thinking", "think value"];
+        known.iter().any(|said| complaint.contains(said)).then_some("think")
+    }
+
     fn glance_answer(&self, answer: &Object) -> Glance {
         glance::glance_answer(answer)
     }
