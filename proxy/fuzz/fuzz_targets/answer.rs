@@ -35,7 +35,8 @@ fuzz_target!(|data: &[u8]| {
 
     let folded = fold(&events).expect("it has an end");
     for client in Dialect::ALL {
-        let whole = client.codec().write_answer(&folded, &head());
+        // Where calls hold objects, one with other arguments cannot be told.
+        let Ok(whole) = client.codec().write_answer(&folded, &head()) else { continue };
         let again = client.codec().read_answer(&whole);
         let again = again.unwrap_or_else(|fault| panic!("{client:?}: {fault:?}: {}", String::from_utf8_lossy(&whole)));
         Grammar::check(&again).unwrap_or_else(|rule| panic!("{client:?}: {rule}"));

@@ -193,8 +193,13 @@ impl Stream {
             Seen::Pass(events) | Seen::Change(events) => events,
         };
         let mut out = BytesMut::new();
-        watch.write(&events, &mut out);
+        let written = watch.write(&events, &mut out);
         passed.bytes = out.freeze();
+        if let Err(fault) = written {
+            passed.end = false;
+            passed.fault.get_or_insert(fault);
+            return passed;
+        }
         let stopped = matches!(events.last(), Some(Event::Stop(_)));
         if passed.end && !stopped {
             // No plugin may take an end away (the chain sees to it): one of our readers has.

@@ -263,11 +263,11 @@ fn write(request: &Request, head: ReplyHead, events: Vec<Event>) -> Result<Bytes
     let answer = fold(events)?;
     let codec = request.dialect.codec();
     if !request.stream {
-        return Ok(codec.write_answer(&answer, &head));
+        return codec.write_answer(&answer, &head);
     }
     let (mut writer, mut out) = (codec.writer(head), BytesMut::new());
     answer.unfold().iter().for_each(|event| writer.write(event, &mut out));
-    Ok(out.freeze())
+    writer.fault().map_or_else(|| Ok(out.freeze()), Err)
 }
 
 /// Generated tokens by rule of thumb, where nobody reports them: four bytes a token.

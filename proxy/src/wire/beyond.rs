@@ -5,7 +5,7 @@ use super::json::{Json, Kind, validate};
 use super::object::Object;
 use super::put::put_text;
 use crate::canon::call::{Content, Turn};
-use crate::canon::{Call, Fault};
+use crate::canon::{Call, Fault, FaultKind};
 use std::borrow::Cow;
 
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
@@ -127,6 +127,28 @@ pub(super) fn earlier_object<'a>(arguments: &'a str, adjusted: &mut Vec<String>)
     String::from_utf8(out).map_or("{}".into(), Cow::Owned)
 }
 
+/// The same of a call in a reply, for clients whose calls hold an object. Models say `null` for nothing, too, and some servers put
+/// the object into a string once more.
+///
+/// # Errors
+/// They are none, and a tool that is run without them does something else.
+pub(super) fn said_arguments<'a>(name: &str, arguments: &'a str) -> Result<Cow<'a, str>, Fault> {
+    if let Some(object) = arguments_object(arguments) {
+        return Ok(object.into());
+    }
+    let said = validate(arguments.trim().as_bytes()).ok();
+    if said.is_some_and(Json::is_null) {
+        return Ok("{}".into());
+    }
+    let inner = said.and_then(Json::as_str);
+    if let Some(object) = inner.as_deref().and_then(arguments_object) {
+        return Ok(object.to_owned().into());
+    }
+    let name: String = name.chars().take(64).collect();
+    let message = format!("The backend called the tool `{name}` with arguments that are not a JSON object.");
+    Err(Fault::new(FaultKind::BackendError, message))
+}
+
 /// All texts of those of these turns that instruct; blank ones add nothing.
 ///
 /// # Errors
@@ -221,5 +243,20 @@ mod tests {
             let mut adjusted = Vec::new();
             assert_eq!((&*earlier_object(text, &mut adjusted), adjusted.len()), (expect, usize::from(said)), "{text}");
         }
+    fn arguments_that_were_said_are_looked_for_in_a_string() {
+        for (text, expect) in [
+            (" ", Some("{}")),
+            ("null", Some("{}")),
+            ("{\"a\":1}", Some("{\"a\":1}")),
+            ("\"{\\\"a\\\": 1}\" ", Some("{\"a\": 1}")),
+            ("\"[1]\"", None),
+            ("\"x\"", None),
+            ("[1]", None),
+            ("{\"a\":", None),
+        ] {
+            assert_eq!(said_arguments("f", text).ok().as_deref(), expect, "{text}");
+        }
+        let fault = said_arguments(&"f".repeat(99), "[1]").unwrap_err();
+        assert!(fault.status() == 502 && fault.message.contains(&format!("`{}`", "f".repeat(64))), "{fault:?}");
     }
 }

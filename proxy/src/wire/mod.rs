@@ -169,7 +169,10 @@ pub trait Codec: Send + Sync {
     }
 
     /// Writes a whole reply body.
-    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes;
+    ///
+    /// # Errors
+    /// The answer holds what a client of this protocol cannot be told.
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault>;
 
     /// Writes a stream.
     fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply>;
@@ -291,6 +294,12 @@ pub trait WriteReply {
     /// nothing is appended, the answer is false, and [`Codec::write_fault_frame`] writes it.
     fn write_fault(&mut self, _fault: &Fault, _out: &mut BytesMut) -> bool {
         false
+    }
+
+    /// Why the reply, which its backend ended well, has failed for a client of this protocol: its end was not written. To be asked
+    /// when events have been written.
+    fn fault(&mut self) -> Option<Fault> {
+        None
     }
 }
 

@@ -254,6 +254,10 @@ pub fn write_events(
             }
         }
     }
+    if let Some(fault) = writer.fault() {
+        passed.end = false;
+        passed.fault = Some(fault);
+    }
 }
 
 /// Tells the books of events and keeps them for who looks at the reply; nothing is written.

@@ -103,7 +103,10 @@ impl Watch {
     }
 
     /// Writes events in the client's dialect. A fault among them is left to the caller.
-    pub fn write(&mut self, events: &[Event], out: &mut BytesMut) {
+    ///
+    /// # Errors
+    /// See [`WriteReply::fault`].
+    pub fn write(&mut self, events: &[Event], out: &mut BytesMut) -> Result<(), Fault> {
         let history = std::mem::take(&mut self.history);
         let writer = self.writer.get_or_insert_with(|| {
             let mut writer = self.client.codec().writer(self.head.clone());
@@ -114,6 +117,7 @@ impl Watch {
         for event in events.iter().filter(|event| !matches!(event, Event::Fault(_))) {
             writer.write(event, out);
         }
+        writer.fault().map_or(Ok(()), Err)
     }
 }
 
@@ -152,7 +156,7 @@ mod tests {
                 let mut watch = Watch::new(client, Some(client), ReplyHead { id: "other".into(), ..head.clone() });
                 watch.passed(&events[..at]);
                 let mut out = written(&events[..at]);
-                watch.write(&events[at..], &mut out);
+                watch.write(&events[at..], &mut out).unwrap();
                 // Before the first event has passed the client has seen no id.
                 let own = String::from_utf8_lossy(&out).replace("-other", "-7").replace("_other", "_7");
                 assert_eq!(own, String::from_utf8_lossy(&whole), "{client:?} at {at}");

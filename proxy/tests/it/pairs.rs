@@ -8,6 +8,7 @@ use tidegate::canon::event::Grammar;
 use tidegate::canon::fold::Piece;
 use tidegate::canon::{Answer, Call, Event, Fault, FaultKind, Part, StopReason, Usage};
 use tidegate::wire::object::Object;
+use tidegate::wire::reply::Pipe;
 use tidegate::wire::{Dialect, ReplyHead, Target, anthropic};
 
 fn head() -> ReplyHead {
@@ -28,6 +29,9 @@ fn write(dialect: Dialect, events: &[Event]) -> Bytes {
     let mut out = BytesMut::new();
     for event in events {
         writer.write(event, &mut out);
+    }
+    if let Some(fault) = writer.fault() {
+        out.extend_from_slice(&dialect.codec().write_fault_frame(&fault, "req_1", None));
     }
     out.freeze()
 }
@@ -158,7 +162,7 @@ fn every_pair_of_dialects_agrees_on_streams_and_wholes() {
             match (before, after) {
                 (Ok(before), Ok(after)) => {
                     assert_eq!(as_said(after, client), as_said(before.clone(), client), "{name}");
-                    let body = client.codec().write_answer(&before, &head());
+                    let body = client.codec().write_answer(&before, &head()).unwrap();
                     let whole = client.codec().read_answer(&body).unwrap_or_else(|fault| panic!("{name}: {fault:?}"));
                     Grammar::check(&whole).unwrap_or_else(|rule| panic!("{name}: {rule}"));
                     assert_eq!(as_said(fold(whole).unwrap(), client), as_said(before, client), "{name}, whole");
@@ -170,6 +174,50 @@ fn every_pair_of_dialects_agrees_on_streams_and_wholes() {
         }
     }
     assert!(pairs >= 180, "{pairs}");
+}
+
+/// A tool must not run without the arguments it was called with.
+#[test]
+fn a_call_holds_an_object_or_fails_where_calls_do() {
+    let object = Ok(Some("{\"a\":1}"));
+    // Arguments and how they end; what clients of Messages are told, and Ollama's: nothing, where the call is left out.
+    for (arguments, finish, messages, ollama) in [
+        ("{\"a\":1}", "tool_calls", object, object),
+        ("\"{\\\"a\\\":1}\"", "tool_calls", object, object),
+        ("", "tool_calls", Ok(Some("{}")), Ok(Some("{}"))),
+        ("{\"a\":", "length", Ok(Some("{}")), Ok(None)),
+        ("{\"a\":", "tool_calls", Err(()), Err(())),
+        ("[1]", "stop", Err(()), Err(())),
+    ] {
+        let body = serde_json::json!({"choices":[{"finish_reason":finish,"message":{
+            "tool_calls":[{"id":"i","type":"function","function":{"name":"f","arguments":arguments}}]}}]})
+        .to_string();
+        let events = Dialect::Chat.codec().read_answer(&Bytes::from(body.clone())).unwrap();
+        let answer = fold(events.clone()).unwrap();
+        let told = |said: Result<Answer, Fault>| match said {
+            Ok(said) => Ok(said.parts.into_iter().next().map(|piece| match piece.text {
+                text if text.is_empty() => "{}".to_owned(),
+                text => text,
+            })),
+            Err(fault) => {
+                assert!(fault.kind == FaultKind::BackendError && fault.message.contains("tool `f`"), "{fault:?}");
+                Err(())
+            }
+        };
+        for (client, expect) in [(Dialect::Messages, messages), (Dialect::OllamaChat, ollama)] {
+            let expect = expect.map(|text| text.map(str::to_owned));
+            let whole = client.codec().write_answer(&answer, &head());
+            let whole = whole.and_then(|body| fold(client.codec().read_answer(&body)?));
+            assert_eq!(told(whole), expect, "{arguments} and {finish} for {client:?}");
+            if client == Dialect::OllamaChat {
+                let streamed = fold(read_stream(client, [write(client, &events)]));
+                assert_eq!(told(streamed), expect, "{arguments} and {finish}, streamed");
+                let stream = Bytes::from(format!("data: {body}\n\ndata: [DONE]\n\n"));
+                let passed = Pipe::across(client, Dialect::Chat, head()).push(stream, &mut |_| {});
+                assert_eq!((passed.fault.is_some(), passed.end), (expect.is_err(), expect.is_ok()), "{passed:?}");
+            }
+        }
+    }
 }
 
 /// A target that takes everything its dialect can say.
@@ -362,7 +410,10 @@ proptest! {
                 let again = read_stream(client, [write(client, &events)]);
                 prop_assert!(Grammar::check(&again).is_ok(), "{:?}", again);
                 let failed = |events: &[Event]| matches!(events.last(), Some(Event::Fault(_)));
-                prop_assert_eq!(failed(&events), failed(&again), "{:#?} {:#?}", events, again);
+                // Its calls hold objects: one with other arguments cannot be told.
+                let objects = matches!(client, Dialect::OllamaChat | Dialect::OllamaGenerate);
+                let fails = failed(&events) || objects && failed(&again);
+                prop_assert_eq!(fails, failed(&again), "{:#?} {:#?}", events, again);
             }
         }
     }
@@ -376,7 +427,8 @@ proptest! {
             prop_assert!(Grammar::check(&again).is_ok(), "{:?}", again);
             // A text behind a call keeps its place only where there are blocks; as_said flattens both sides alike.
             prop_assert_eq!(as_said(fold(again).unwrap(), dialect), as_said(answer.clone(), dialect));
-            let whole = dialect.codec().read_answer(&dialect.codec().write_answer(&answer, &head())).unwrap();
+            let body = dialect.codec().write_answer(&answer, &head()).unwrap();
+            let whole = dialect.codec().read_answer(&body).unwrap();
             prop_assert_eq!(as_said(fold(whole).unwrap(), dialect), as_said(answer.clone(), dialect));
         }
     }

@@ -114,7 +114,8 @@ async fn show(mut guests: Guests, request: Request, reply: Option<Vec<Event>>, d
 fn text(dialect: Dialect, model: &str, events: Vec<Event>) -> Result<String, String> {
     let head = ReplyHead { id: "1".into(), model: model.into(), ..ReplyHead::default() };
     let answer = fold(events).map_err(|fault| fault.message)?;
-    Ok(format!("{}\n", String::from_utf8_lossy(&dialect.codec().write_answer(&answer, &head))))
+    let body = dialect.codec().write_answer(&answer, &head).map_err(|fault| fault.message)?;
+    Ok(format!("{}\n", String::from_utf8_lossy(&body)))
 }
 
 fn reply(dialect: Dialect, path: &Path) -> Result<Vec<Event>, String> {

@@ -40,7 +40,7 @@ impl Codec for Messages {
         read_call::read_call(request)
     }
 
-    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault> {
         write_reply::answer(answer, head)
     }
 

@@ -5,11 +5,13 @@
 
 use super::{MARKER, put_fault, put_stop, put_usage};
 use crate::canon::event::{Delta, Event, Part};
-use crate::canon::{Answer, StopReason, Usage};
+use crate::canon::{Answer, Fault, StopReason, Usage};
+use crate::wire::beyond::said_arguments;
 use crate::wire::json::write_str;
 use crate::wire::put::{comma, key, one_line, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
 
 /// Writes one stream.
 pub(super) struct Writer {
@@ -174,28 +176,35 @@ fn put_block(out: &mut Vec<u8>, part: &Part, text: &str, signature: Option<&str>
 }
 
 /// Writes a whole message.
-pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
+///
+/// # Errors
+/// A call's arguments are no object, and nothing cut it.
+pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault> {
     let mut out = Vec::with_capacity(1024);
     out.push(b'{');
     put_head(&mut out, head);
     key(&mut out, "content");
     out.push(b'[');
     let mut refused = false;
+    let cut = matches!(answer.stop, Some(StopReason::MaxTokens | StopReason::ContextWindow | StopReason::Refusal));
     for piece in &answer.parts {
         refused |= piece.part == Part::Refusal;
         comma(&mut out);
-        // A call cut short by the token limit has no object to show; the stream's reader sees the pieces, here it is `{}`.
         let text = match &piece.part {
-            Part::ToolCall { .. } => crate::wire::beyond::arguments_object(&piece.text).unwrap_or("{}"),
-            _ => &piece.text,
+            Part::ToolCall { name, .. } => match said_arguments(name, &piece.text) {
+                // There is no object to show, and `stop_reason` says why. Who reads a stream sees the pieces.
+                Err(_) if cut => Cow::Borrowed("{}"),
+                said => said?,
+            },
+            _ => Cow::Borrowed(piece.text.as_str()),
         };
-        put_block(&mut out, &piece.part, text, Some(piece.signature.as_deref().unwrap_or(MARKER)), &piece.citations);
+        put_block(&mut out, &piece.part, &text, Some(piece.signature.as_deref().unwrap_or(MARKER)), &piece.citations);
     }
     out.push(b']');
     put_stop(&mut out, answer.stop.as_ref().or(Some(&StopReason::EndTurn)), refused);
     put_usage(&mut out, &answer.usage, head);
     out.push(b'}');
-    out.into()
+    Ok(out.into())
 }
 
 #[cfg(test)]

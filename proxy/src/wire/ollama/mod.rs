@@ -45,7 +45,7 @@ impl Codec for Ollama {
         read_call::read_call(self.0, request)
     }
 
-    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault> {
         write_reply::answer(self.0, answer, head)
     }
 

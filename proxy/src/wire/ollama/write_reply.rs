@@ -1,18 +1,18 @@
 //! Events as lines, and an answer as a whole reply.
 //!
-//! Calls go out whole, as this dialect has them: their arguments are gathered until they are complete. Durations are left out:
+//! Calls go out whole, as this dialect has them: their arguments are gathered until they are complete. One whose arguments are no
+//! object is left out where the token limit cut it, as `done_reason` says; else the reply has failed. Durations are left out:
 //! no other backend tells them, and "not there" is this protocol's own word for unknown. So are counts that nobody reported.
 
 use super::write_call::put_call;
 use super::{Form, Ollama, done_reason};
 use crate::canon::event::{Delta, Event, Part};
-use crate::canon::{Answer, StopReason, Usage};
-use crate::wire::beyond::arguments_object;
+use crate::canon::{Answer, Fault, StopReason, Usage};
+use crate::wire::beyond::said_arguments;
 use crate::wire::json::write_str;
 use crate::wire::put::{key, one_line, put_raw, put_some, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
-use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Writes one stream.
@@ -25,14 +25,18 @@ pub(super) struct Writer {
     /// The open call's id and name, and its arguments so far.
     call: Option<(String, String)>,
     arguments: String,
+    /// A call was left out for this; the stop reason says whether the token limit cut it.
+    broken: Option<Fault>,
+    /// It did not.
+    fault: Option<Fault>,
 }
 
 impl Writer {
     pub fn new(form: Form, head: ReplyHead) -> Self {
         let mut text = Vec::new();
         put_head(&mut text, &head);
-        let (usage, call) = (Usage::default(), None);
-        Self { form, head: text, loads: head.loads, usage, call, arguments: String::new() }
+        let (usage, call, arguments) = (Usage::default(), None, String::new());
+        Self { form, head: text, loads: head.loads, usage, call, arguments, broken: None, fault: None }
     }
 
     /// A line that says `text`, and more beside it.
@@ -81,27 +85,38 @@ impl WriteReply for Writer {
             }),
             Event::Delta(Delta::Arguments(text)) => self.arguments.push_str(text),
             Event::Close => {
-                if let Some((id, name)) = self.call.take() {
-                    let mut call = Vec::new();
-                    put_call(&mut call, &id, &name, &arguments(&self.arguments));
-                    self.line(out, "", |out| {
-                        out.extend_from_slice(b",\"tool_calls\":[");
-                        out.extend_from_slice(&call);
-                        out.extend_from_slice(b"]");
-                    });
+                let Some((id, name)) = self.call.take() else { return };
+                match said_arguments(&name, &self.arguments) {
+                    Ok(arguments) => {
+                        let mut call = Vec::new();
+                        put_call(&mut call, &id, &name, &one_line(&arguments));
+                        self.line(out, "", |out| {
+                            out.extend_from_slice(b",\"tool_calls\":[");
+                            out.extend_from_slice(&call);
+                            out.extend_from_slice(b"]");
+                        });
+                    }
+                    Err(fault) => self.broken = Some(fault),
                 }
             }
             Event::Usage(usage) => self.usage.update(usage),
-            Event::Stop(reason) => self.last(reason, out),
+            Event::Stop(reason) => match self.broken.take().filter(|_| !is_cut(reason)) {
+                Some(fault) => self.fault = Some(fault),
+                None => self.last(reason, out),
+            },
             Event::Fault(fault) => out.extend_from_slice(&Ollama(self.form).write_fault_frame(fault, "", None)),
             Event::Start { .. } | Event::Open(_) | Event::Delta(Delta::Signature(_) | Delta::Citation(_)) => {}
         }
     }
+
+    fn fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
 }
 
-/// A call cut short by the token limit has no object to show.
-fn arguments(text: &str) -> Cow<'_, str> {
-    one_line(arguments_object(text).unwrap_or("{}"))
+/// The last line says that the reply was cut.
+fn is_cut(reason: &StopReason) -> bool {
+    done_reason(reason) == "length"
 }
 
 /// `{"model":…,"created_at":…`
@@ -130,13 +145,20 @@ fn put_end(out: &mut Vec<u8>, loads: Option<&str>, reason: &StopReason, usage: &
 }
 
 /// Writes a whole reply.
-pub(super) fn answer(form: Form, answer: &Answer, head: &ReplyHead) -> Bytes {
+///
+/// # Errors
+/// A call's arguments are no object, and the token limit did not cut it.
+pub(super) fn answer(form: Form, answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault> {
     let (mut text, mut thought, mut calls) = (String::new(), String::new(), Vec::new());
     for piece in &answer.parts {
         match &piece.part {
             Part::Text | Part::Refusal => text.push_str(&piece.text),
             Part::Thinking => thought.push_str(&piece.text),
-            Part::ToolCall { id, name } => put_call(&mut calls, id, name, &arguments(&piece.text)),
+            Part::ToolCall { id, name } => match said_arguments(name, &piece.text) {
+                Ok(arguments) => put_call(&mut calls, id, name, &one_line(&arguments)),
+                Err(_) if answer.stop.as_ref().is_some_and(is_cut) => {}
+                Err(fault) => return Err(fault),
+            },
             Part::RedactedThinking { .. } | Part::Other { .. } => {}
         }
     }
@@ -163,13 +185,13 @@ pub(super) fn answer(form: Form, answer: &Answer, head: &ReplyHead) -> Bytes {
         out.push(b'}');
     }
     put_end(&mut out, head.loads, answer.stop.as_ref().unwrap_or(&StopReason::EndTurn), &answer.usage);
-    out.into()
+    Ok(out.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::canon::{Fault, FaultKind};
+    use crate::canon::FaultKind;
 
     fn write(form: Form, events: &[Event]) -> String {
         let mut writer = Writer::new(form, ReplyHead { model: "m".into(), created: 7, ..ReplyHead::default() });
@@ -231,11 +253,11 @@ mod tests {
         let nothing = Usage { input: Some(0), output: Some(0), ..Usage::default() };
         let none = Answer { usage: nothing, stop: Some(StopReason::EndTurn), ..Answer::default() };
         assert_eq!(
-            answer(Form::Chat, &none, &head),
+            answer(Form::Chat, &none, &head).unwrap(),
             r#"{"model":"m","created_at":"1970-01-01T00:00:07Z","message":{"role":"assistant","content":""},"done":true,"done_reason":"unload"}"#
         );
         assert_eq!(
-            answer(Form::Generate, &none, &head),
+            answer(Form::Generate, &none, &head).unwrap(),
             r#"{"model":"m","created_at":"1970-01-01T00:00:07Z","response":"","done":true,"done_reason":"unload"}"#
         );
     }

@@ -43,8 +43,8 @@ impl Codec for Chat {
         confined(call)
     }
 
-    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
-        write_reply::answer(answer, head)
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault> {
+        Ok(write_reply::answer(answer, head))
     }
 
     fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply> {

@@ -44,8 +44,8 @@ impl Codec for Responses {
         confined(call)
     }
 
-    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Bytes {
-        write_reply::answer(answer, head)
+    fn write_answer(&self, answer: &Answer, head: &ReplyHead) -> Result<Bytes, Fault> {
+        Ok(write_reply::answer(answer, head))
     }
 
     fn writer(&self, head: ReplyHead) -> Box<dyn WriteReply> {
