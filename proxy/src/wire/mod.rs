@@ -296,6 +296,9 @@ pub trait WriteReply {
         false
     }
 
+    /// Appends what still waits for the next event: where all this has gone out as bytes, the client has seen it.
+    fn settle(&mut self, _out: &mut BytesMut) {}
+
     /// Why the reply, which its backend ended well, has failed for a client of this protocol: its end was not written. To be asked
     /// when events have been written.
     fn fault(&mut self) -> Option<Fault> {

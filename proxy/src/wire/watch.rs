@@ -112,6 +112,7 @@ impl Watch {
             let mut writer = self.client.codec().writer(self.head.clone());
             let mut unheard = BytesMut::new();
             history.iter().for_each(|event| writer.write(event, &mut unheard));
+            writer.settle(&mut unheard);
             writer
         });
         for event in events.iter().filter(|event| !matches!(event, Event::Fault(_))) {
@@ -149,6 +150,7 @@ mod tests {
             let written = |events: &[Event]| {
                 let (mut writer, mut out) = (client.codec().writer(head.clone()), BytesMut::new());
                 events.iter().for_each(|event| writer.write(event, &mut out));
+                writer.settle(&mut out);
                 out
             };
             let whole = written(&events);

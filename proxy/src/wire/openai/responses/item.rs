@@ -1,8 +1,9 @@
 //! An item of a reply, from its announcement to its end.
 
 use super::shell::Shell;
-use super::tools::{Named, as_input};
+use super::tools::{Named, as_input, begun_input};
 use crate::canon::Part;
+use crate::wire::beyond::arguments_object;
 use crate::wire::put::{key, put_raw, put_text};
 
 /// An item in the making.
@@ -10,7 +11,11 @@ pub(super) struct Item {
     pub id: String,
     pub kind: Kind,
     pub text: String,
+    status: &'static str,
 }
+
+/// It has begun, and is told of without its text.
+const BEGUN: &str = "in_progress";
 
 pub(super) enum Kind {
     Text,
@@ -43,12 +48,12 @@ impl Item {
             }
             Part::RedactedThinking { .. } | Part::Other { .. } => return None,
         };
-        Some(Item { id, kind, text: String::new() })
+        Some(Item { id, kind, text: String::new(), status: BEGUN })
     }
 
     /// The item as it stands: empty where it begins.
-    pub fn put(&self, out: &mut Vec<u8>, done: bool) {
-        let status = if done { "completed" } else { "in_progress" };
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let (status, done) = (self.status, self.status != BEGUN);
         out.push(b'{');
         put_text(out, "id", &self.id);
         match &self.kind {
@@ -121,10 +126,19 @@ impl Item {
         }
     }
 
-    /// Settles its text: a call without arguments has empty ones, a custom tool's text is taken out of them.
-    pub fn finish(&mut self) {
+    /// Settles its text: a call without arguments has empty ones, a custom tool's text is taken out of them. `cut`: the reply was
+    /// not complete when it ended with this item; a call whose arguments are is so nevertheless.
+    pub fn finish(&mut self, cut: bool) {
+        let empty = self.text.trim_ascii().is_empty();
+        let cut = cut
+            && match self.kind {
+                Kind::Call(_) | Kind::Custom(_) => empty || arguments_object(&self.text).is_none(),
+                Kind::Text | Kind::Refusal | Kind::Thinking => true,
+            };
+        self.status = if cut { "incomplete" } else { "completed" };
         match self.kind {
-            Kind::Call(_) if self.text.trim_ascii().is_empty() => self.text = "{}".into(),
+            Kind::Call(_) if empty && !cut => self.text = "{}".into(),
+            Kind::Custom(_) if cut => self.text = begun_input(&self.text),
             Kind::Custom(_) => self.text = as_input(&self.text),
             _ => {}
         }

@@ -123,6 +123,32 @@ pub(super) fn as_input(arguments: &str) -> String {
     input.map_or_else(|| arguments.to_owned(), Cow::into_owned)
 }
 
+/// What can be read of a free text whose arguments break off: half a JSON text would be taken for it.
+pub(super) fn begun_input(arguments: &str) -> String {
+    let Some(object) = arguments.trim_start().strip_prefix('{') else { return arguments.to_owned() };
+    let value = object.trim_start().strip_prefix("\"input\"").and_then(|rest| rest.trim_start().strip_prefix(':'));
+    let Some(inner) = value.and_then(|rest| rest.trim_start().strip_prefix('"')) else { return String::new() };
+    let bytes = inner.as_bytes();
+    let mut end = 0;
+    while end < bytes.len() && bytes[end] != b'"' {
+        let step = match &bytes[end..] {
+            [b'\\', b'u', ..] => 6,
+            [b'\\', ..] => 2,
+            _ => 1,
+        };
+        if end + step > bytes.len() {
+            break;
+        }
+        end += step;
+    }
+    let read = |end: usize| {
+        let quoted = format!("\"{}\"", inner.get(..end)?);
+        validate(quoted.as_bytes()).ok().and_then(Json::as_str).map(Cow::into_owned)
+    };
+    // Of a letter of two escapes the first may be the last there is.
+    read(end).or_else(|| read(end.checked_sub(6)?)).unwrap_or_default()
+}
+
 /// A piece of a free text as it stands inside a JSON string.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = Vec::new();
@@ -156,5 +182,23 @@ mod tests {
             assert_eq!(as_input(&format!("{{\"input\":\"{}\"}}", escaped(text))), text);
         }
         assert_eq!(as_input("no JSON"), "no JSON");
+    }
+
+    #[test]
+    fn of_a_text_that_breaks_off_its_beginning_is_read() {
+        for (arguments, expect) in [
+            (r#"{"input":"*** Begin\n+\"é"#, "*** Begin\n+\"é"),
+            (r#" { "input" : "a\"#, "a"),
+            (r#"{"input":"a\u00e"#, "a"),
+            (r#"{"input":"a\ud83c"#, "a"),
+            (r#"{"input":"a\ud83c\udf"#, "a"),
+            (r#"{"input":"a""#, "a"),
+            (r#"{"inp"#, ""),
+            (r#"{"other":"a"#, ""),
+            ("", ""),
+            ("no JSON", "no JSON"),
+        ] {
+            assert_eq!(begun_input(arguments), expect, "{arguments}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each part of an answer is an item of its own. Thinking is told as a reasoning summary, the one place where all clients look
 //! for it. A call of a function that stands for a custom tool is told when it is complete: its text is inside a JSON string.
+//! The end of an item is told with the event behind it, for the stop reason says whether the item was cut.
 //! Signatures, citations, redacted thinking and foreign blocks have no place here.
 
 use super::item::{Item, Kind};
@@ -21,6 +22,8 @@ pub(super) struct Writer {
     shell: Shell,
     sequence: u64,
     open: Option<Item>,
+    /// The open item has ended, which has not been told yet.
+    ended: bool,
     items: usize,
     output: Vec<u8>,
     usage: Usage,
@@ -33,6 +36,7 @@ impl Writer {
             shell: Shell::new(head),
             sequence: 0,
             open: None,
+            ended: false,
             items: 0,
             output: Vec::new(),
             usage: Usage::default(),
@@ -68,7 +72,7 @@ impl Writer {
         event(&mut self.sequence, out, &format!("output_item.{what}"), |out| {
             put_raw(out, "output_index", at);
             key(out, "item");
-            item.put(out, what == "done");
+            item.put(out);
         });
     }
 
@@ -95,10 +99,11 @@ impl Writer {
         }
     }
 
-    fn close(&mut self, out: &mut BytesMut) {
-        let Some(item) = &mut self.open else { return };
+    /// Tells the end of an item that has ended. `cut`: see [`Item::finish`].
+    fn close(&mut self, cut: bool, out: &mut BytesMut) {
+        let Some(item) = self.open.as_mut().filter(|_| std::mem::take(&mut self.ended)) else { return };
         let silent = item.text.trim_ascii().is_empty();
-        item.finish();
+        item.finish(cut);
         let (words, text) = (item.words(), item.text.clone());
         let late = matches!(item.kind, Kind::Custom(_)) || (silent && matches!(item.kind, Kind::Call(_)));
         if late && !text.is_empty() {
@@ -123,7 +128,7 @@ impl Writer {
         if let Some(item) = self.open.take() {
             self.item_event("done", &item, out);
             comma(&mut self.output);
-            item.put(&mut self.output, true);
+            item.put(&mut self.output);
             self.items += 1;
         }
     }
@@ -137,8 +142,9 @@ impl Writer {
     }
 
     fn stop(&mut self, reason: &StopReason, out: &mut BytesMut) {
-        let (output, usage) = (std::mem::take(&mut self.output), self.usage);
         let (status, incomplete) = ending(reason);
+        self.close(incomplete.is_some(), out);
+        let (output, usage) = (std::mem::take(&mut self.output), self.usage);
         let usage = Some((&usage, self.estimate));
         self.response(out, status, &State { status, error: None, incomplete, output: &output, usage });
     }
@@ -151,6 +157,10 @@ impl WriteReply for Writer {
         true
     }
 
+    fn settle(&mut self, out: &mut BytesMut) {
+        self.close(false, out);
+    }
+
     fn write(&mut self, event: &Event, out: &mut BytesMut) {
         match event {
             Event::Start { .. } => {
@@ -158,16 +168,18 @@ impl WriteReply for Writer {
                 self.response(out, "in_progress", &RUNNING);
             }
             Event::Open(part) => {
+                self.close(false, out);
                 if let Some(item) = Item::of(&self.shell, part, self.items) {
                     self.open(item, out);
                 }
             }
             Event::Delta(Delta::Text(text) | Delta::Thinking(text) | Delta::Arguments(text)) => self.more(text, out),
             Event::Delta(Delta::Signature(_) | Delta::Citation(_)) => {}
-            Event::Close => self.close(out),
+            Event::Close => self.ended = self.open.is_some(),
             Event::Usage(usage) => self.usage.update(usage),
             Event::Stop(reason) => self.stop(reason, out),
             Event::Fault(fault) => {
+                self.close(true, out);
                 let output = std::mem::take(&mut self.output);
                 let failed = State { status: "failed", error: Some(fault), output: &output, ..RUNNING };
                 self.response(out, "failed", &failed);
@@ -213,17 +225,17 @@ pub(super) fn failed_frame(fault: &Fault, id: &str) -> Bytes {
 /// Writes a whole response.
 pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
     let shell = Shell::new(head);
+    let (status, incomplete) = ending(answer.stop.as_ref().unwrap_or(&StopReason::EndTurn));
     let mut output = Vec::new();
     let mut items = 0;
-    for Piece { part, text, .. } in &answer.parts {
+    for (at, Piece { part, text, .. }) in answer.parts.iter().enumerate() {
         let Some(mut item) = Item::of(&shell, part, items) else { continue };
         items += 1;
         item.text.clone_from(text);
-        item.finish();
+        item.finish(incomplete.is_some() && at + 1 == answer.parts.len());
         comma(&mut output);
-        item.put(&mut output, true);
+        item.put(&mut output);
     }
-    let (status, incomplete) = ending(answer.stop.as_ref().unwrap_or(&StopReason::EndTurn));
     let usage = Some((&answer.usage, head.input_estimate));
     let mut out = Vec::with_capacity(1024 + output.len());
     shell.put(&mut out, &State { status, error: None, incomplete, output: &output, usage });

@@ -125,6 +125,41 @@ fn items_begin_go_on_and_end() {
     );
 }
 
+/// The limit cuts what was being said. A call whose arguments are all there is complete; half a JSON text is no text of a tool's.
+#[test]
+fn what_the_limit_cut_is_incomplete() {
+    let tool = |name: &str, arguments: &str| {
+        (Part::ToolCall { id: "i".into(), name: name.into() }, Delta::Arguments(arguments.into()))
+    };
+    for ((part, delta), stop, status, text) in [
+        (tool("bare", "{\"x\":"), StopReason::MaxTokens, "incomplete", "{\"x\":"),
+        (tool("bare", ""), StopReason::MaxTokens, "incomplete", ""),
+        (tool("bare", "{\"x\":1}"), StopReason::MaxTokens, "completed", "{\"x\":1}"),
+        (tool("bare", "{\"x\":"), StopReason::ToolUse, "completed", "{\"x\":"),
+        (tool("patch", "{\"input\":\"*** Begin\\nPa"), StopReason::ContextWindow, "incomplete", "*** Begin\nPa"),
+        (tool("patch", "{\"inp"), StopReason::MaxTokens, "incomplete", ""),
+        (tool("patch", "{\"input\":\"all\"}"), StopReason::MaxTokens, "completed", "all"),
+        ((Part::Text, Delta::Text("a".into())), StopReason::MaxTokens, "incomplete", "a"),
+        ((Part::Text, Delta::Text("a".into())), StopReason::EndTurn, "completed", "a"),
+    ] {
+        let mut events = vec![Event::Start { id: None, model: None }];
+        events.extend(said(part, delta));
+        events.extend([Event::Usage(Usage { output: Some(5), ..Usage::default() }), Event::Stop(stop)]);
+        let frames = write(&events);
+        let [.., done, last] = &frames[..] else { panic!("{frames:#?}") };
+        assert_eq!(done["type"], "response.output_item.done");
+        let item = &done["item"];
+        let members = [&item["arguments"], &item["input"], &item["content"][0]["text"]];
+        assert_eq!(item["status"], status, "{item}");
+        assert_eq!(members.iter().find_map(|member| member.as_str()), Some(text), "{item}");
+        assert_eq!(last["response"]["output"], json!([item]));
+        let mut whole = Answer::default();
+        events.into_iter().for_each(|event| whole.fold(event).unwrap());
+        let body: serde_json::Value = serde_json::from_slice(&answer(&whole, &head())).unwrap();
+        assert_eq!(body["output"], json!([item]));
+    }
+}
+
 #[test]
 fn ends() {
     for (stop, name, why) in [
