@@ -321,7 +321,7 @@ pub struct ReplyHead {
     pub input_estimate: u64,
     /// Add DeepFellow's misspelt usage key beside the right one.
     pub deepfellow: bool,
-    /// The client's request: responses repeat it, and call tools as it did.
+    /// The client's request: responses repeat it, and call tools as it did; so does chat.
     pub request: Bytes,
     /// The request generates nothing: it only loads a model or puts it out (Ollama's `load`, `unload`).
     pub loads: Option<&'static str>,

@@ -1,12 +1,14 @@
 //! Events as chat chunks, and an answer as a whole completion.
 //!
 //! Reasoning is written under both names, `reasoning_content` and `reasoning`: clients know one or the other. What this
-//! dialect has no place for (signatures, citations, redacted thinking, foreign blocks) is left out of the reply.
+//! dialect has no place for (signatures, citations, redacted thinking, foreign blocks) is left out of the reply. Who asked with
+//! `functions` reads calls as they were before there were tools, one a reply: the first.
 
 use super::{finish_reason, put_fault, put_usage};
 use crate::canon::event::{Delta, Event, Part};
-use crate::canon::{Answer, Usage};
+use crate::canon::{Answer, StopReason, Usage};
 use crate::wire::json::write_str;
+use crate::wire::object::Object;
 use crate::wire::openai::DONE;
 use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
@@ -23,6 +25,7 @@ pub(super) struct Writer {
     calls: usize,
     /// The open call has shown arguments.
     argued: bool,
+    legacy: bool,
 }
 
 const PLAIN: &[u8] = b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
@@ -39,6 +42,7 @@ impl Writer {
             open: None,
             calls: 0,
             argued: false,
+            legacy: is_legacy(head),
         }
     }
 
@@ -51,14 +55,43 @@ impl Writer {
         out.extend_from_slice(PLAIN);
     }
 
+    /// A call begins, the last of those counted.
+    fn call(&self, out: &mut BytesMut, id: &str, name: &str) {
+        match (self.legacy, self.calls) {
+            (true, 1) => self.chunk(out, |out| {
+                out.extend_from_slice(b"\"function_call\":{\"name\":");
+                write_str(out, name);
+                out.extend_from_slice(b",\"arguments\":\"\"}");
+            }),
+            (true, _) => {}
+            (false, calls) => self.chunk(out, |out| {
+                out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+                put_display(out, calls.saturating_sub(1));
+                out.extend_from_slice(b",\"id\":");
+                write_str(out, id);
+                out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+                write_str(out, name);
+                out.extend_from_slice(b",\"arguments\":\"\"}}]");
+            }),
+        }
+    }
+
     fn arguments(&self, out: &mut BytesMut, text: &str) {
-        self.chunk(out, |out| {
-            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-            put_display(out, self.calls.saturating_sub(1));
-            out.extend_from_slice(b",\"function\":{\"arguments\":");
-            write_str(out, text);
-            out.extend_from_slice(b"}}]");
-        });
+        match (self.legacy, self.calls) {
+            (true, 1) => self.chunk(out, |out| {
+                out.extend_from_slice(b"\"function_call\":{\"arguments\":");
+                write_str(out, text);
+                out.extend_from_slice(b"}");
+            }),
+            (true, _) => {}
+            (false, calls) => self.chunk(out, |out| {
+                out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+                put_display(out, calls.saturating_sub(1));
+                out.extend_from_slice(b",\"function\":{\"arguments\":");
+                write_str(out, text);
+                out.extend_from_slice(b"}}]");
+            }),
+        }
     }
 
     fn stop(&self, reason: &str, out: &mut BytesMut) {
@@ -85,18 +118,9 @@ impl WriteReply for Writer {
             }
             Event::Open(part) => {
                 if let Part::ToolCall { id, name } = part {
-                    let index = self.calls;
                     self.calls += 1;
                     self.argued = false;
-                    self.chunk(out, |out| {
-                        out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                        put_display(out, index);
-                        out.extend_from_slice(b",\"id\":");
-                        write_str(out, id);
-                        out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
-                        write_str(out, name);
-                        out.extend_from_slice(b",\"arguments\":\"\"}}]");
-                    });
+                    self.call(out, id, name);
                 }
                 self.open = Some(part.clone());
             }
@@ -126,7 +150,7 @@ impl WriteReply for Writer {
                 }
             }
             Event::Usage(usage) => self.usage.update(usage),
-            Event::Stop(reason) => self.stop(finish_reason(reason), out),
+            Event::Stop(reason) => self.stop(word(reason, self.legacy), out),
             Event::Fault(fault) => {
                 let mut last = b"data: ".to_vec();
                 put_fault(&mut last, fault, super::Chat.fault_status(fault));
@@ -135,6 +159,30 @@ impl WriteReply for Writer {
             }
         }
     }
+}
+
+/// Whether the client knows functions and no tools.
+fn is_legacy(head: &ReplyHead) -> bool {
+    // Few requests have to be read for it.
+    memchr::memmem::find(&head.request, b"\"functions\"").is_some()
+        && Object::read(head.request.clone())
+            .is_ok_and(|request| request.get("functions").is_some() && request.get("tools").is_none())
+}
+
+fn word(reason: &StopReason, legacy: bool) -> &'static str {
+    match finish_reason(reason) {
+        "tool_calls" if legacy => "function_call",
+        word => word,
+    }
+}
+
+/// A member that is a called function.
+fn put_function(out: &mut Vec<u8>, member: &str, name: &str, arguments: &str) {
+    key(out, member);
+    out.push(b'{');
+    put_text(out, "name", name);
+    put_text(out, "arguments", if arguments.trim().is_empty() { "{}" } else { arguments });
+    out.push(b'}');
 }
 
 /// `{"id":…,"object":…,"created":…,"model":…`
@@ -149,21 +197,24 @@ fn put_head(out: &mut Vec<u8>, head: &ReplyHead, object: &str) {
 /// Writes a whole completion.
 pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
     let (mut text, mut thought, mut refusal, mut calls) = (None, String::new(), None, Vec::new());
+    let legacy = is_legacy(head);
     for piece in &answer.parts {
         match &piece.part {
             Part::Text => text.get_or_insert_with(String::new).push_str(&piece.text),
             Part::Thinking => thought.push_str(&piece.text),
             Part::Refusal => refusal.get_or_insert_with(String::new).push_str(&piece.text),
+            Part::ToolCall { name, .. } if legacy => {
+                if calls.is_empty() {
+                    put_function(&mut calls, "function_call", name, &piece.text);
+                }
+            }
             Part::ToolCall { id, name } => {
                 comma(&mut calls);
                 calls.push(b'{');
                 put_text(&mut calls, "id", id);
                 put_text(&mut calls, "type", "function");
-                key(&mut calls, "function");
-                calls.push(b'{');
-                put_text(&mut calls, "name", name);
-                put_text(&mut calls, "arguments", if piece.text.trim().is_empty() { "{}" } else { &piece.text });
-                calls.extend_from_slice(b"}}");
+                put_function(&mut calls, "function", name, &piece.text);
+                calls.push(b'}');
             }
             Part::RedactedThinking { .. } | Part::Other { .. } => {}
         }
@@ -183,14 +234,17 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
         put_text(&mut out, "reasoning_content", &thought);
         put_text(&mut out, "reasoning", &thought);
     }
-    if !calls.is_empty() {
+    if legacy && !calls.is_empty() {
+        comma(&mut out);
+        out.extend_from_slice(&calls);
+    } else if !calls.is_empty() {
         key(&mut out, "tool_calls");
         out.push(b'[');
         out.extend_from_slice(&calls);
         out.push(b']');
     }
     out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":\"");
-    out.extend_from_slice(answer.stop.as_ref().map_or("stop", finish_reason).as_bytes());
+    out.extend_from_slice(answer.stop.as_ref().map_or("stop", |reason| word(reason, legacy)).as_bytes());
     out.extend_from_slice(b"\"}]");
     put_usage(&mut out, &answer.usage, head.input_estimate);
     out.push(b'}');
@@ -200,16 +254,19 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::canon::{Fault, StopReason};
+    use crate::canon::Fault;
+
+    fn head(stream_usage: bool, request: &'static str) -> ReplyHead {
+        let request = Bytes::from_static(request.as_bytes());
+        ReplyHead { id: "1".into(), model: "m".into(), created: 7, stream_usage, request, ..ReplyHead::default() }
+    }
 
     fn write(events: &[Event], stream_usage: bool) -> String {
-        let mut writer = Writer::new(&ReplyHead {
-            id: "1".into(),
-            model: "m".into(),
-            created: 7,
-            stream_usage,
-            ..ReplyHead::default()
-        });
+        write_for(events, &head(stream_usage, ""))
+    }
+
+    fn write_for(events: &[Event], head: &ReplyHead) -> String {
+        let mut writer = Writer::new(head);
         let mut out = BytesMut::new();
         for event in events {
             writer.write(event, &mut out);
@@ -240,6 +297,51 @@ mod tests {
         let usage = "~\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\n";
         assert_eq!(write(&events, false), format!("{body}data: [DONE]\n\n"));
         assert_eq!(write(&events, true), format!("{body}{usage}data: [DONE]\n\n"));
+    }
+
+    #[test]
+    fn who_asked_with_functions_is_told_of_one() {
+        let call = |name: &str, arguments: &str| {
+            let part = Part::ToolCall { id: "i".into(), name: name.into() };
+            let argued = (!arguments.is_empty()).then(|| Event::Delta(Delta::Arguments(arguments.into())));
+            [Some(Event::Open(part)), argued, Some(Event::Close)].into_iter().flatten()
+        };
+        let events: Vec<Event> = [Event::Start { id: None, model: None }]
+            .into_iter()
+            .chain(call("f", "{\"x\":1}"))
+            .chain(call("g", ""))
+            .chain([Event::Stop(StopReason::ToolUse)])
+            .collect();
+        let mut whole = Answer::default();
+        events.iter().for_each(|event| whole.fold(event.clone()).unwrap());
+        let legacy = head(false, r#"{"functions":[{"name":"f"}]}"#);
+        let plain = "},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
+        assert_eq!(
+            write_for(&events, &legacy),
+            format!(
+                "~\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"\"{plain}\
+                 ~\"choices\":[{{\"index\":0,\"delta\":{{\"function_call\":{{\"name\":\"f\",\"arguments\":\"\"}}{plain}\
+                 ~\"choices\":[{{\"index\":0,\"delta\":{{\"function_call\":{{\"arguments\":\"{{\\\"x\\\":1}}\"}}{plain}\
+                 ~\"choices\":[{{\"index\":0,\"delta\":{{}},\"logprobs\":null,\"finish_reason\":\"function_call\"}}]}}\n\n\
+                 data: [DONE]\n\n"
+            )
+        );
+        let message = |head: &ReplyHead| {
+            let body: serde_json::Value = serde_json::from_slice(&answer(&whole, head)).unwrap();
+            (body["choices"][0]["message"].clone(), body["choices"][0]["finish_reason"].clone())
+        };
+        let called = serde_json::json!({"role":"assistant","content":null,"refusal":null,
+            "function_call":{"name":"f","arguments":"{\"x\":1}"}});
+        assert_eq!(message(&legacy), (called, serde_json::json!("function_call")));
+        for request in [
+            "",
+            r#"{"messages":[{"content":"\"functions\""}],"functions":null}"#,
+            r#"{"functions":[{"name":"f"}],"tools":[]}"#,
+        ] {
+            let (message, finish) = message(&head(false, request));
+            assert_eq!(message["tool_calls"].as_array().map(Vec::len), Some(2), "{request}");
+            assert_eq!((message.get("function_call"), finish), (None, serde_json::json!("tool_calls")));
+        }
     }
 
     #[test]
