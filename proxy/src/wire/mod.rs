@@ -366,6 +366,8 @@ pub struct Written {
 pub struct Glance {
     /// Carries generated text, thinking or arguments.
     pub token: bool,
+    /// A piece of a tool call, which the stop reason of a later frame may not tell of. Nothing is looked for beyond `token`.
+    pub called: bool,
     /// Token counts, converted to the canon's meaning.
     pub usage: Option<Usage>,
     /// Says why the model stopped.

@@ -17,6 +17,8 @@ pub struct Pipe {
     frames: Frames,
     way: Way,
     stop: Option<StopReason>,
+    /// A tool was called.
+    called: bool,
     /// Tokens of the choices whose counts have come, where each has counts of its own.
     choices: u64,
     over: bool,
@@ -47,14 +49,19 @@ impl Pipe {
     pub fn alike(dialect: Dialect, model: &str, unasked: Unasked) -> Self {
         let (rename, told) = (Rename::new(model), Usage::default());
         let way = Way::Alike { dialect, rename, unasked, id: OnceCell::new(), told };
-        Self { frames: Frames::of(dialect.framing()), way, stop: None, choices: 0, over: false, watch: None }
+        Self::of(dialect, way)
     }
 
     /// For a backend of another dialect.
     pub fn across(client: Dialect, backend: Dialect, head: ReplyHead) -> Self {
         let (reader, writer) = (backend.codec().reader(), client.codec().writer(head));
         let way = Way::Across { backend, reader, writer, events: Vec::new() };
-        Self { frames: Frames::of(backend.framing()), way, stop: None, choices: 0, over: false, watch: None }
+        Self::of(backend, way)
+    }
+
+    fn of(backend: Dialect, way: Way) -> Self {
+        let frames = Frames::of(backend.framing());
+        Self { frames, way, stop: None, called: false, choices: 0, over: false, watch: None }
     }
 
     /// Has the events of the reply kept beside its bytes; [`Pipe::watch`] then gives them. `head` is the head of what is
@@ -161,9 +168,10 @@ impl Pipe {
             Way::Alike { dialect, rename, unasked, id, told } => {
                 id.get_or_init(|| dialect.codec().reply_id(frame));
                 let mut glance = dialect.codec().glance(frame);
-                if glance.stop == Some(StopReason::EndTurn) && self.stop == Some(StopReason::ToolUse) {
-                    // Ollama's last line does not say that there were calls before it.
-                    glance.stop.clone_from(&self.stop);
+                self.called |= glance.called || glance.stop == Some(StopReason::ToolUse);
+                if self.called && matches!(glance.stop, Some(StopReason::EndTurn | StopReason::StopSequence(_))) {
+                    // A plain stop after calls means the calls, and need not say that there were calls before it.
+                    glance.stop = Some(StopReason::ToolUse);
                 }
                 if let Some(usage) = glance.usage.as_mut().filter(|_| glance.of_one_choice) {
                     // The prompt was one for all of them.

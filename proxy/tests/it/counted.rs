@@ -2,7 +2,7 @@
 
 use crate::golden::recordings;
 use bytes::Bytes;
-use tidegate::canon::{Fault, Usage};
+use tidegate::canon::{Fault, StopReason, Usage};
 use tidegate::wire::reply::Pipe;
 use tidegate::wire::{Dialect, ReplyHead, Unasked};
 
@@ -34,6 +34,33 @@ fn a_running_count_is_not_added() {
     let mut pipe = Pipe::alike(Dialect::Chat, "m", Unasked::None);
     pipe.push(stream.into(), &mut |glance| glance.usage.iter().for_each(|more| usage.update(more)));
     assert_eq!((usage.input, usage.output), (Some(3), Some(2)));
+}
+
+/// A plain stop after calls means the calls, in the books, too, where the bytes pass as they are.
+#[test]
+fn a_stop_after_calls_is_booked_as_their_use() {
+    let call =
+        r#"{"delta":{"content":null,"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}"#;
+    let text = r#"{"delta":{"content":"\"tool_calls\":[{\"arguments\":1}]"}}"#;
+    for (said, finish, expect) in [
+        (call, r#""stop""#, StopReason::ToolUse),
+        (call, r#""stop","stop_reason":"END""#, StopReason::ToolUse),
+        (call, r#""length""#, StopReason::MaxTokens),
+        (text, r#""stop""#, StopReason::EndTurn),
+    ] {
+        let stream = format!(
+            "data: {{\"choices\":[{said}]}}\n\n\
+             data: {{\"choices\":[{{\"delta\":{{}},\"finish_reason\":{finish}}}]}}\n\ndata: [DONE]\n\n"
+        );
+        let mut stop = None;
+        let mut pipe = Pipe::alike(Dialect::Chat, "m", false);
+        let passed = pipe.push(stream.clone().into(), &mut |glance| {
+            if let Some(reason) = &glance.stop {
+                stop = Some(reason.clone());
+            }
+        });
+        assert_eq!((stop, &passed.bytes[..]), (Some(expect), stream.as_bytes()), "{stream}");
+    }
 }
 
 #[test]

@@ -34,11 +34,14 @@ static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
     stop: Finder::new("\"stop_reason\""),
 });
 
-/// Keys whose text is generated.
+/// Keys whose text is generated; [`ARGUMENTS`] is a call's.
 static SPOKEN: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
     ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\""]
         .map(Finder::new)
 });
+
+/// Where the arguments of a call stand among these keys.
+const ARGUMENTS: usize = 2;
 
 pub(super) fn glance(frame: &Frame) -> Glance {
     let raw = frame.raw.as_ref();
@@ -48,7 +51,8 @@ pub(super) fn glance(frame: &Frame) -> Glance {
         || has_value(raw, &needles.error)
         || has_value(raw, &needles.timings);
     if !news && raw.len() > 24 {
-        return Glance { token: spoken(raw), ..Glance::default() };
+        let (token, called) = spoken(raw);
+        return Glance { token, called, ..Glance::default() };
     }
     look(frame, raw)
 }
@@ -63,13 +67,13 @@ fn look(frame: &Frame, raw: &[u8]) -> Glance {
     let Ok(json) = validate(data) else { return Glance::default() };
     let fields = Fields::of(json);
     let mut glance = read(&|key| fields.get(key), false, has_value(raw, &NEEDLES.finish));
-    glance.token = spoken(raw);
+    (glance.token, glance.called) = spoken(raw);
     glance
 }
 
 pub(super) fn glance_answer(answer: &Object) -> Glance {
     let mut glance = read(&|key| answer.get(key), true, true);
-    glance.token = glance.fault.is_none() && spoken(answer.source());
+    glance.token = glance.fault.is_none() && spoken(answer.source()).0;
     glance.end = true;
     glance.usage_beside = false;
     // A server that counts for all choices counts by itself. llama.cpp, told by its timings, puts the choices together and leaves
@@ -159,13 +163,15 @@ fn value_start(rest: &[u8]) -> Option<u8> {
     value.trim_ascii_start().first().copied()
 }
 
-/// Some generated text that is not empty.
-fn spoken(text: &[u8]) -> bool {
-    SPOKEN.iter().any(|key| {
+/// Some generated text that is not empty; and whether a call's arguments were met on the way to it.
+fn spoken(text: &[u8]) -> (bool, bool) {
+    let mut called = false;
+    let spoken = SPOKEN.iter().enumerate().any(|(which, key)| {
         let mut rest = text;
         while let Some(at) = key.find(rest) {
             rest = &rest[at + key.needle().len()..];
             let Some(value) = rest.trim_ascii_start().strip_prefix(b":") else { continue };
+            called |= which == ARGUMENTS;
             match value.trim_ascii_start() {
                 [b'"', b'"', ..] => {}
                 [b'"' | b'[' | b'{', ..] => return true,
@@ -173,7 +179,8 @@ fn spoken(text: &[u8]) -> bool {
             }
         }
         false
-    })
+    });
+    (spoken, called)
 }
 
 /// Where the top-level `model` stands.
@@ -222,7 +229,14 @@ mod tests {
             (r#"{"choices":[{"delta":{"content" : "x"},"finish_reason" : null}]}"#, token.clone()),
             (r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#, Glance::default()),
             (r#"{"choices":[{"delta":{"reasoning":"x"}}],"padding":"xxxxxxxxxxxxx"}"#, token.clone()),
-            (r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}"#, token.clone()),
+            (
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}"#,
+                Glance { called: true, ..token.clone() },
+            ),
+            (
+                r#"{"choices":[{"delta":{"content":null,"function_call":{"name":"f","arguments":""}}}]}"#,
+                Glance { called: true, ..Glance::default() },
+            ),
             (r#"{"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9},\"error\":1"}}]}"#, token.clone()),
             (
                 r#"{"choices":[{"delta":{"content":"usage"},"x":{"usage":{"prompt_tokens":9},"error":"no"}}]}"#,
