@@ -68,7 +68,8 @@ impl Frame {
         Some(Cow::Owned(joined))
     }
 
-    /// The same frame around other data; event name, comments and line ends stay.
+    /// The same frame around other data; event name, comments and line ends stay. The data is JSON: the ends of lines in it are
+    /// space, and would end its field.
     #[must_use]
     pub fn with_data(&self, data: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(self.raw.len() + data.len());
@@ -80,7 +81,13 @@ impl Frame {
                 Some((b"data", value)) => {
                     if !written {
                         out.extend_from_slice(b"data: ");
+                        let start = out.len();
                         out.extend_from_slice(data);
+                        for byte in &mut out[start..] {
+                            if matches!(*byte, b'\n' | b'\r') {
+                                *byte = b' ';
+                            }
+                        }
                         let tail = value.as_ptr() as usize - line.as_ptr() as usize + value.len();
                         out.extend_from_slice(&line[tail..]);
                         written = true;
@@ -317,6 +324,7 @@ mod tests {
     fn data_is_exchanged_in_place() {
         let frame = Frame { raw: Bytes::from_static(b": c\r\nevent: m\r\ndata: {\"a\":1}\r\n\r\n") };
         assert_eq!(frame.with_data(b"{}"), b": c\r\nevent: m\r\ndata: {}\r\n\r\n".as_slice());
+        assert_eq!(frame.with_data(b"{\n}"), b": c\r\nevent: m\r\ndata: { }\r\n\r\n".as_slice());
     }
 
     #[test]

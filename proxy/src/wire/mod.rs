@@ -20,6 +20,7 @@ pub mod ollama;
 pub mod opaque;
 pub mod openai;
 mod put;
+mod rename;
 pub mod reply;
 pub mod request;
 pub mod skim;

@@ -6,6 +6,7 @@
 use super::frame::{Frame, Frames};
 use super::object::Object;
 use super::openai;
+use super::rename::Rename;
 use super::watch::Watch;
 use super::{Dialect, Glance, ReadReply, ReplyHead, Unasked, WriteReply};
 use crate::canon::{Answer, Event, Fault, FaultKind, StopReason, Usage};
@@ -354,50 +355,6 @@ fn without_usage(frame: &Frame) -> Option<Frame> {
     let data = frame.data()?;
     let object = Object::read(Bytes::copy_from_slice(&data)).ok()?;
     Some(Frame { raw: frame.with_data(&object.splice(&[("usage", None)])) })
-}
-
-/// Puts the client's model name where the backend wrote another.
-///
-/// Every frame of a stream begins with the same bytes up to the name, so once found the place is only compared.
-struct Rename {
-    name: Vec<u8>,
-    /// The backend writes the right name by itself: nothing to do.
-    idle: bool,
-    /// The frame's bytes up to and including the backend's name, as last seen.
-    prefix: Vec<u8>,
-    /// Where the name stands in it.
-    at: usize,
-}
-
-impl Rename {
-    fn new(model: &str) -> Self {
-        let mut name = Vec::new();
-        super::json::write_str(&mut name, model);
-        Self { name, idle: false, prefix: Vec::new(), at: 0 }
-    }
-
-    fn apply(&mut self, dialect: Dialect, frame: &Frame) -> Option<Bytes> {
-        if self.idle {
-            return None;
-        }
-        if self.prefix.is_empty() || !frame.raw.starts_with(&self.prefix) {
-            let data = dialect.framing().data(frame)?;
-            let span = dialect.codec().model_span(&Bytes::copy_from_slice(&data))?;
-            self.idle = data[span.clone()] == self.name[..];
-            // Data of several lines was joined: its offsets are not the frame's. No server writes a chunk that way.
-            let start = memchr::memmem::find(&frame.raw, &data)?;
-            self.at = start + span.start;
-            self.prefix = frame.raw[..start + span.end].to_vec();
-            if self.idle {
-                return None;
-            }
-        }
-        let mut out = BytesMut::with_capacity(frame.raw.len() + self.name.len());
-        out.extend_from_slice(&self.prefix[..self.at]);
-        out.extend_from_slice(&self.name);
-        out.extend_from_slice(&frame.raw[self.prefix.len()..]);
-        Some(out.freeze())
-    }
 }
 
 /// Gathers the pieces of one read, so that one read costs one write. A single piece stays the slice it is.
