@@ -44,6 +44,15 @@ fn fold(events: Vec<Event>) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
+/// Arguments where calls hold objects; `None` where they are none.
+fn as_object(arguments: &str) -> Option<String> {
+    let object = |text: &str| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok();
+    if object(arguments) {
+        return Some(arguments.to_owned());
+    }
+    serde_json::from_str::<String>(arguments).ok().filter(|inner| object(inner))
+}
+
 /// What is left of an answer when a dialect has said it: the same for both sides of a comparison.
 fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
     answer.id = None;
@@ -67,6 +76,10 @@ fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
                 }
                 if piece.part == Part::Thinking && piece.signature.is_none() {
                     piece.signature = Some(anthropic::MARKER.into());
+                }
+                if matches!(piece.part, Part::ToolCall { .. }) {
+                    // A whole message has nothing for a call that was cut.
+                    piece.text = as_object(&piece.text).unwrap_or("{}".into());
                 }
             }
             if refused && answer.stop == Some(StopReason::EndTurn) {
@@ -124,8 +137,9 @@ fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
                 }
             }
             let calls = answer.parts.into_iter().filter(|piece| matches!(piece.part, Part::ToolCall { .. }));
-            // A line of a stream has no ends of lines within.
-            flat.extend(calls.map(|piece| Piece { text: piece.text.replace('\n', " "), ..piece }));
+            // A call that was cut is left out. A line of a stream has no ends of lines within.
+            let whole = calls.filter_map(|piece| as_object(&piece.text).map(|text| (piece, text)));
+            flat.extend(whole.map(|(piece, text)| Piece { text: text.replace('\n', " "), ..piece }));
             let calls = flat.iter().any(|piece| matches!(piece.part, Part::ToolCall { .. }));
             answer.parts = flat;
             answer.stop = answer.stop.map(|stop| match stop {
