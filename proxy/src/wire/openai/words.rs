@@ -7,6 +7,10 @@ use crate::wire::beyond::drop_named;
 use crate::wire::check::{At, BODY, Check, Members, present};
 use crate::wire::object::Object;
 use crate::wire::put::{number, put_raw, put_some, put_text, put_texts};
+use sha2::{Digest as _, Sha256};
+
+/// The longest `user` that OpenAI takes, in characters; and as long as a SHA-256 is in hex.
+const LONGEST_USER: usize = 64;
 
 /// How tokens are chosen, in the words of chat and completions; and the user.
 pub(super) fn sampling(check: &mut Check, request: &Object, call: &mut Call) {
@@ -22,7 +26,13 @@ pub(super) fn sampling(check: &mut Check, request: &Object, call: &mut Call) {
 }
 
 /// The same written, and when they end.
-pub(super) fn put_sampling(call: &Call, to: &Target, out: &mut Vec<u8>, dropped: &mut Vec<String>) {
+pub(super) fn put_sampling(
+    call: &Call,
+    to: &Target,
+    out: &mut Vec<u8>,
+    dropped: &mut Vec<String>,
+    adjusted: &mut Vec<String>,
+) {
     for (name, value) in [
         ("temperature", call.temperature),
         ("top_p", call.top_p),
@@ -41,9 +51,18 @@ pub(super) fn put_sampling(call: &Call, to: &Target, out: &mut Vec<u8>, dropped:
     if !call.stop.is_empty() {
         put_texts(out, "stop", &call.stop);
     }
-    if let Some(user) = &call.user {
-        put_text(out, "user", user);
+    put_user(call, out, adjusted);
+}
+
+/// Who asks. Claude Code's users have names of 150 characters: such a one goes by its hash, so that the same stays the same.
+pub(super) fn put_user(call: &Call, out: &mut Vec<u8>, adjusted: &mut Vec<String>) {
+    let Some(user) = &call.user else { return };
+    if user.chars().count() <= LONGEST_USER {
+        return put_text(out, "user", user);
     }
+    let hash: [u8; 32] = Sha256::digest(user.as_bytes()).into();
+    put_text(out, "user", &hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
+    drop_named(adjusted, "user");
 }
 
 /// Whether it is to be a stream, and whether its usage is to be told.

@@ -227,7 +227,7 @@ impl Writer<'_> {
         let out = &mut self.out;
         let limit = if self.to.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" };
         put_some(out, limit, self.call.max_tokens);
-        put_sampling(self.call, self.to, out, &mut self.dropped);
+        put_sampling(self.call, self.to, out, &mut self.dropped, &mut self.adjusted);
         match &self.call.format {
             Some(Format::Json) => put_raw(out, "response_format", r#"{"type":"json_object"}"#),
             Some(Format::Schema { json, .. }) => {

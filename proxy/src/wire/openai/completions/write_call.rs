@@ -14,13 +14,13 @@ use crate::wire::{Target, Written};
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     refuse_thread(call)?;
     refuse(call)?;
-    let mut dropped = Vec::new();
+    let (mut dropped, mut adjusted) = (Vec::new(), Vec::new());
     let mut out = Vec::with_capacity(512);
     out.push(b'{');
     put_text(&mut out, "model", &to.model);
     prompt(call, &mut out)?;
     put_some(&mut out, "max_tokens", call.max_tokens);
-    put_sampling(call, to, &mut out, &mut dropped);
+    put_sampling(call, to, &mut out, &mut dropped, &mut adjusted);
     put_stream(call, to, &mut out);
     if !matches!(call.thinking, None | Some(Thinking::Off)) {
         drop_named(&mut dropped, "thinking");
@@ -29,7 +29,7 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
         put_raw(&mut out, name, json);
     }
     out.push(b'}');
-    Ok(Written { body: out.into(), dropped, adjusted: Vec::new() })
+    Ok(Written { body: out.into(), dropped, adjusted })
 }
 
 /// What a prompt cannot say and the answer depends on.

@@ -16,7 +16,7 @@ use crate::wire::beyond::{
     system_texts,
 };
 use crate::wire::json::{validate, write_str};
-use crate::wire::openai::words::effort_word;
+use crate::wire::openai::words::{effort_word, put_user};
 use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
 use std::borrow::Cow;
@@ -238,9 +238,7 @@ impl Writer<'_> {
             drop_named(&mut self.dropped, "top_k");
         }
         drop_chat_sampling(call, &mut self.dropped);
-        if let Some(user) = &call.user {
-            put_text(&mut self.out, "user", user);
-        }
+        put_user(call, &mut self.out, &mut self.adjusted);
         put_raw(&mut self.out, "stream", call.stream);
         put_raw(&mut self.out, "store", false);
     }

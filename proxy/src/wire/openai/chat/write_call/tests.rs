@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::canon::call::{Image, Turn};
+use crate::wire::Dialect;
 
 fn vllm() -> Target {
     Target {
@@ -143,4 +144,22 @@ fn usage_is_always_asked_for() {
         serde_json::json!({"include_usage":true,"continuous_usage_stats":true})
     );
     assert_eq!(body(&call, &Target::default())["stream_options"], serde_json::json!({"include_usage":true}));
+}
+
+/// Claude Code's names of users are longer than OpenAI takes; every API of its family has the same bound.
+#[test]
+fn a_long_user_goes_by_its_hash() {
+    let long = "user_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef_account__session_5";
+    let hash = "4221249c3789f8da9c520104d6992ae38d57d61df2ac5fb61b889912b04a1fb0";
+    let edge = "ü".repeat(64);
+    for (user, expect) in [(long, hash), (edge.as_str(), edge.as_str()), ("u", "u")] {
+        let turns = vec![Turn::text(Role::User, "x")];
+        let call = Call { turns, user: Some(user.into()), choices: 1, family: "anthropic", ..Call::default() };
+        for dialect in [Dialect::Chat, Dialect::Responses, Dialect::Completions] {
+            let written = dialect.codec().write_call(&call, &Target::default()).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+            assert_eq!(body["user"], expect, "{dialect:?}");
+            assert_eq!(written.adjusted.iter().any(|name| name == "user"), user != expect, "{dialect:?}");
+        }
+    }
 }
