@@ -189,7 +189,7 @@ pub enum Thinking {
     Effort(Effort),
 }
 
-/// OpenAI's `reasoning_effort`.
+/// OpenAI's `reasoning_effort`; the upper end is also Anthropic's and Ollama's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Effort {
@@ -197,6 +197,8 @@ pub enum Effort {
     Low,
     Medium,
     High,
+    XHigh,
+    Max,
 }
 
 /// What the answer must look like.

@@ -304,7 +304,8 @@ pub(super) fn parameters(call: &Call) -> wit::Parameters {
                 Effort::Minimal => wit::Effort::Minimal,
                 Effort::Low => wit::Effort::Low,
                 Effort::Medium => wit::Effort::Medium,
-                Effort::High => wit::Effort::High,
+                // The interface has no word above it.
+                Effort::High | Effort::XHigh | Effort::Max => wit::Effort::High,
             }),
         }),
         format: call.format.as_ref().map(|format| match format {
@@ -334,6 +335,11 @@ pub(super) fn set_parameters(call: &mut Call, parameters: wit::Parameters) {
     call.frequency_penalty = parameters.frequency_penalty;
     call.seed = parameters.seed;
     call.stop = parameters.stop;
+    // A guest that gives back the highest level it can be shown has not lowered it.
+    let highest = match call.thinking {
+        Some(Thinking::Effort(level @ (Effort::XHigh | Effort::Max))) => level,
+        _ => Effort::High,
+    };
     call.thinking = parameters.thinking.map(|thinking| match thinking {
         wit::Thinking::Off => Thinking::Off,
         wit::Thinking::Adaptive => Thinking::Adaptive,
@@ -342,7 +348,7 @@ pub(super) fn set_parameters(call: &mut Call, parameters: wit::Parameters) {
             wit::Effort::Minimal => Effort::Minimal,
             wit::Effort::Low => Effort::Low,
             wit::Effort::Medium => Effort::Medium,
-            wit::Effort::High => Effort::High,
+            wit::Effort::High => highest,
         }),
     });
     call.format = parameters.format.map(|format| match format {
@@ -413,4 +419,22 @@ fn stop_word(word: &str) -> Option<wit::StopReason> {
     .iter()
     .find(|reason| reason.as_str() == word)
     .map(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_guests_have_no_word_for_stays_until_it_is_changed() {
+        for level in [Effort::XHigh, Effort::Max] {
+            let mut call = Call { thinking: Some(Thinking::Effort(level)), ..Call::default() };
+            let (shown, mut lower) = (parameters(&call), parameters(&call));
+            set_parameters(&mut call, shown);
+            assert_eq!(call.thinking, Some(Thinking::Effort(level)));
+            lower.thinking = Some(wit::Thinking::Effort(wit::Effort::Low));
+            set_parameters(&mut call, lower);
+            assert_eq!(call.thinking, Some(Thinking::Effort(Effort::Low)));
+        }
+    }
 }

@@ -208,6 +208,11 @@ impl Writer<'_> {
             Some(Thinking::Effort(Effort::Low)) => 4096,
             Some(Thinking::Effort(Effort::Medium)) => 16384,
             Some(Thinking::Effort(Effort::High)) => 31999,
+            // More would leave less and less of `max_tokens` for the answer.
+            Some(Thinking::Effort(Effort::XHigh | Effort::Max)) => {
+                drop_named(&mut self.adjusted, "reasoning_effort");
+                31999
+            }
         };
         let name = if own { "thinking" } else { "reasoning_effort" };
         // In the middle of a tool loop Anthropic wants to see the thinking that led to the calls.
@@ -294,6 +299,8 @@ impl Writer<'_> {
                 Effort::Minimal | Effort::Low => "\"low\"",
                 Effort::Medium => "\"medium\"",
                 Effort::High => "\"high\"",
+                Effort::XHigh => "\"xhigh\"",
+                Effort::Max => "\"max\"",
             };
             config.push(("effort", word.into()));
         }

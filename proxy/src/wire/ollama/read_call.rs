@@ -109,7 +109,8 @@ fn think(check: &mut Check, request: &Object) -> Option<Thinking> {
     check.word(&BODY, request, "think", &["low", "medium", "high", "max"]).map(|word| match word {
         "low" => Thinking::Effort(Effort::Low),
         "medium" => Thinking::Effort(Effort::Medium),
-        _ => Thinking::Effort(Effort::High),
+        "high" => Thinking::Effort(Effort::High),
+        _ => Thinking::Effort(Effort::Max),
     })
 }
 

@@ -300,14 +300,18 @@ impl<'c> Writer<'c> {
                 put_raw(&mut self.out, "think", true);
             }
             Some(Thinking::Effort(effort)) => {
-                if effort == Effort::Minimal {
+                let (word, exact) = match effort {
+                    Effort::Minimal => ("low", false),
+                    Effort::Low => ("low", true),
+                    Effort::Medium => ("medium", true),
+                    Effort::High => ("high", true),
+                    // A word of newer versions: whoever says it has one.
+                    Effort::Max if self.call.family == "ollama" => ("max", true),
+                    Effort::XHigh | Effort::Max => ("high", false),
+                };
+                if !exact {
                     drop_named(&mut self.adjusted, "reasoning_effort");
                 }
-                let word = match effort {
-                    Effort::Minimal | Effort::Low => "low",
-                    Effort::Medium => "medium",
-                    Effort::High => "high",
-                };
                 put_text(&mut self.out, "think", word);
             }
         }

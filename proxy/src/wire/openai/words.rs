@@ -86,24 +86,30 @@ pub(super) fn put_stream(call: &Call, to: &Target, out: &mut Vec<u8>) {
 
 /// A level of effort.
 pub(super) fn effort(check: &mut Check, at: &At<'_>, from: &impl Members, key: &str) -> Option<Thinking> {
-    let words = ["none", "minimal", "low", "medium", "high", "xhigh"];
+    let words = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
     check.word(at, from, key, &words).map(|word| match word {
         "none" => Thinking::Off,
         "minimal" => Thinking::Effort(Effort::Minimal),
         "low" => Thinking::Effort(Effort::Low),
         "medium" => Thinking::Effort(Effort::Medium),
-        _ => Thinking::Effort(Effort::High),
+        "high" => Thinking::Effort(Effort::High),
+        "xhigh" => Thinking::Effort(Effort::XHigh),
+        _ => Thinking::Effort(Effort::Max),
     })
 }
 
-/// The word for a level. Only OpenAI itself knows `minimal`.
+/// The word for a level. Only OpenAI itself knows `minimal` and `xhigh`; `max`, of which few of its models know, is not written.
 pub(super) fn effort_word(level: Thinking, openai: bool, adjusted: &mut Vec<String>) -> &'static str {
+    let mut nearest = |word| {
+        drop_named(adjusted, "reasoning_effort");
+        word
+    };
     match level {
         Thinking::Effort(Effort::Minimal) if openai => "minimal",
-        Thinking::Effort(Effort::Minimal) => {
-            drop_named(adjusted, "reasoning_effort");
-            "low"
-        }
+        Thinking::Effort(Effort::XHigh) if openai => "xhigh",
+        Thinking::Effort(Effort::Minimal) => nearest("low"),
+        Thinking::Effort(Effort::Max) if openai => nearest("xhigh"),
+        Thinking::Effort(Effort::XHigh | Effort::Max) => nearest("high"),
         Thinking::Effort(Effort::Low) | Thinking::Budget(..=4096) => "low",
         Thinking::Effort(Effort::Medium) | Thinking::Budget(..=16384) | Thinking::Adaptive => "medium",
         Thinking::Effort(Effort::High) | Thinking::Budget(_) => "high",

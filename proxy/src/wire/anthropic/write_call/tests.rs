@@ -145,6 +145,13 @@ fn values_are_moved_into_range_or_named() {
             &[],
         ),
         (
+            Call { thinking: Some(Thinking::Effort(Effort::XHigh)), max_tokens: Some(64000), ..base() },
+            "thinking",
+            r#"{"type":"enabled","budget_tokens":31999}"#,
+            &[],
+            &["reasoning_effort"],
+        ),
+        (
             Call { thinking: Some(Thinking::Effort(Effort::High)), max_tokens: Some(5000), ..base() },
             "thinking",
             r#"{"type":"enabled","budget_tokens":4999}"#,

@@ -84,7 +84,8 @@ fn arguments_that_are_no_object_go_out_as_one() {
 fn thinking_and_formats() {
     let to = |model: &str| Target { model: model.into(), ..Target::default() };
     let (adaptive, budget) = (Some(Thinking::Adaptive), Some(Thinking::Budget(9000)));
-    let (minimal, high) = (Some(Thinking::Effort(Effort::Minimal)), Some(Thinking::Effort(Effort::High)));
+    let effort = |effort| Some(Thinking::Effort(effort));
+    let (minimal, high, max) = (effort(Effort::Minimal), effort(Effort::High), effort(Effort::Max));
     type Case<'a> = (&'static str, &'a str, Option<Thinking>, Value, &'a [&'a str]);
     let cases: Vec<Case<'_>> = vec![
         ("anthropic", "m", None, Value::Null, &[]),
@@ -96,8 +97,10 @@ fn thinking_and_formats() {
         ("openai", "m", high, json!(true), &["reasoning_effort"]),
         ("openai", "gpt-oss:20b", high, json!("high"), &[]),
         ("openai", "gpt-oss:20b", minimal, json!("low"), &["reasoning_effort"]),
+        ("openai", "gpt-oss:20b", max, json!("high"), &["reasoning_effort"]),
         ("ollama", "m", adaptive, json!(true), &[]),
         ("ollama", "m", high, json!("high"), &[]),
+        ("ollama", "m", max, json!("max"), &[]),
     ];
     for (family, model, thinking, expect, named) in cases {
         let call = Call { thinking, choices: 1, family, ..Call::default() };

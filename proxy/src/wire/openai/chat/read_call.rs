@@ -44,6 +44,8 @@ pub(super) fn check(request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, request);
+    // Not the top level's to judge: servers have words of their own, and on the same API they are theirs.
+    call.thinking = effort(&mut check, &BODY, request, "reasoning_effort");
     call.extra = extra(request, |name, _| KNOWN.contains(&name));
     let at = BODY.key("messages");
     if let Some(messages) = request.get("messages").filter(|messages| check.depth(&at, *messages)) {
@@ -67,14 +69,12 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
     let max_tokens = tokens(check, "max_completion_tokens").or(older);
     let stop = check.one_or_more(&BODY, request, "stop");
     let (stream, stream_usage) = stream(check, request);
-    let thinking = effort(check, &BODY, request, "reasoning_effort");
     for name in ["tools", "functions"] {
         if let Some(json) = present(request, name) {
             check.as_list(&BODY.key(name), json);
         }
     }
-    let mut call =
-        Call { model, max_tokens, stop, thinking, stream, stream_usage, family: "openai", ..Call::default() };
+    let mut call = Call { model, max_tokens, stop, stream, stream_usage, family: "openai", ..Call::default() };
     sampling(check, request, &mut call);
     call.parallel_tools = check.flag(&BODY, request, "parallel_tool_calls");
     call

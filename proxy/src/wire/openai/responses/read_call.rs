@@ -43,6 +43,8 @@ pub(super) fn check(request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, request);
+    // As in chat: a backend of this dialect may have words of its own.
+    call.thinking = thinking(&mut check, request);
     call.extra = extra(request, |name, json| match name {
         "background" => json.as_bool() == Some(false),
         "tool_choice" => plain_choice(json),
@@ -97,7 +99,6 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
     Call {
         model,
         max_tokens: check.int(&BODY, request, "max_output_tokens", 1..=i64::MAX).map(i64::unsigned_abs),
-        thinking: thinking(check, request),
         stream,
         stream_usage: stream,
         temperature: check.num(&BODY, request, "temperature", 0.0..=2.0),

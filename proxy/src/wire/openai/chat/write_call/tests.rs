@@ -3,6 +3,7 @@
 use super::*;
 use crate::canon::call::{Image, Turn};
 use crate::wire::Dialect;
+use crate::wire::request::Request;
 
 fn vllm() -> Target {
     Target {
@@ -113,6 +114,42 @@ fn thinking_is_said_in_the_words_the_target_knows() {
             "{thinking:?}"
         );
         assert_eq!(write_call(&call, to).unwrap().dropped, *dropped, "{thinking:?}");
+    }
+}
+
+#[test]
+fn levels_without_a_word_become_the_nearest_and_are_named() {
+    let open = Target { reasoning_effort: true, ..Target::default() };
+    let openai = Target { max_completion_tokens: true, ..open.clone() };
+    for (level, to, word, named) in [
+        ("minimal", &open, "low", true),
+        ("high", &open, "high", false),
+        ("xhigh", &open, "high", true),
+        ("max", &open, "high", true),
+        ("minimal", &openai, "minimal", false),
+        ("xhigh", &openai, "xhigh", false),
+        ("max", &openai, "xhigh", true),
+    ] {
+        let body = format!(r#"{{"model":"m","input":"x","reasoning":{{"effort":"{level}"}}}}"#);
+        let request = Request::read(Dialect::Responses, body.into()).unwrap();
+        let out = request.write(&[Dialect::Chat], to).unwrap();
+        let sent: serde_json::Value = serde_json::from_slice(&out.written.body).unwrap();
+        assert_eq!(sent["reasoning_effort"], word, "{level}");
+        assert_eq!(out.written.adjusted.iter().any(|name| name == "reasoning_effort"), named, "{level}");
+    }
+}
+
+/// Words of efforts are the backend's where it speaks the client's API, and ours to understand elsewhere.
+#[test]
+fn an_unknown_level_is_refused_where_it_would_have_to_be_translated() {
+    for (dialect, body) in [
+        (Dialect::Chat, r#"{"model":"m","messages":[{"role":"user","content":"x"}],"reasoning_effort":"default"}"#),
+        (Dialect::Responses, r#"{"model":"m","input":"x","reasoning":{"effort":"default"}}"#),
+    ] {
+        let request = Request::read(dialect, body.into()).unwrap();
+        let to = Target { model: "m".into(), ..Target::default() };
+        assert_eq!(request.write(&[dialect], &to).unwrap().written.body, body);
+        assert_eq!(request.write(&[Dialect::Messages], &to).unwrap_err().details[0].kind, "literal_error");
     }
 }
 
