@@ -306,6 +306,8 @@ fn output(check: &mut Check, request: &Object, call: &mut Call) {
             Some("low") => Some(Effort::Low),
             Some("medium") => Some(Effort::Medium),
             Some("high") => Some(Effort::High),
+            Some("xhigh") => Some(Effort::XHigh),
+            Some("max") => Some(Effort::Max),
             _ => None,
         };
         match level.filter(|_| call.thinking == Some(Thinking::Adaptive)) {
@@ -424,6 +426,17 @@ mod tests {
             ["context_management", "content.cache_control"]
         );
         assert_eq!(call.user.as_deref(), Some("u"));
+        for (word, level) in [
+            ("high", Thinking::Effort(Effort::High)),
+            ("xhigh", Thinking::Effort(Effort::XHigh)),
+            ("max", Thinking::Effort(Effort::Max)),
+            ("new", Thinking::Adaptive),
+        ] {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"thinking":{{"type":"adaptive"}},"output_config":{{"effort":"{word}"}}}}"#
+            );
+            assert_eq!(read(&body).unwrap().thinking, Some(level), "{word}");
+        }
         assert_eq!(
             read(r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#).unwrap().thinking,
             Some(Thinking::Off)
