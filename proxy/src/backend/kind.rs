@@ -2,7 +2,7 @@
 
 use crate::wire::count::Counter;
 use crate::wire::embed::EmbedApi;
-use crate::wire::{Dialect, Target};
+use crate::wire::{Dialect, Prefill, Target};
 use std::time::Duration;
 
 /// `kind = "…"`
@@ -65,6 +65,8 @@ pub struct Traits {
     pub continuous_usage: bool,
     /// See [`Target`].
     pub threads: bool,
+    /// See [`Target`].
+    pub prefill: Prefill,
 }
 
 const PLAIN: Traits = Traits {
@@ -85,6 +87,7 @@ const PLAIN: Traits = Traits {
     extended_sampling: false,
     continuous_usage: false,
     threads: false,
+    prefill: Prefill::Ended,
 };
 
 const VLLM: Traits = Traits {
@@ -97,6 +100,7 @@ const VLLM: Traits = Traits {
     thinking_kwargs: true,
     extended_sampling: true,
     continuous_usage: true,
+    prefill: Prefill::Told,
     ..PLAIN
 };
 const LLAMACPP: Traits = Traits {
@@ -104,6 +108,7 @@ const LLAMACPP: Traits = Traits {
     dialects: &[Dialect::Chat, Dialect::Messages, Dialect::Completions],
     counters: &[Counter::Messages],
     continuous_usage: false,
+    prefill: Prefill::Continued,
     ..VLLM
 };
 // Its own API first: only there can thinking be switched off, and what else its options say be said.
@@ -187,6 +192,7 @@ impl Traits {
             extended_sampling: self.extended_sampling,
             continuous_usage: self.continuous_usage,
             threads: self.threads,
+            prefill: self.prefill,
             max_output,
         }
     }

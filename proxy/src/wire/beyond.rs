@@ -4,7 +4,7 @@ use super::check::shorten;
 use super::json::{Json, Kind, validate};
 use super::object::Object;
 use super::put::put_text;
-use crate::canon::call::{Content, Turn};
+use crate::canon::call::{Content, Role, Turn};
 use crate::canon::{Call, Fault, FaultKind};
 use std::borrow::Cow;
 
@@ -174,6 +174,17 @@ pub(super) fn result_text(texts: &[&str], is_error: bool) -> String {
 /// It begins with that word.
 pub(super) fn says_error(text: &str) -> bool {
     text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"))
+}
+
+/// It ends with a beginning of the answer, which is to go on with it: so Messages means a last turn of the model's that is text.
+/// To other APIs the turn is over.
+pub(super) fn is_prefilled(call: &Call) -> bool {
+    let last = call.turns.last().filter(|turn| call.family == "anthropic" && turn.role == Role::Assistant);
+    last.is_some_and(|turn| {
+        let spoken = |part: &Content| matches!(part, Content::Text(text) if !text.is_empty());
+        let thought = |part: &Content| matches!(part, Content::Thinking { .. } | Content::RedactedThinking { .. });
+        turn.content.iter().any(spoken) && turn.content.iter().all(|part| spoken(part) || thought(part))
+    })
 }
 
 /// A conversation in which nothing is said.

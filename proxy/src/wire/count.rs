@@ -46,7 +46,14 @@ impl Counter {
             Self::Responses => {
                 &["model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text"]
             }
-            Self::Tokenize => &["model", "messages", "tools", "chat_template_kwargs"],
+            Self::Tokenize => &[
+                "model",
+                "messages",
+                "tools",
+                "chat_template_kwargs",
+                "continue_final_message",
+                "add_generation_prompt",
+            ],
         };
         members.contains(&member)
     }

@@ -347,8 +347,22 @@ pub struct Target {
     pub continuous_usage: bool,
     /// May keep conversations, as `thread` of Messages names them. Others that speak it leave out what they do not know.
     pub threads: bool,
+    /// What it does in chat with a beginning of its answer.
+    pub prefill: Prefill,
     /// The model's output limit, where configured.
     pub max_output: Option<u64>,
+}
+
+/// What becomes of a conversation that ends with the model's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prefill {
+    /// The model says something new.
+    #[default]
+    Ended,
+    /// It goes on with them if it is told to, in vLLM's words.
+    Told,
+    /// It goes on with them.
+    Continued,
 }
 
 /// A request written for a backend.

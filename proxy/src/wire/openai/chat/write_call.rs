@@ -9,12 +9,12 @@ use super::CALL;
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    arguments_object, drop_named, extras, refuse_part, refuse_thread, result_text, system_texts,
+    arguments_object, drop_named, extras, is_prefilled, refuse_part, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::write_str;
 use crate::wire::openai::words::{effort_word, put_sampling, put_stream};
 use crate::wire::put::{comma, key, merge, put_raw, put_some, put_text};
-use crate::wire::{Target, Written};
+use crate::wire::{Prefill, Target, Written};
 
 /// Sampling fields that open servers take beside OpenAI's.
 const EXTENDED: &[&str] = &[
@@ -36,6 +36,7 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     writer.out.push(b'{');
     put_text(&mut writer.out, "model", &to.model);
     writer.messages()?;
+    writer.prefill();
     writer.sampling();
     writer.tools()?;
     writer.thinking_and_extras();
@@ -76,6 +77,21 @@ impl Writer<'_> {
         }
         self.out.push(b']');
         Ok(())
+    }
+
+    /// A beginning of the answer. Who does not go on with it answers from the start, and the client puts both together.
+    fn prefill(&mut self) {
+        if !is_prefilled(self.call) {
+            return;
+        }
+        match self.to.prefill {
+            Prefill::Continued => {}
+            Prefill::Told => {
+                put_raw(&mut self.out, "continue_final_message", true);
+                put_raw(&mut self.out, "add_generation_prompt", false);
+            }
+            Prefill::Ended => drop_named(&mut self.adjusted, "messages"),
+        }
     }
 
     fn message(&mut self, role: &str, body: impl FnOnce(&mut Vec<u8>)) {

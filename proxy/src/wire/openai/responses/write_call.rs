@@ -12,8 +12,8 @@ use super::tools::{Names, as_input};
 use crate::canon::call::{Content, Format, Role, Thinking};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    drop_chat_sampling, drop_named, earlier_arguments, extras, refuse_part, refuse_silence, refuse_thread, says_error,
-    system_texts,
+    drop_chat_sampling, drop_named, earlier_arguments, extras, is_prefilled, refuse_part, refuse_silence,
+    refuse_thread, says_error, system_texts,
 };
 use crate::wire::json::{validate, write_str};
 use crate::wire::openai::words::{effort_word, put_user};
@@ -83,6 +83,9 @@ impl Writer<'_> {
             return Err(refuse_silence());
         }
         self.out.push(b']');
+        if is_prefilled(self.call) {
+            drop_named(&mut self.adjusted, "messages");
+        }
         Ok(())
     }
 

@@ -200,3 +200,30 @@ fn a_long_user_goes_by_its_hash() {
         }
     }
 }
+
+#[test]
+fn a_beginning_of_the_answer_is_gone_on_with_or_named() {
+    let said = |content| Turn { role: Role::Assistant, content };
+    let begun = || said(vec![Content::Text("{".into())]);
+    let called = || Content::ToolCall { id: "a".into(), name: "f".into(), arguments: String::new() };
+    for (family, last, prefill, continues, named) in [
+        ("anthropic", begun(), Prefill::Told, true, false),
+        ("anthropic", begun(), Prefill::Continued, false, false),
+        ("anthropic", begun(), Prefill::Ended, false, true),
+        ("anthropic", said(vec![Content::Text("{".into()), called()]), Prefill::Told, false, false),
+        ("anthropic", Turn::text(Role::User, "x"), Prefill::Ended, false, false),
+        ("openai", begun(), Prefill::Told, false, false),
+        ("openai", begun(), Prefill::Ended, false, false),
+    ] {
+        let call = Call { turns: vec![Turn::text(Role::User, "u"), last], choices: 1, family, ..Call::default() };
+        let to = Target { prefill, ..Target::default() };
+        let sent = body(&call, &to);
+        let told = (sent["continue_final_message"] == true, sent["add_generation_prompt"] == false);
+        assert_eq!(told, (continues, continues), "{call:?}");
+        for dialect in [Dialect::Chat, Dialect::Responses] {
+            let adjusted = dialect.codec().write_call(&call, &to).unwrap().adjusted;
+            let named = named || (dialect == Dialect::Responses && is_prefilled(&call));
+            assert_eq!(adjusted.iter().any(|name| name == "messages"), named, "{dialect:?}: {call:?}");
+        }
+    }
+}
