@@ -176,6 +176,28 @@ pub(super) fn says_error(text: &str) -> bool {
     text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("error"))
 }
 
+/// A call of Messages with the neighbouring turns of each side as one, as that API means them: the results of a turn's calls then
+/// stand together, right behind it. Instructions part neighbours only where they stay between them (`system_first`: they do not).
+pub(super) fn joined(call: &Call, system_first: bool) -> Cow<'_, Call> {
+    let stay: Vec<Role> =
+        call.turns.iter().map(|turn| turn.role).filter(|role| !(system_first && role.is_system())).collect();
+    let doubled = stay.windows(2).any(|pair| matches!(pair, [one, next] if one == next && !one.is_system()));
+    if call.family != "anthropic" || !doubled {
+        return Cow::Borrowed(call);
+    }
+    let mut call = call.clone();
+    let mut turns: Vec<Turn> = Vec::with_capacity(call.turns.len());
+    for turn in std::mem::take(&mut call.turns) {
+        let before = turns.iter_mut().rev().find(|before| !(system_first && before.role.is_system()));
+        match before.filter(|before| before.role == turn.role && !turn.role.is_system()) {
+            Some(before) => before.content.extend(turn.content),
+            None => turns.push(turn),
+        }
+    }
+    call.turns = turns;
+    Cow::Owned(call)
+}
+
 /// It ends with a beginning of the answer, which is to go on with it: so Messages means a last turn of the model's that is text.
 /// To other APIs the turn is over.
 pub(super) fn is_prefilled(call: &Call) -> bool {

@@ -10,7 +10,7 @@ use super::read_call::SPOKEN;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    NEVER, drop_named, earlier_object, is_shared, refuse_part, refuse_silence, refuse_thread, result_text, system_texts,
+    NEVER, drop_named, earlier_object, is_shared, joined, refuse_part, refuse_silence, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::validate;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text, put_texts};
@@ -23,6 +23,7 @@ pub(super) fn write_call(form: Form, call: &Call, to: &Target) -> Result<Written
     if call.choices > 1 {
         return Err(Fault::unsupported("n", "`n` greater than 1 is not supported for this model."));
     }
+    let call = &*joined(call, to.system_first);
     let mut writer = Writer { call, out: Vec::with_capacity(1024), dropped: Vec::new(), adjusted: Vec::new() };
     writer.out.push(b'{');
     put_text(&mut writer.out, "model", &to.model);

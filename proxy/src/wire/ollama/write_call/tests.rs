@@ -42,6 +42,14 @@ fn results_without_ids_find_their_calls() {
 }
 
 #[test]
+fn neighbours_of_one_side_of_messages_are_one_turn() {
+    let messages = json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]);
+    let body = json!({"model": "m", "max_tokens": 1, "messages": messages});
+    let (ollama, _) = written(Dialect::Messages, &body, Dialect::OllamaChat, &Target::default());
+    assert_eq!(ollama["messages"], json!([{"role": "user", "content": "a\n\nb"}]));
+}
+
+#[test]
 fn options_keep_their_meaning_both_ways() {
     let plain = Target { model: "there".into(), ..Target::default() };
     let open = Target { extended_sampling: true, ..plain.clone() };

@@ -9,7 +9,7 @@ use super::CALL;
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    arguments_object, drop_named, extras, is_prefilled, refuse_part, refuse_thread, result_text, system_texts,
+    arguments_object, drop_named, extras, is_prefilled, joined, refuse_part, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::write_str;
 use crate::wire::openai::words::{effort_word, put_sampling, put_stream};
@@ -32,6 +32,7 @@ const EXTENDED: &[&str] = &[
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     refuse_thread(call)?;
+    let call = &*joined(call, to.system_first);
     let mut writer = Writer { call, to, out: Vec::with_capacity(1024), dropped: Vec::new(), adjusted: Vec::new() };
     writer.out.push(b'{');
     put_text(&mut writer.out, "model", &to.model);

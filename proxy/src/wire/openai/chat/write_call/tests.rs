@@ -79,6 +79,33 @@ fn results_images_and_errors_find_their_places() {
     assert_eq!(write_call(&call, &Target::default()).unwrap().dropped, ["thinking"]);
 }
 
+/// Messages joins the turns of one side; here results that are parted from their calls are refused.
+#[test]
+fn neighbours_of_one_side_are_one_turn() {
+    let call = |id: &str| Content::ToolCall { id: id.into(), name: "f".into(), arguments: String::new() };
+    let result = |id: &str, content| Content::ToolResult { id: id.into(), content: vec![content], is_error: false };
+    let user = |content| Turn { role: Role::User, content };
+    let model = |content| Turn { role: Role::Assistant, content };
+    let image = Content::Image(Image::Url("u".into()));
+    let text = |text: &str| Content::Text(text.into());
+    let turns = vec![
+        model(vec![text("1"), call("a")]),
+        model(vec![call("b")]),
+        user(vec![result("a", image.clone())]),
+        Turn::text(Role::System, "s"),
+        user(vec![result("b", text("r"))]),
+    ];
+    let said = |family, to: &Target| {
+        let written = body(&Call { turns: turns.clone(), choices: 1, family, ..Call::default() }, to);
+        let messages = written["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["role"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(said("anthropic", &vllm()), ["system", "assistant", "tool", "tool", "user"]);
+    let apart = ["assistant", "tool", "user", "system", "tool"];
+    assert_eq!(said("anthropic", &Target::default()), apart, "a system message stays where it stood");
+    assert_eq!(said("openai", &Target::default()), [&["assistant"][..], &apart[..]].concat(), "as the client had it");
+}
+
 #[test]
 fn arguments_are_text_whatever_they_are() {
     for (arguments, expect) in [("", "{}"), (" {\"n\":1} ", "{\"n\":1}"), ("{\"n\":", "{\"n\":"), ("[1]", "[1]")] {
