@@ -5,6 +5,7 @@ pub mod completions;
 pub(super) mod embeddings;
 pub mod models;
 pub mod responses;
+mod tools;
 mod words;
 
 /// The last frame of a stream of chat or completions.

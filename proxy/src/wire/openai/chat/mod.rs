@@ -17,12 +17,12 @@ use crate::wire::check::{Fields, count};
 use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json};
 use crate::wire::object::Object;
-use crate::wire::put::{key, put_raw, put_text};
+use crate::wire::put::{comma, key, put_raw, put_text};
 use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, Unasked, WriteReply, Written};
 use bytes::Bytes;
 use std::ops::Range;
 
-/// Stands before the type of an earlier tool call that is no function's, where [`Content::Other`] keeps it: parts of a text have
+/// Stands before the type of an earlier tool call that is of no function, and of no tool that is offered as one, where [`Content::Other`] keeps it: parts of a text have
 /// types of their own, and by the word alone nobody could tell which of the two it was.
 const CALL: &str = "tool_calls.";
 
@@ -119,6 +119,19 @@ fn confined(call: &Call) -> Result<(), Fault> {
     let Some(kind) = kind else { return Ok(()) };
     let message = format!("An earlier tool call of type `{kind}` is not supported for this model, only of functions.");
     Err(Fault::unsupported("messages.tool_calls", message))
+}
+
+/// A call of a tool that takes free text.
+fn put_custom_call(out: &mut Vec<u8>, id: &str, name: &str, input: &str) {
+    comma(out);
+    out.push(b'{');
+    put_text(out, "id", id);
+    put_text(out, "type", "custom");
+    key(out, "custom");
+    out.push(b'{');
+    put_text(out, "name", name);
+    put_text(out, "input", input);
+    out.extend_from_slice(b"}}");
 }
 
 /// The error body. OpenAI calls a wrong key an invalid request, and has no type for a gateway's own troubles but
@@ -285,6 +298,34 @@ mod tests {
                 }
             }
             assert!(request.call_for_others().is_err(), "nor to a model in this process");
+        }
+    }
+
+    #[test]
+    fn a_custom_tool_is_a_function_elsewhere_and_itself_here() {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},
+            {"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"custom","custom":{"name":"patch","input":"a\"b"}}]},
+            {"role":"tool","tool_call_id":"c","content":"z"}],
+            "tools":[{"type":"custom","custom":{"name":"patch","description":"Edits.","format":{"type":"grammar","grammar":{"syntax":"lark","definition":"d"}}}}],
+            "tool_choice":{"type":"custom","custom":{"name":"patch"}}}"#;
+        let request = Request::read(Dialect::Chat, body.into()).unwrap();
+        let to = Target { model: "m".into(), ..Target::default() };
+        let written = request.write(&[Dialect::Messages], &to).unwrap().written;
+        assert_eq!(written.dropped.len(), 0, "{:?}", written.dropped);
+        let sent: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+        let told = "Edits.\n\n`input` must follow this lark grammar:\nd";
+        assert_eq!((&sent["tools"][0]["name"], &sent["tools"][0]["description"]), (&"patch".into(), &told.into()));
+        assert_eq!(sent["tools"][0]["input_schema"]["required"], serde_json::json!(["input"]));
+        assert_eq!(sent["tool_choice"], serde_json::json!({"type":"tool","name":"patch"}));
+        let content = &sent["messages"][1]["content"];
+        let call = serde_json::json!({"type":"tool_use","id":"c","name":"patch","input":{"input":"a\"b"}});
+        assert_eq!((&content[0], &content[1]), (&call, &serde_json::Value::Null));
+
+        let own = Chat.write_call(request.call().unwrap(), &to).unwrap().body;
+        let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
+        let before: serde_json::Value = serde_json::from_str(body).unwrap();
+        for key in ["messages", "tools", "tool_choice"] {
+            assert_eq!(own[key], before[key], "{key}");
         }
     }
 

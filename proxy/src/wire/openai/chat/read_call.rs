@@ -7,6 +7,7 @@ use crate::wire::beyond::{extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
+use crate::wire::openai::tools::{Names, as_arguments, as_function, custom};
 use crate::wire::openai::words::{choice, effort, image, sampling, stream};
 
 /// Fields with a canonical form. Everything else is `extra`.
@@ -47,16 +48,18 @@ pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     // Not the top level's to judge: servers have words of their own, and on the same API they are theirs.
     call.thinking = effort(&mut check, &BODY, request, "reasoning_effort");
     call.extra = extra(request, |name, _| KNOWN.contains(&name));
+    let names = request.get("tools").map(Names::read).unwrap_or_default();
     let at = BODY.key("messages");
     if let Some(messages) = request.get("messages").filter(|messages| check.depth(&at, *messages)) {
-        let mut reader = Turns { check: &mut check, turns: Vec::new(), extra: &mut call.extra };
+        let mut reader = Turns { check: &mut check, names: &names, turns: Vec::new(), extra: &mut call.extra };
         for (index, message) in messages.items().enumerate() {
             reader.message(&at.index(index), message);
         }
         call.turns = reader.turns;
     }
     tools(&mut check, request, &mut call);
-    tool_choice(&mut check, request, &mut call);
+    call.tools_as_sent = request.get("tools").filter(|_| !names.is_empty()).map(|list| list.raw().to_owned());
+    tool_choice(&mut check, request, &names, &mut call);
     format(&mut check, request, &mut call);
     check.finish(call)
 }
@@ -83,6 +86,7 @@ fn scalars(check: &mut Check, request: &Object) -> Call {
 /// Messages as turns: tool messages in a row are one user turn, as in the richer grammar.
 struct Turns<'c> {
     check: &'c mut Check,
+    names: &'c Names,
     turns: Vec<Turn>,
     extra: &'c mut Vec<(String, String)>,
 }
@@ -216,7 +220,9 @@ impl Turns<'_> {
     fn call(&mut self, at: &At<'_>, json: Json<'_>) -> Option<Content> {
         let call = self.check.as_dict(at, json)?;
         if let Some(kind) = call.text("type").filter(|kind| kind != "function") {
-            return Some(Content::Other { kind: format!("{CALL}{kind}"), json: json.raw().to_owned() });
+            let custom = if kind == "custom" { self.custom(&call) } else { None };
+            let other = || Content::Other { kind: format!("{CALL}{kind}"), json: json.raw().to_owned() };
+            return Some(custom.unwrap_or_else(other));
         }
         let id = self.check.need_text(at, &call, "id");
         let at = at.key("function");
@@ -224,6 +230,14 @@ impl Turns<'_> {
         let name = self.check.need_text(&at, &function, "name")?;
         let arguments = self.arguments(&at, &function);
         Some(Content::ToolCall { id: id?, name, arguments })
+    }
+
+    /// A call of a custom tool that is offered, as one of the function that stands for it.
+    fn custom(&self, call: &Fields<'_>) -> Option<Content> {
+        let said = Fields::of(call.get("custom")?);
+        let name = said.text("name").filter(|name| self.names.custom(name).is_some())?.into_owned();
+        let arguments = as_arguments(&said.text("input")?);
+        Some(Content::ToolCall { id: call.text("id")?.into_owned(), name, arguments })
     }
 
     /// JSON in a string; some clients send the object itself.
@@ -272,6 +286,10 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
                 let Some(json) = need(check, &at, &tool, "function") else { continue };
                 let Some(inner) = check.as_dict(&at, json) else { continue };
                 call.tools.extend(function(check, &at, &inner));
+            } else if kind == "custom" {
+                let said = custom(json);
+                let name = check.need_text(&at.key("custom"), &said, "name");
+                call.tools.extend(name.map(|name| as_function(name, &said)));
             } else {
                 call.tools.push(Tool::Hosted { kind: kind.into_owned(), json: json.raw().to_owned() });
             }
@@ -289,7 +307,7 @@ fn function(check: &mut Check, at: &At<'_>, function: &Fields<'_>) -> Option<Too
     })
 }
 
-fn tool_choice(check: &mut Check, request: &Object, call: &mut Call) {
+fn tool_choice(check: &mut Check, request: &Object, names: &Names, call: &mut Call) {
     let Some((name, json)) = ["tool_choice", "function_call"].iter().find_map(|name| Some((*name, request.get(name)?)))
     else {
         return;
@@ -304,14 +322,16 @@ fn tool_choice(check: &mut Check, request: &Object, call: &mut Call) {
         call.tool_choice = check.need_text(&at, &choice, "name").map(ToolChoice::Named);
         return;
     }
-    if choice.text("type").is_none_or(|kind| kind == "function") {
+    if let Some(name) = custom(json).text("name").filter(|name| names.custom(name).is_some()) {
+        call.tool_choice = Some(ToolChoice::Named(name.into_owned()));
+    } else if choice.text("type").is_none_or(|kind| kind == "function") {
         let at = at.key("function");
         let Some(function) = need(check, &at, &choice, "function").and_then(|json| check.as_dict(&at, json)) else {
             return;
         };
         call.tool_choice = check.need_text(&at, &function, "name").map(ToolChoice::Named);
     } else {
-        // `allowed_tools` and `custom` exist in this family only.
+        // `allowed_tools` exists in this family only.
         call.extra.push((name.into(), json.raw().to_owned()));
     }
 }

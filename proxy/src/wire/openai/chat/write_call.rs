@@ -5,13 +5,14 @@
 //! has no flag here, so its text begins with `Error: `. Images of a tool result go into the user message behind the results,
 //! the only place where this dialect takes images.
 
-use super::CALL;
+use super::{CALL, put_custom_call};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
     arguments_object, drop_named, extras, is_prefilled, joined, refuse_part, refuse_thread, result_text, system_texts,
 };
 use crate::wire::json::write_str;
+use crate::wire::openai::tools::{Names, as_input};
 use crate::wire::openai::words::{effort_word, put_sampling, put_stream};
 use crate::wire::put::{comma, key, merge, put_raw, put_some, put_text};
 use crate::wire::{Prefill, Target, Written};
@@ -33,7 +34,9 @@ const EXTENDED: &[&str] = &[
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     refuse_thread(call)?;
     let call = &*joined(call, to.system_first);
-    let mut writer = Writer { call, to, out: Vec::with_capacity(1024), dropped: Vec::new(), adjusted: Vec::new() };
+    let names = Names::of(call.tools_as_sent.as_deref().filter(|_| call.family == "openai"));
+    let out = Vec::with_capacity(1024);
+    let mut writer = Writer { call, to, names, out, dropped: Vec::new(), adjusted: Vec::new() };
     writer.out.push(b'{');
     put_text(&mut writer.out, "model", &to.model);
     writer.messages()?;
@@ -48,6 +51,8 @@ pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
 struct Writer<'c> {
     call: &'c Call,
     to: &'c Target,
+    /// What of the functions the client offered otherwise, in this dialect.
+    names: Names,
     out: Vec<u8>,
     dropped: Vec<String>,
     adjusted: Vec<String>,
@@ -183,6 +188,9 @@ impl Writer<'_> {
                 Content::Thinking { text, .. } => thoughts.push(text.as_str()),
                 Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
                 Content::Refusal(text) => refusals.push(text.as_str()),
+                Content::ToolCall { id, name, arguments } if self.names.custom(name).is_some() => {
+                    put_custom_call(&mut calls, id, name, &as_input(arguments));
+                }
                 Content::ToolCall { id, name, arguments } => {
                     // Text here, whatever a model once made of it.
                     let arguments = arguments_object(arguments).unwrap_or(arguments);
@@ -259,6 +267,10 @@ impl Writer<'_> {
         let mut tools = Vec::new();
         for tool in &self.call.tools {
             match tool {
+                Tool::Function { name, .. } if let Some(named) = self.names.custom(name) => {
+                    comma(&mut tools);
+                    tools.extend_from_slice(named.json.as_bytes());
+                }
                 Tool::Function { name, description, parameters, strict } => {
                     comma(&mut tools);
                     tools.extend_from_slice(b"{\"type\":\"function\",\"function\":{");
@@ -294,8 +306,12 @@ impl Writer<'_> {
             Some(ToolChoice::None) => put_text(out, "tool_choice", "none"),
             Some(ToolChoice::Required) => put_text(out, "tool_choice", "required"),
             Some(ToolChoice::Named(name)) => {
+                let kind = if self.names.custom(name).is_some() { "custom" } else { "function" };
                 key(out, "tool_choice");
-                out.extend_from_slice(b"{\"type\":\"function\",\"function\":{");
+                out.push(b'{');
+                put_text(out, "type", kind);
+                key(out, kind);
+                out.push(b'{');
                 put_text(out, "name", name);
                 out.extend_from_slice(b"}}");
             }

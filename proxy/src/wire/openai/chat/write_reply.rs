@@ -4,12 +4,13 @@
 //! dialect has no place for (signatures, citations, redacted thinking, foreign blocks) is left out of the reply. Who asked with
 //! `functions` reads calls as they were before there were tools, one a reply: the first.
 
-use super::{finish_reason, put_fault, put_usage};
+use super::{finish_reason, put_custom_call, put_fault, put_usage};
 use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, StopReason, Usage};
 use crate::wire::json::write_str;
 use crate::wire::object::Object;
 use crate::wire::openai::DONE;
+use crate::wire::openai::tools::{Names, as_input};
 use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
@@ -25,9 +26,17 @@ pub(super) struct Writer {
     calls: usize,
     /// The open call has shown arguments.
     argued: bool,
+<<<<<<< HEAD
     legacy: bool,
+=======
+    names: Names,
+    /// Arguments of the open call, if it is of a tool that takes free text: that can be told when they are complete.
+    custom: Option<String>,
+>>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
 }
 
+const FUNCTION: &str = ",\"function\":{\"arguments\":";
+const CUSTOM: &str = ",\"custom\":{\"input\":";
 const PLAIN: &[u8] = b"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
 
 impl Writer {
@@ -42,7 +51,12 @@ impl Writer {
             open: None,
             calls: 0,
             argued: false,
+<<<<<<< HEAD
             legacy: is_legacy(head),
+=======
+            names: Names::of_chat(&head.request),
+            custom: None,
+>>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
         }
     }
 
@@ -55,6 +69,7 @@ impl Writer {
         out.extend_from_slice(PLAIN);
     }
 
+<<<<<<< HEAD
     /// A call begins, the last of those counted.
     fn call(&self, out: &mut BytesMut, id: &str, name: &str) {
         match (self.legacy, self.calls) {
@@ -92,6 +107,17 @@ impl Writer {
                 out.extend_from_slice(b"}}]");
             }),
         }
+=======
+    /// More of the open call; `kind`: from its word to where its text stands.
+    fn more(&self, out: &mut BytesMut, kind: &str, text: &str) {
+        self.chunk(out, |out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            put_display(out, self.calls.saturating_sub(1));
+            out.extend_from_slice(kind.as_bytes());
+            write_str(out, text);
+            out.extend_from_slice(b"}}]");
+        });
+>>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
     }
 
     fn stop(&self, reason: &str, out: &mut BytesMut) {
@@ -120,7 +146,22 @@ impl WriteReply for Writer {
                 if let Part::ToolCall { id, name } = part {
                     self.calls += 1;
                     self.argued = false;
+<<<<<<< HEAD
                     self.call(out, id, name);
+=======
+                    self.custom = self.names.custom(name).map(|_| String::new());
+                    let (kind, said) =
+                        if self.custom.is_some() { ("custom", "input") } else { ("function", "arguments") };
+                    self.chunk(out, |out| {
+                        out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+                        put_display(out, index);
+                        out.extend_from_slice(b",\"id\":");
+                        write_str(out, id);
+                        put_display(out, format_args!(",\"type\":\"{kind}\",\"{kind}\":{{\"name\":"));
+                        write_str(out, name);
+                        put_display(out, format_args!(",\"{said}\":\"\"}}}}]"));
+                    });
+>>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
                 }
                 self.open = Some(part.clone());
             }
@@ -138,15 +179,20 @@ impl WriteReply for Writer {
                 write_str(out, text);
             }),
             Event::Delta(Delta::Arguments(text)) => {
-                if !text.is_empty() {
+                if let Some(held) = &mut self.custom {
+                    held.push_str(text);
+                } else if !text.is_empty() {
                     self.argued = true;
-                    self.arguments(out, text);
+                    self.more(out, FUNCTION, text);
                 }
             }
             Event::Delta(Delta::Signature(_) | Delta::Citation(_)) => {}
             Event::Close => {
-                if matches!(self.open.take(), Some(Part::ToolCall { .. })) && !self.argued {
-                    self.arguments(out, "{}");
+                let called = matches!(self.open.take(), Some(Part::ToolCall { .. }));
+                if let Some(held) = self.custom.take() {
+                    self.more(out, CUSTOM, &as_input(&held));
+                } else if called && !self.argued {
+                    self.more(out, FUNCTION, "{}");
                 }
             }
             Event::Usage(usage) => self.usage.update(usage),
@@ -196,6 +242,7 @@ fn put_head(out: &mut Vec<u8>, head: &ReplyHead, object: &str) {
 
 /// Writes a whole completion.
 pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
+    let names = Names::of_chat(&head.request);
     let (mut text, mut thought, mut refusal, mut calls) = (None, String::new(), None, Vec::new());
     let legacy = is_legacy(head);
     for piece in &answer.parts {
@@ -203,10 +250,15 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
             Part::Text => text.get_or_insert_with(String::new).push_str(&piece.text),
             Part::Thinking => thought.push_str(&piece.text),
             Part::Refusal => refusal.get_or_insert_with(String::new).push_str(&piece.text),
+<<<<<<< HEAD
             Part::ToolCall { name, .. } if legacy => {
                 if calls.is_empty() {
                     put_function(&mut calls, "function_call", name, &piece.text);
                 }
+=======
+            Part::ToolCall { id, name } if names.custom(name).is_some() => {
+                put_custom_call(&mut calls, id, name, &as_input(&piece.text));
+>>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
             }
             Part::ToolCall { id, name } => {
                 comma(&mut calls);
@@ -300,6 +352,7 @@ mod tests {
     }
 
     #[test]
+<<<<<<< HEAD
     fn who_asked_with_functions_is_told_of_one() {
         let call = |name: &str, arguments: &str| {
             let part = Part::ToolCall { id: "i".into(), name: name.into() };
@@ -342,6 +395,33 @@ mod tests {
             assert_eq!(message["tool_calls"].as_array().map(Vec::len), Some(2), "{request}");
             assert_eq!((message.get("function_call"), finish), (None, serde_json::json!("tool_calls")));
         }
+=======
+    fn a_custom_tool_is_called_as_such() {
+        let request = r#"{"model":"m","messages":[],"tools":[{"type":"custom","custom":{"name":"patch"}}]}"#;
+        let head = ReplyHead { request: Bytes::from_static(request.as_bytes()), ..ReplyHead::default() };
+        let (mut writer, mut out, mut whole) = (Writer::new(&head), BytesMut::new(), Answer::default());
+        for event in [
+            Event::Start { id: None, model: None },
+            Event::Open(Part::ToolCall { id: "i".into(), name: "patch".into() }),
+            Event::Delta(Delta::Arguments("{\"input\":".into())),
+            Event::Delta(Delta::Arguments("\"a\\nb\"}".into())),
+            Event::Close,
+            Event::Stop(StopReason::ToolUse),
+        ] {
+            writer.write(&event, &mut out);
+            whole.fold(event).unwrap();
+        }
+        let streamed = String::from_utf8(out.to_vec()).unwrap();
+        for piece in [
+            r#""tool_calls":[{"index":0,"id":"i","type":"custom","custom":{"name":"patch","input":""}}]"#,
+            r#""tool_calls":[{"index":0,"custom":{"input":"a\nb"}}]"#,
+        ] {
+            assert!(streamed.contains(piece), "{streamed}");
+        }
+        let whole: serde_json::Value = serde_json::from_slice(&answer(&whole, &head)).unwrap();
+        let call = serde_json::json!([{"id":"i","type":"custom","custom":{"name":"patch","input":"a\nb"}}]);
+        assert_eq!(whole["choices"][0]["message"]["tool_calls"], call);
+>>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
     }
 
     #[test]

@@ -9,11 +9,11 @@ mod item;
 mod read_call;
 mod read_reply;
 mod shell;
-mod tools;
 mod write_call;
 mod write_reply;
 
 use super::chat::Chat;
+use super::tools;
 use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use crate::wire::check::count;

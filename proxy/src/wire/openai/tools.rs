@@ -1,13 +1,15 @@
-//! Tools of two forms that only this dialect has, as functions and back.
+//! Tools of two forms that only this vendor's protocols have, as functions and back.
 //!
-//! A *custom* tool takes free text: as a function it has one string, `input`. A *namespace* holds tools whose names are unique
-//! only in it: as functions they bear both names. What a model says to such a function is told to the client as a call of what
-//! it had offered.
+//! A *custom* tool takes free text: as a function it has one string, `input`. A *namespace*, of responses alone, holds tools whose
+//! names are unique only in it: as functions they bear both names. What a model says to such a function is told to the client as
+//! a call of what it had offered.
 
 use crate::canon::call::Tool;
 use crate::wire::check::Fields;
 use crate::wire::json::{Json, validate, write_str};
+use crate::wire::object::Object;
 use crate::wire::put::put_text;
+use bytes::Bytes;
 use std::borrow::Cow;
 
 /// The arguments of a custom tool as a function.
@@ -60,6 +62,13 @@ impl Names {
         tools.and_then(|text| validate(text.as_bytes()).ok()).map(Self::read).unwrap_or_default()
     }
 
+    /// Those of a chat request. Almost none has one, and to look for the word is much less than to read.
+    pub fn of_chat(request: &Bytes) -> Self {
+        let custom = memchr::memmem::find(request, b"\"custom\"").is_some();
+        let request = custom.then(|| Object::read(request.clone()).ok()).flatten();
+        request.as_ref().and_then(|request| request.get("tools")).map(Self::read).unwrap_or_default()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -68,11 +77,16 @@ impl Names {
     pub fn find(&self, flat: &str) -> Option<&Named> {
         self.0.iter().find(|named| named.flat == flat)
     }
+
+    /// The custom tool that a function of this name stands for in chat, which has no namespaces.
+    pub fn custom(&self, flat: &str) -> Option<&Named> {
+        self.find(flat).filter(|named| named.custom && named.namespace.is_none())
+    }
 }
 
 fn named(namespace: Option<&str>, json: Json<'_>) -> Option<Named> {
     let tool = Fields::of(json);
-    let name = tool.text("name")?.into_owned();
+    let name = custom(json).text("name")?.into_owned();
     Some(Named {
         flat: flat(namespace, &name).into_owned(),
         namespace: namespace.map(str::to_owned),
@@ -80,6 +94,11 @@ fn named(namespace: Option<&str>, json: Json<'_>) -> Option<Named> {
         json: json.raw().to_owned(),
         name,
     })
+}
+
+/// What a custom tool says of itself; chat puts it one level deeper.
+pub(super) fn custom(tool: Json<'_>) -> Fields<'_> {
+    Fields::of(tool.get("custom").unwrap_or(tool))
 }
 
 /// The name of a tool where there are no namespaces. One that grows too long ends in a number made of all of it.
@@ -99,7 +118,8 @@ pub(super) fn flat<'n>(namespace: Option<&str>, name: &'n str) -> Cow<'n, str> {
 /// A custom tool as a function. The model is told of a grammar; nothing holds it to one.
 pub(super) fn as_function(flat: String, tool: &Fields<'_>) -> Tool {
     let mut description = tool.text("description").unwrap_or_default().into_owned();
-    if let Some(format) = tool.get("format").map(Fields::of)
+    // The grammar, too, is a level deeper in chat.
+    if let Some(format) = tool.get("format").map(|format| Fields::of(format.get("grammar").unwrap_or(format)))
         && let Some(definition) = format.text("definition")
     {
         let syntax = format.text("syntax").unwrap_or_default();
