@@ -276,6 +276,9 @@ mod tests {
             let mut adjusted = Vec::new();
             assert_eq!((&*earlier_object(text, &mut adjusted), adjusted.len()), (expect, usize::from(said)), "{text}");
         }
+    }
+
+    #[test]
     fn arguments_that_were_said_are_looked_for_in_a_string() {
         for (text, expect) in [
             (" ", Some("{}")),

@@ -53,7 +53,7 @@ fn a_stop_after_calls_is_booked_as_their_use() {
              data: {{\"choices\":[{{\"delta\":{{}},\"finish_reason\":{finish}}}]}}\n\ndata: [DONE]\n\n"
         );
         let mut stop = None;
-        let mut pipe = Pipe::alike(Dialect::Chat, "m", false);
+        let mut pipe = Pipe::alike(Dialect::Chat, "m", Unasked::None);
         let passed = pipe.push(stream.clone().into(), &mut |glance| {
             if let Some(reason) = &glance.stop {
                 stop = Some(reason.clone());

@@ -10,7 +10,8 @@ use super::read_call::SPOKEN;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    NEVER, drop_named, earlier_object, is_shared, joined, refuse_part, refuse_silence, refuse_thread, result_text, system_texts,
+    NEVER, drop_named, earlier_object, is_shared, joined, refuse_part, refuse_silence, refuse_thread, result_text,
+    system_texts,
 };
 use crate::wire::json::validate;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text, put_texts};

@@ -26,13 +26,10 @@ pub(super) struct Writer {
     calls: usize,
     /// The open call has shown arguments.
     argued: bool,
-<<<<<<< HEAD
     legacy: bool,
-=======
     names: Names,
     /// Arguments of the open call, if it is of a tool that takes free text: that can be told when they are complete.
     custom: Option<String>,
->>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
 }
 
 const FUNCTION: &str = ",\"function\":{\"arguments\":";
@@ -51,12 +48,9 @@ impl Writer {
             open: None,
             calls: 0,
             argued: false,
-<<<<<<< HEAD
             legacy: is_legacy(head),
-=======
             names: Names::of_chat(&head.request),
             custom: None,
->>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
         }
     }
 
@@ -69,47 +63,43 @@ impl Writer {
         out.extend_from_slice(PLAIN);
     }
 
-<<<<<<< HEAD
     /// A call begins, the last of those counted.
-    fn call(&self, out: &mut BytesMut, id: &str, name: &str) {
-        match (self.legacy, self.calls) {
-            (true, 1) => self.chunk(out, |out| {
-                out.extend_from_slice(b"\"function_call\":{\"name\":");
-                write_str(out, name);
-                out.extend_from_slice(b",\"arguments\":\"\"}");
-            }),
-            (true, _) => {}
-            (false, calls) => self.chunk(out, |out| {
-                out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                put_display(out, calls.saturating_sub(1));
-                out.extend_from_slice(b",\"id\":");
-                write_str(out, id);
-                out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
-                write_str(out, name);
-                out.extend_from_slice(b",\"arguments\":\"\"}}]");
-            }),
+    fn call(&mut self, out: &mut BytesMut, id: &str, name: &str) {
+        if self.legacy {
+            if self.calls == 1 {
+                self.chunk(out, |out| {
+                    out.extend_from_slice(b"\"function_call\":{\"name\":");
+                    write_str(out, name);
+                    out.extend_from_slice(b",\"arguments\":\"\"}");
+                });
+            }
+            return;
         }
+        self.custom = self.names.custom(name).map(|_| String::new());
+        let (kind, said) = if self.custom.is_some() { ("custom", "input") } else { ("function", "arguments") };
+        self.chunk(out, |out| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            put_display(out, self.calls.saturating_sub(1));
+            out.extend_from_slice(b",\"id\":");
+            write_str(out, id);
+            put_display(out, format_args!(",\"type\":\"{kind}\",\"{kind}\":{{\"name\":"));
+            write_str(out, name);
+            put_display(out, format_args!(",\"{said}\":\"\"}}}}]"));
+        });
     }
 
-    fn arguments(&self, out: &mut BytesMut, text: &str) {
-        match (self.legacy, self.calls) {
-            (true, 1) => self.chunk(out, |out| {
-                out.extend_from_slice(b"\"function_call\":{\"arguments\":");
-                write_str(out, text);
-                out.extend_from_slice(b"}");
-            }),
-            (true, _) => {}
-            (false, calls) => self.chunk(out, |out| {
-                out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                put_display(out, calls.saturating_sub(1));
-                out.extend_from_slice(b",\"function\":{\"arguments\":");
-                write_str(out, text);
-                out.extend_from_slice(b"}}]");
-            }),
-        }
-=======
     /// More of the open call; `kind`: from its word to where its text stands.
     fn more(&self, out: &mut BytesMut, kind: &str, text: &str) {
+        if self.legacy {
+            if self.calls == 1 {
+                self.chunk(out, |out| {
+                    out.extend_from_slice(b"\"function_call\":{\"arguments\":");
+                    write_str(out, text);
+                    out.extend_from_slice(b"}");
+                });
+            }
+            return;
+        }
         self.chunk(out, |out| {
             out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
             put_display(out, self.calls.saturating_sub(1));
@@ -117,7 +107,6 @@ impl Writer {
             write_str(out, text);
             out.extend_from_slice(b"}}]");
         });
->>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
     }
 
     fn stop(&self, reason: &str, out: &mut BytesMut) {
@@ -146,22 +135,7 @@ impl WriteReply for Writer {
                 if let Part::ToolCall { id, name } = part {
                     self.calls += 1;
                     self.argued = false;
-<<<<<<< HEAD
                     self.call(out, id, name);
-=======
-                    self.custom = self.names.custom(name).map(|_| String::new());
-                    let (kind, said) =
-                        if self.custom.is_some() { ("custom", "input") } else { ("function", "arguments") };
-                    self.chunk(out, |out| {
-                        out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
-                        put_display(out, index);
-                        out.extend_from_slice(b",\"id\":");
-                        write_str(out, id);
-                        put_display(out, format_args!(",\"type\":\"{kind}\",\"{kind}\":{{\"name\":"));
-                        write_str(out, name);
-                        put_display(out, format_args!(",\"{said}\":\"\"}}}}]"));
-                    });
->>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
                 }
                 self.open = Some(part.clone());
             }
@@ -250,15 +224,13 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
             Part::Text => text.get_or_insert_with(String::new).push_str(&piece.text),
             Part::Thinking => thought.push_str(&piece.text),
             Part::Refusal => refusal.get_or_insert_with(String::new).push_str(&piece.text),
-<<<<<<< HEAD
             Part::ToolCall { name, .. } if legacy => {
                 if calls.is_empty() {
                     put_function(&mut calls, "function_call", name, &piece.text);
                 }
-=======
+            }
             Part::ToolCall { id, name } if names.custom(name).is_some() => {
                 put_custom_call(&mut calls, id, name, &as_input(&piece.text));
->>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
             }
             Part::ToolCall { id, name } => {
                 comma(&mut calls);
@@ -352,7 +324,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
     fn who_asked_with_functions_is_told_of_one() {
         let call = |name: &str, arguments: &str| {
             let part = Part::ToolCall { id: "i".into(), name: name.into() };
@@ -395,7 +366,9 @@ mod tests {
             assert_eq!(message["tool_calls"].as_array().map(Vec::len), Some(2), "{request}");
             assert_eq!((message.get("function_call"), finish), (None, serde_json::json!("tool_calls")));
         }
-=======
+    }
+
+    #[test]
     fn a_custom_tool_is_called_as_such() {
         let request = r#"{"model":"m","messages":[],"tools":[{"type":"custom","custom":{"name":"patch"}}]}"#;
         let head = ReplyHead { request: Bytes::from_static(request.as_bytes()), ..ReplyHead::default() };
@@ -421,7 +394,6 @@ mod tests {
         let whole: serde_json::Value = serde_json::from_slice(&answer(&whole, &head)).unwrap();
         let call = serde_json::json!([{"id":"i","type":"custom","custom":{"name":"patch","input":"a\nb"}}]);
         assert_eq!(whole["choices"][0]["message"]["tool_calls"], call);
->>>>>>> e3047e0 (Take chat's custom tools to other APIs, and their calls back)
     }
 
     #[test]
