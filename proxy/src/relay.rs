@@ -55,7 +55,7 @@ pub struct Rooms {
     pub backends: Backends,
     /// The books.
     pub ledger: Arc<Ledger>,
-    /// Bounds on what clients send, and on how long they hear nothing.
+    /// Bounds on what clients send, on how long they hear nothing, and on what backends send.
     pub limits: Limits,
     /// Add DeepFellow's misspelt usage key to replies we write.
     pub deepfellow: bool,
@@ -63,7 +63,7 @@ pub struct Rooms {
     pub cut: CancellationToken,
 }
 
-/// Bounds on what clients send, and on how long they hear nothing.
+/// Bounds on what clients send, on how long they hear nothing, and on what backends send.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of a request body, after decompression.
@@ -72,6 +72,8 @@ pub struct Limits {
     pub body_idle: Duration,
     /// Longest silence within a stream; zero: as long as the backend's.
     pub keep_alive: Option<Duration>,
+    /// Bytes of a line within the stream of a backend.
+    pub line: usize,
 }
 
 /// A request as the server hands it over.

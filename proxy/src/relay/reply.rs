@@ -9,7 +9,7 @@ use crate::canon::{Answer, Event, Fault, FaultKind};
 use crate::ledger::Tab;
 use crate::plugin::{Answered, Seen};
 use crate::wire::object::Object;
-use crate::wire::reply::{Pipe, fold, glance_event, read_stream, rename_answer};
+use crate::wire::reply::{Pipe, fold, glance_event, read_lines_up_to, rename_answer};
 use crate::wire::request::{Outgoing, Request};
 use crate::wire::watch::Watch;
 use crate::wire::{Dialect, Glance, ReplyHead, Unasked, Written};
@@ -58,16 +58,17 @@ pub(super) async fn begin(
             } else {
                 Pipe::across(request.dialect, outgoing.dialect, head.clone())
             };
+            pipe = pipe.lines_up_to(now.limits.line);
             if watching.is_some() {
                 pipe = pipe.watched(request.dialect, head);
             }
             Way::Stream(Source::Http(body, Box::new(pipe)), watching.map(Seat::new), backend, until)
         }
         Reply::Http(response, mut body) => {
-            let began = is_stream(&response, outgoing.dialect);
+            let lines = is_stream(&response, outgoing.dialect).then_some(now.limits.line);
             let text = within(until, collect(&mut body)).await?;
             let arrived = Instant::now();
-            let whole = whole(&request, &outgoing, head, text, began, watching, tab).await;
+            let whole = whole(&request, &outgoing, head, text, lines, watching, tab).await;
             let whole = whole.map_err(|mut fault| {
                 backend.hide_key(&mut fault);
                 fault
@@ -192,19 +193,19 @@ async fn drain(events: &mut mpsc::Receiver<Event>, all: &mut Vec<Event>) -> Resu
     Ok(())
 }
 
-/// A whole body for the client, from whatever came.
+/// A whole body for the client, from whatever came. `lines`: it came as a stream, whose lines may be that long.
 async fn whole(
     request: &Request,
     outgoing: &Outgoing,
     head: ReplyHead,
     text: Bytes,
-    streamed: bool,
+    lines: Option<usize>,
     watching: Option<Rc<Party>>,
     tab: &mut Tab,
 ) -> Result<Bytes, Fault> {
     let backend = outgoing.dialect.codec();
-    if outgoing.dialect != request.dialect || streamed || request.stream {
-        let events = read_whole(outgoing.dialect, text.clone(), streamed)?;
+    if outgoing.dialect != request.dialect || lines.is_some() || request.stream {
+        let events = read_whole(outgoing.dialect, text.clone(), lines)?;
         if let Some(times) = backend.times(&text) {
             tab.see(&Glance { times: Some(times), ..Glance::default() });
         }
@@ -234,8 +235,11 @@ async fn whole(
 }
 
 /// A whole body, or a stream that is all there, as events.
-fn read_whole(dialect: Dialect, text: Bytes, streamed: bool) -> Result<Vec<Event>, Fault> {
-    if streamed { read_stream(dialect, [text]) } else { dialect.codec().read_answer(&text) }
+fn read_whole(dialect: Dialect, text: Bytes, lines: Option<usize>) -> Result<Vec<Event>, Fault> {
+    match lines {
+        Some(limit) => read_lines_up_to(limit, dialect, [text]),
+        None => dialect.codec().read_answer(&text),
+    }
 }
 
 /// Shows a whole reply to those who want to see it.

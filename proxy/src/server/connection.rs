@@ -296,9 +296,9 @@ fn root(headers: &HeaderMap) -> Response<Body> {
 }
 
 impl Limits {
-    /// The server's bounds on what clients send.
+    /// The server's bounds on what clients and backends send.
     pub fn of(config: &Config) -> Self {
         let keep_alive = Some(config.keep_alive.0).filter(|limit| !limit.is_zero());
-        Self { body: config.body_limit.0, body_idle: config.body_timeout.0, keep_alive }
+        Self { body: config.body_limit.0, body_idle: config.body_timeout.0, keep_alive, line: config.line_limit.0 }
     }
 }

@@ -17,6 +17,7 @@ pub use worker::{Followers, Workers};
 
 use crate::canon::{Period, Size};
 use crate::trust;
+use crate::wire::frame::LINE_LIMIT;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub struct Config {
     pub reuse_port: bool,
     /// Largest request body, after decompression.
     pub body_limit: Size,
+    /// Longest line in the stream of a backend.
+    pub line_limit: Size,
     /// How long streams may go on after SIGTERM.
     pub drain: Period,
     /// How long new connections are still taken after SIGTERM, while readiness already fails and replies say `connection: close`.
@@ -61,6 +64,7 @@ impl Default for Config {
             tls: None,
             reuse_port: false,
             body_limit: Size(32 << 20),
+            line_limit: Size(LINE_LIMIT),
             drain: seconds(30),
             drain_delay: Period(Duration::from_millis(500)),
             header_timeout: seconds(10),

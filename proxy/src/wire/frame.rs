@@ -6,8 +6,10 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::borrow::Cow;
+use std::fmt;
 
-/// The longest line a backend may send: 8 MiB, enough for a page of image data, too little to be a weapon.
+/// The longest line a backend may send unless another limit is given: 8 MiB, enough for a page of image data, too little to be
+/// a weapon.
 pub const LINE_LIMIT: usize = 8 << 20;
 
 /// How a dialect's streams are cut into frames.
@@ -45,9 +47,18 @@ pub struct Frame {
     pub raw: Bytes,
 }
 
-/// A line, or a run of lines without an end, beyond [`LINE_LIMIT`].
+/// A line, or a run of lines without an end, beyond this many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLong;
+pub struct TooLong(pub usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            limit if limit > 0 && limit.is_multiple_of(1 << 20) => write!(f, "a line of more than {} MiB", limit >> 20),
+            limit => write!(f, "a line of more than {limit} bytes"),
+        }
+    }
+}
 
 impl Frame {
     /// The `event:` field, where there is one.
@@ -147,6 +158,7 @@ fn line_end(text: &[u8], last: bool) -> Option<usize> {
 #[derive(Debug, Default)]
 pub struct Frames {
     framing: Framing,
+    limit: Limit,
     /// Unfinished text of earlier reads; empty while frames do not straddle reads.
     held: BytesMut,
     /// The current read, cut from the front.
@@ -166,10 +178,27 @@ pub struct Frames {
     broke_off: bool,
 }
 
+/// Bytes of a line.
+#[derive(Debug, Clone, Copy)]
+struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(LINE_LIMIT)
+    }
+}
+
 impl Frames {
     /// For streams of this kind; server-sent events by default.
     pub fn of(framing: Framing) -> Self {
         Self { framing, ..Self::default() }
+    }
+
+    /// Takes lines of so many bytes at most, instead of [`LINE_LIMIT`].
+    #[must_use]
+    pub fn lines_up_to(mut self, limit: usize) -> Self {
+        self.limit = Limit(limit);
+        self
     }
 
     /// Takes the next read. Call [`Frames::next`] until it is empty before feeding again.
@@ -201,7 +230,7 @@ impl Frames {
     /// The next whole frame.
     ///
     /// # Errors
-    /// [`TooLong`] when a frame outgrows [`LINE_LIMIT`]; the stream is of no use after that.
+    /// [`TooLong`] when a line, or a frame without an end, outgrows the limit; the stream is of no use after that.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Frame>, TooLong> {
         loop {
@@ -219,8 +248,8 @@ impl Frames {
                 {
                     self.looked_at += new.len();
                 }
-                if text.len() > LINE_LIMIT {
-                    return Err(TooLong);
+                if text.len() > self.limit.0 {
+                    return Err(TooLong(self.limit.0));
                 }
                 if self.last && !text.is_empty() {
                     self.broke_off = true;
@@ -233,6 +262,10 @@ impl Frames {
                 return Ok(None);
             };
             let line = &text[self.seen..from + length];
+            // It came in one read with its end.
+            if line.len() > self.limit.0 {
+                return Err(TooLong(self.limit.0));
+            }
             let blank = matches!(line, b"\n" | b"\r" | b"\r\n");
             self.seen = from + length;
             self.scanned = 0;
@@ -332,7 +365,13 @@ mod tests {
         for framing in [Framing::Events, Framing::Lines] {
             let mut frames = Frames::of(framing);
             frames.feed(vec![b'x'; LINE_LIMIT + 1].into());
-            assert_eq!(frames.next(), Err(TooLong));
+            let refused = frames.next().unwrap_err();
+            assert_eq!((refused, &*refused.to_string()), (TooLong(LINE_LIMIT), "a line of more than 8 MiB"));
+            for (text, limit, fits) in [("data: 12\n\n", 9, true), ("data: 12\n\n", 8, false), ("data: 12", 7, false)] {
+                let mut frames = Frames::of(framing).lines_up_to(limit);
+                frames.feed(Bytes::from_static(text.as_bytes()));
+                assert_eq!(frames.next().is_ok(), fits, "{text:?} of {limit}");
+            }
         }
     }
 

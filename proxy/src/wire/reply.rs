@@ -3,7 +3,7 @@
 //! Both ways of going through share one loop. Where the two sides speak alike, a frame is glanced at for the books and leaves
 //! as the bytes it came in, neighbours of one read in one piece. Where they do not, it is read into events and written anew.
 
-use super::frame::{Frame, Frames};
+use super::frame::{Frame, Frames, LINE_LIMIT, TooLong};
 use super::object::Object;
 use super::openai;
 use super::rename::Rename;
@@ -75,6 +75,12 @@ impl Pipe {
         };
         self.watch = Some(Box::new(Watch::new(client, backend, head)));
         self
+    }
+
+    /// Takes lines of so many bytes at most from the backend.
+    #[must_use]
+    pub fn lines_up_to(self, limit: usize) -> Self {
+        Self { frames: self.frames.lines_up_to(limit), ..self }
     }
 
     /// Who looks at the reply.
@@ -150,11 +156,9 @@ impl Pipe {
             match self.frames.next() {
                 Ok(Some(frame)) => self.pass(&frame, see, &mut run, &mut passed),
                 Ok(None) => break,
-                Err(_) => {
-                    passed.fault = Some(Fault::new(
-                        FaultKind::BackendError,
-                        "The backend sent a line of more than 8 MiB inside its stream.",
-                    ))
+                Err(too_long) => {
+                    let message = format!("The backend sent {too_long} inside its stream.");
+                    passed.fault = Some(Fault::new(FaultKind::BackendError, message));
                 }
             }
             self.over = passed.end || passed.fault.is_some();
@@ -296,8 +300,21 @@ pub fn rename_answer(answer: &Object, model: &str) -> Bytes {
 /// # Errors
 /// A line of it is too long. A stream that stops short ends in a fault among the events.
 pub fn read_stream(dialect: Dialect, reads: impl IntoIterator<Item = Bytes>) -> Result<Vec<Event>, Fault> {
-    let (mut frames, mut reader, mut events) = (Frames::of(dialect.framing()), dialect.codec().reader(), Vec::new());
-    let too_long = |_| Fault::new(FaultKind::BackendError, "The backend sent a line of more than 8 MiB.");
+    read_lines_up_to(LINE_LIMIT, dialect, reads)
+}
+
+/// The same with lines of so many bytes at most.
+///
+/// # Errors
+/// As [`read_stream`].
+pub fn read_lines_up_to(
+    limit: usize,
+    dialect: Dialect,
+    reads: impl IntoIterator<Item = Bytes>,
+) -> Result<Vec<Event>, Fault> {
+    let (mut reader, mut events) = (dialect.codec().reader(), Vec::new());
+    let mut frames = Frames::of(dialect.framing()).lines_up_to(limit);
+    let too_long = |line: TooLong| Fault::new(FaultKind::BackendError, format!("The backend sent {line}."));
     let mut drain = |frames: &mut Frames| -> Result<(), Fault> {
         while let Some(frame) = frames.next().map_err(too_long)? {
             reader.read(&frame, &mut events);

@@ -529,6 +529,23 @@ fn a_stream_without_its_proper_end_is_an_error() {
     }
 }
 
+/// `line_limit` holds on every way a stream is read: passed on, translated, and gathered for a client that wants no stream.
+#[test]
+fn a_line_beyond_the_limit_is_the_backend_s_fault() {
+    let fake = Fake::start(|_| stream(&chat_stream("served").replace("Hé", &"Hé".repeat(500)), 1 << 20));
+    let sections = crate::gateway::one_backend("openai", &fake.url(), "");
+    for (limit, fits) in [("1KiB", false), ("2KiB", true)] {
+        let gateway = Gateway::start_with(&format!("line_limit = \"{limit}\""), &sections);
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            let answer = gateway.post(path, STREAM);
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.body.contains("a line of more than 1024 bytes"), !fits, "{path}: {}", answer.body);
+            let whole = gateway.post(path, CALL);
+            assert_eq!(whole.status, if fits { 200 } else { 502 }, "{path}: {}", whole.body);
+        }
+    }
+}
+
 /// What stands before it on its line would be all that a client reads of the error.
 #[test]
 fn a_frame_that_breaks_off_is_not_the_beginning_of_the_error() {
