@@ -33,9 +33,9 @@ impl Check {
         let missing = super::runtime()?.block_on(load_plugins(&config, self.from.file().as_deref(), self.pull))?;
         let plugins = config.plugins.len();
         let projects: usize = config.organizations.values().map(|organization| organization.projects.len()).sum();
-        let name = self.from.file().map_or("the built-in configuration".to_owned(), |path| path.display().to_string());
         super::print(&format!(
-            "{name} is good: {} backends, {} models, {} organizations, {projects} projects, {plugins} plugins\n",
+            "{} is good: {} backends, {} models, {} organizations, {projects} projects, {plugins} plugins\n",
+            self.from.name(),
             config.backends.len(),
             config.models.len(),
             config.organizations.len()

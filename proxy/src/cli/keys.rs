@@ -1,14 +1,18 @@
 //! `tidegate keys`
 
-use super::Format;
 use super::table;
-use crate::gate::{fresh_key, hash_of};
+use super::{Format, From};
+use crate::config::{self, Config, Problem};
+use crate::gate::{Key, fresh_key, hash_of};
 use clap::{Args, Subcommand};
+use std::path::Path;
 
 /// Make keys. A key is printed once; the configuration holds only its hash.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate keys new --project acme/web --id web-2")]
+#[command(after_help = EXAMPLE)]
 pub(super) struct Keys {
+    #[command(flatten)]
+    from: From,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -18,6 +22,9 @@ enum Verb {
     /// Make a key for a project, an organization or a user.
     New(New),
 }
+
+const EXAMPLE: &str = "Example:\n  tidegate keys new --project acme/web --id web-2\n  \
+                       tidegate keys new --user root --format json --config /etc/tidegate/tidegate.toml";
 
 #[derive(Debug, Args)]
 #[group(id = "owner", required = true, multiple = false)]
@@ -34,6 +41,7 @@ struct Owner {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
 struct New {
     #[command(flatten)]
     owner: Owner,
@@ -48,24 +56,128 @@ struct New {
 impl Keys {
     pub fn run(self) -> Result<(), String> {
         let Verb::New(new) = self.verb;
-        let (prefix, place) = match (&new.owner.project, &new.owner.organization, &new.owner.user) {
-            (Some(path), _, _) => {
-                let (organization, project) =
-                    path.split_once('/').ok_or("--project takes ORGANIZATION/PROJECT, for example acme/web")?;
-                ("dfproj_", format!("[organizations.{organization}.projects.{project}]"))
-            }
-            (_, Some(organization), _) => ("dforg_", format!("[organizations.{organization}]")),
-            (_, _, user) => ("dfuser_", format!("[users.{}]", user.as_deref().unwrap_or_default())),
-        };
-        let key = fresh_key(prefix)?;
+        let holder = new.owner.read()?;
+        let known = self.from.glance()?;
+        let (is_there, place) = holder.place(&new.id, known.as_ref().map(|(file, config)| (file.as_path(), config)));
+        let key = fresh_key(holder.prefix())?;
         let hash = hash_of(&key);
         if new.format != Format::Table {
+            if !is_there {
+                eprintln!("tidegate: [{}] is not in the configuration yet", holder.section());
+            }
             return table::print(new.format, &["id", "key", "hash"], &[vec![new.id.into(), key.into(), hash.into()]]);
         }
         super::print(&format!(
-            "key   {key}\n\nIt is shown only now. Under {place} add to `keys`:\n\n  {{ id = \"{}\", hash = \"{hash}\" }}\n",
+            "key   {key}\n\nIt is shown only now. {place} add to `keys`:\n\n  {{ id = \"{}\", hash = \"{hash}\" }}\n",
             new.id
         ));
         Ok(())
+    }
+}
+
+/// Whose key it is.
+#[derive(Debug, Clone, Copy)]
+enum Holder<'a> {
+    Project(&'a str, &'a str),
+    Organization(&'a str),
+    User(&'a str),
+}
+
+impl Owner {
+    fn read(&self) -> Result<Holder<'_>, String> {
+        Ok(match (&self.project, &self.organization, &self.user) {
+            (Some(path), _, _) => {
+                let (organization, project) =
+                    path.split_once('/').ok_or("--project takes ORGANIZATION/PROJECT, for example acme/web")?;
+                Holder::Project(organization, project)
+            }
+            (_, Some(organization), _) => Holder::Organization(organization),
+            (_, _, user) => Holder::User(user.as_deref().unwrap_or_default()),
+        })
+    }
+}
+
+impl Holder<'_> {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Project(..) => "dfproj_",
+            Self::Organization(_) => "dforg_",
+            Self::User(_) => "dfuser_",
+        }
+    }
+
+    /// Its section of a configuration.
+    fn section(self) -> String {
+        match self {
+            Self::Project(organization, project) => format!("organizations.{organization}.projects.{project}"),
+            Self::Organization(organization) => format!("organizations.{organization}"),
+            Self::User(user) => format!("users.{user}"),
+        }
+    }
+
+    /// The keys it has there, if it is there.
+    fn keys(self, config: &Config) -> Option<&[Key]> {
+        match self {
+            Self::Project(id, project) => Some(&config.organizations.get(id)?.projects.get(project)?.keys),
+            Self::Organization(id) => Some(&config.organizations.get(id)?.keys),
+            Self::User(id) => Some(&config.users.get(id)?.keys),
+        }
+    }
+
+    /// Where the key is to be registered, as the beginning of a sentence, and whether that is there already.
+    fn place(self, id: &str, known: Option<(&Path, &Config)>) -> (bool, String) {
+        let section = self.section();
+        let Some((file, config)) = known else { return (true, format!("Under [{section}]")) };
+        let name = file.display();
+        let Some(keys) = self.keys(config) else {
+            return (false, format!("{name} has no [{section}] yet: make it, and"));
+        };
+        let mut found = [Problem::new(section.clone(), "")];
+        config::place(Some(file), &mut found);
+        let line = found[0].place.as_ref().map_or_else(String::new, |(_, line)| format!(", line {line}"));
+        let taken = if keys.iter().any(|key| *key.id == *id) { ", which has a key of this id already" } else { "" };
+        (true, format!("Under [{section}] of {name}{line}{taken},"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_placed_where_its_holder_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        let hash = hash_of("dfproj_x");
+        let text = format!(
+            "[users.root]\nadmin = true\n\n[organizations.acme.projects.web]\nkeys = [{{ id = \"web-1\", hash = \"{hash}\" }}]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = crate::app::load(Some(&file), &[]).unwrap();
+        let told = |holder: Holder, id: &str, known: bool| {
+            let known = known.then_some((file.as_path(), &config));
+            let (is_there, place) = holder.place(id, known);
+            format!("{is_there} {place}").replace(&file.display().to_string(), "F")
+        };
+        for (holder, id, known, says) in [
+            (Holder::Project("acme", "web"), "web-1", false, "true Under [organizations.acme.projects.web]"),
+            (Holder::Project("acme", "web"), "b", true, "true Under [organizations.acme.projects.web] of F, line 4,"),
+            (
+                Holder::Project("acme", "web"),
+                "web-1",
+                true,
+                "true Under [organizations.acme.projects.web] of F, line 4, which has a key of this id already,",
+            ),
+            (
+                Holder::Project("acme", "wbe"),
+                "b",
+                true,
+                "false F has no [organizations.acme.projects.wbe] yet: make it, and",
+            ),
+            (Holder::Organization("globex"), "b", true, "false F has no [organizations.globex] yet: make it, and"),
+            (Holder::User("root"), "b", true, "true Under [users.root] of F, line 1,"),
+        ] {
+            assert_eq!(told(holder, id, known), says);
+        }
     }
 }

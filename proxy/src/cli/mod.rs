@@ -67,6 +67,22 @@ impl From {
         self.config.clone().or_else(|| Some(PathBuf::from("tidegate.toml")).filter(|path| path.exists()))
     }
 
+    /// Its name for people.
+    fn name(&self) -> String {
+        self.file().map_or("the built-in configuration".to_owned(), |path| path.display().to_string())
+    }
+
+    /// The configuration for a command that can do without: one that was named has to be good, one that only happens to be here
+    /// has not.
+    fn glance(&self) -> Result<Option<(PathBuf, Config)>, String> {
+        let Some(file) = self.file() else { return Ok(None) };
+        match self.load(&[]) {
+            Ok(config) => Ok(Some((file, config))),
+            Err(_) if self.config.is_none() => Ok(None),
+            Err(problems) => Err(problems),
+        }
+    }
+
     fn load(&self, overrides: &[(String, String)]) -> Result<Config, String> {
         crate::app::load(self.file().as_deref(), overrides).map_err(|problems| explain(&problems))
     }
@@ -104,4 +120,51 @@ enum Format {
 fn print(text: &str) {
     use std::io::Write as _;
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// All commands below this one: their words, and what their help ends with.
+    fn below(command: &clap::Command, words: &str, found: &mut Vec<(String, String)>) {
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let words = format!("{words} {}", inner.get_name());
+            let help = inner.get_after_help().map_or_else(String::new, ToString::to_string);
+            found.push((words.clone(), help));
+            below(inner, &words, found);
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        let mut found = Vec::new();
+        below(&Command::command(), "tidegate", &mut found);
+        assert!(found.len() >= 12, "{found:?}");
+        for (words, help) in found {
+            assert!(help.starts_with("Example:\n") && help.contains(&words), "{words}: {help}");
+        }
+    }
+
+    #[test]
+    fn every_command_takes_a_configuration_and_a_format_where_it_prints_data() {
+        for line in [
+            "serve",
+            "check",
+            "models --format json",
+            "models pull acme/m",
+            "keys new --project acme/web --format csv",
+            "usage --format csv",
+            "plugin new shout",
+            "plugin check redact --format json",
+            "plugin run redact --call call.json",
+            "plugin bench redact --format csv",
+        ] {
+            let words = || std::iter::once("tidegate").chain(line.split(' ')).chain(["--config", "t.toml"]);
+            if let Err(error) = Command::try_parse_from(words()) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
 }

@@ -32,6 +32,9 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  tidegate models pull HuggingFaceTB/SmolLM2-135M-Instruct-GGUF --file SmolLM2-135M-Instruct.Q4_1.gguf --to models"
+)]
 struct Pull {
     /// OWNER/NAME
     repository: String,

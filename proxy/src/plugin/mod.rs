@@ -28,7 +28,7 @@ mod view;
 
 pub use ask::{Ask, Asking};
 pub use chain::{Answered, Guests, Judged, Seen};
-pub use config::{Config, Settings, errors};
+pub use config::{Config, Isolation, Settings, errors};
 pub use image::{Image, Login};
 pub use load::{Facts, Plugin};
 pub use state::{About, Hop, Notes};

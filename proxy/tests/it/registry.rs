@@ -425,4 +425,7 @@ fn check_asks_no_registry_unless_it_is_told_to() {
     assert!(!good && says.contains(&format!("  nowhere.toml:2: plugins.p: {} has no ", registry.address)), "{says}");
     let (good, says) = run(&["plugin", "check", &reference]);
     assert!(good && says.contains(&format!("{} bytes", component.len())), "{says}");
+    let (good, says) = run(&["plugin", "check", "p", "--format", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&says).unwrap_or_else(|_| panic!("{says}"));
+    assert_eq!((good, &told["file"], &told["size"]), (true, &reference.into(), &component.len().into()));
 }

@@ -1,26 +1,33 @@
 //! `tidegate plugin bench`: what a plugin costs, on this machine.
 
-use super::From;
+use super::super::{Format, table};
 use super::run::about;
+use super::{Component, From, Loaded};
 use crate::canon::{Delta, Event, Fault, Outcome, Part, Record, StopReason};
 use crate::plugin::{Guests, Plugins};
 use crate::wire::Dialect;
 use crate::wire::request::Request;
 use bytes::Bytes;
 use clap::Args;
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Live instances that are weighed together.
 const WEIGHED: usize = 64;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate plugin bench redact.wasm")]
+#[command(
+    after_help = "Example:\n  tidegate plugin bench redact.wasm\n  tidegate plugin bench redact --config tidegate.toml --format csv"
+)]
 pub(super) struct Bench {
     #[command(flatten)]
-    from: From,
+    component: Component,
     /// Requests of each kind.
     #[arg(long, default_value_t = 2000)]
     requests: u32,
+    /// How to print what it costs.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
 /// Medians, in microseconds.
@@ -30,31 +37,59 @@ struct Costs {
     end: f64,
 }
 
+/// Bytes of the prompts to measure with.
+const SMALL: usize = 1 << 10;
+const LARGE: usize = 100 << 10;
+
 impl Bench {
-    pub fn run(self) -> Result<(), String> {
+    pub fn run(self, from: &From) -> Result<(), String> {
         let runtime = super::super::runtime()?;
         let began = Instant::now();
-        let (warm, facts) = self.from.load(&runtime, &serde_json::Value::Null)?;
-        let load = began.elapsed();
-        let (fresh, _) = self.from.load(&runtime, &serde_json::json!({ "isolation": "request" }))?;
-        let small = runtime.block_on(measure(&warm, 1 << 10, self.requests))?;
-        let large = runtime.block_on(measure(&warm, 100 << 10, self.requests / 10 + 1))?;
-        let new = runtime.block_on(measure(&fresh, 1 << 10, self.requests / 4 + 1))?;
+        let Loaded { plugins: warm, facts, .. } = self.component.load(from, &runtime, false)?;
+        let load = began.elapsed().as_secs_f64() * 1e6;
+        let fresh = self.component.load(from, &runtime, true)?.plugins;
+        let rows = [
+            ("warm", SMALL, runtime.block_on(measure(&warm, SMALL, self.requests))?),
+            ("warm", LARGE, runtime.block_on(measure(&warm, LARGE, self.requests / 10 + 1))?),
+            ("fresh", SMALL, runtime.block_on(measure(&fresh, SMALL, self.requests / 4 + 1))?),
+        ];
+        let resident = runtime.block_on(weigh(&fresh))?;
+        if self.format != Format::Table {
+            let columns = [
+                "plugin",
+                "version",
+                "instance",
+                "prompt_bytes",
+                "on_call_us",
+                "on_events_us",
+                "on_end_us",
+                "load_us",
+                "resident_kib",
+            ];
+            let tenths = |number: f64| Value::from((number * 10.0).round() / 10.0);
+            let row = |(instance, bytes, costs): (&str, usize, Costs)| -> Vec<Value> {
+                let of: [Value; 4] =
+                    [facts.name.as_str().into(), facts.version.as_str().into(), instance.into(), bytes.into()];
+                let measured = [costs.call, costs.events, costs.end, load].map(tenths);
+                of.into_iter().chain(measured).chain([resident.map_or(Value::Null, tenths)]).collect()
+            };
+            return table::print(self.format, &columns, &rows.map(row));
+        }
         let print = |text: String| super::super::print(&text);
         print(format!(
             "{} {}: microseconds, median; hooks it does not subscribe to cost nothing\n",
             facts.name, facts.version
         ));
-        print(format!("  loading                         {:>10.0}\n", load.as_secs_f64() * 1e6));
-        let rows =
-            [("warm, 1 KiB prompt", &small), ("warm, 100 KiB prompt", &large), ("fresh instance, 1 KiB prompt", &new)];
-        for (what, costs) in rows {
+        print(format!("  loading                         {load:>10.0}\n"));
+        for (instance, bytes, costs) in rows {
+            let what = if instance == "warm" { "warm" } else { "fresh instance" };
+            let what = format!("{what}, {} KiB prompt", bytes >> 10);
             print(format!(
                 "  {what:<29} on-call {:>7.1}   on-events (1 KiB) {:>7.1}   on-end {:>7.1}\n",
                 costs.call, costs.events, costs.end
             ));
         }
-        match runtime.block_on(weigh(&fresh))? {
+        match resident {
             Some(kib) => print(format!("  a live instance                 {kib:>7.0} KiB resident\n")),
             None => print("  memory is measured on Linux only\n".into()),
         }
@@ -118,7 +153,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 /// Resident memory of an instance that has seen a call, in KiB.
 async fn weigh(plugins: &Plugins) -> Result<Option<f64>, String> {
     let Some(before) = resident_kib() else { return Ok(None) };
-    let request = call(1 << 10)?;
+    let request = call(SMALL)?;
     let mut alive = Vec::new();
     for _ in 0..WEIGHED {
         let mut guests = invite(plugins, &request)?;

@@ -1,5 +1,6 @@
 //! `tidegate plugin new`: a folder that builds.
 
+use super::From;
 use clap::{Args, ValueEnum};
 use std::path::Path;
 
@@ -44,7 +45,7 @@ const WIT: &[File] = &[
 ];
 
 impl New {
-    pub fn run(self) -> Result<(), String> {
+    pub fn run(self, from: &From) -> Result<(), String> {
         let word = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
         if self.name.is_empty()
             || !self.name.chars().all(word)
@@ -55,6 +56,7 @@ impl New {
                 self.name
             ));
         }
+        let known = from.glance()?;
         let folder = Path::new(&self.name);
         if folder.exists() {
             return Err(format!("{} is there already", folder.display()));
@@ -72,6 +74,10 @@ impl New {
             written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
         super::super::print(&format!("{} is a plugin that builds; {}/README.md says how.\n", self.name, self.name));
+        if let Some((file, _)) = known.filter(|(_, config)| config.plugins.contains_key(&*self.name)) {
+            let (file, name) = (file.display(), &self.name);
+            super::super::print(&format!("{file} has a plugin `{name}` already: attach this one by another name.\n"));
+        }
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! `tidegate plugin run`: a call, and a reply, shown to a plugin without a gateway.
 
 use super::super::log;
-use super::From;
+use super::{Component, From};
 use crate::canon::{Caller, Event, Record};
 use crate::plugin::{About, Guests, Seen};
 use crate::wire::reply::{fold, read_stream};
@@ -32,7 +32,7 @@ enum Speaks {
 )]
 pub(super) struct Run {
     #[command(flatten)]
-    from: From,
+    component: Component,
     /// The body of a request.
     #[arg(long, value_name = "FILE")]
     call: PathBuf,
@@ -45,7 +45,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub fn run(self) -> Result<(), String> {
+    pub fn run(self, from: &From) -> Result<(), String> {
         let runtime = super::super::runtime()?;
         let dialect = match self.dialect {
             Speaks::Openai => Dialect::Chat,
@@ -53,7 +53,7 @@ impl Run {
             Speaks::Responses => Dialect::Responses,
             Speaks::Completions => Dialect::Completions,
         };
-        let (plugins, _) = self.from.load(&runtime, &serde_json::Value::Null)?;
+        let plugins = self.component.load(from, &runtime, false)?.plugins;
         let request = Request::read(dialect, read(&self.call)?).map_err(|fault| fault.message)?;
         let reply = self.reply.as_deref().map(|path| reply(dialect, path)).transpose()?;
         let Some(guests) = plugins.invite("acme", "web", &request.model, |_| about(&request, dialect)) else {
