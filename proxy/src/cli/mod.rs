@@ -1,6 +1,7 @@
 //! Commands, each in a file of its own.
 
 mod check;
+mod import;
 mod keys;
 mod log;
 mod models;
@@ -27,6 +28,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Check a configuration and print everything that is wrong with it.
     Check(check::Check),
+    /// Make a configuration from that of another gateway.
+    Import(import::Import),
     /// Make keys.
     Keys(keys::Keys),
     /// List the configured models, or fetch one.
@@ -46,6 +49,7 @@ impl Command {
         match self.verb {
             Verb::Serve(serve) => serve.run(),
             Verb::Check(check) => check.run(),
+            Verb::Import(import) => import.run(),
             Verb::Keys(keys) => keys.run(),
             Verb::Models(models) => models.run(),
             Verb::Plugin(plugin) => plugin.run(),
@@ -141,7 +145,7 @@ mod tests {
     fn every_command_shows_an_example() {
         let mut found = Vec::new();
         below(&Command::command(), "tidegate", &mut found);
-        assert!(found.len() >= 12, "{found:?}");
+        assert!(found.len() >= 14, "{found:?}");
         for (words, help) in found {
             assert!(help.starts_with("Example:\n") && help.contains(&words), "{words}: {help}");
         }
@@ -152,6 +156,7 @@ mod tests {
         for line in [
             "serve",
             "check",
+            "import litellm config.yaml",
             "models --format json",
             "models pull acme/m",
             "keys new --project acme/web --format csv",
