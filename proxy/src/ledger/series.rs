@@ -4,7 +4,7 @@
 //! was seen before are kept per thread.
 
 use super::journal::Journal;
-use crate::canon::{Outcome, Record};
+use crate::canon::{Outcome, Record, UsageSource};
 use crate::wire::Times;
 use foldhash::HashMap;
 use prometheus::core::Collector;
@@ -207,14 +207,16 @@ impl Series {
         served.source.inc();
         served.duration.observe(record.duration_ms / 1e3);
         served.overhead.observe(record.overhead_ms / 1e3);
-        if record.usage_source == crate::canon::UsageSource::Reported {
+        // Dashboards take these for what was measured: nothing that was guessed goes into them.
+        let reported = record.usage_source == UsageSource::Reported;
+        if reported {
             for (histogram, count) in served.token_usage.iter().zip(counts) {
                 histogram.observe(count.unwrap_or(0) as f64);
             }
         }
         if let Some(first) = record.first_token_ms {
             served.first_token.observe(first / 1e3);
-            if let Some(tokens) = record.output_tokens.filter(|tokens| *tokens > 1) {
+            if let Some(tokens) = record.output_tokens.filter(|tokens| reported && *tokens > 1) {
                 served.per_token.observe((record.duration_ms - first) / 1e3 / (tokens - 1) as f64);
             }
         }
@@ -302,6 +304,43 @@ impl Series {
                 overhead: self.overhead.with_label_values(&[endpoint]),
                 source: self.sources.with_label_values(&[record.usage_source.as_str(), backend]),
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guessed_counts_are_in_no_family_of_opentelemetry() {
+        let registry = Registry::new();
+        let series = Series::register(&registry).unwrap();
+        let labels = Labels { route: "m".into(), error: "", provider: "openai" };
+        for usage_source in [UsageSource::Reported, UsageSource::Estimated, UsageSource::Missing] {
+            let counted = usage_source != UsageSource::Missing;
+            let record = Record {
+                endpoint: "responses".into(),
+                attempts: 1,
+                input_tokens: counted.then_some(4),
+                output_tokens: counted.then_some(3),
+                first_token_ms: Some(10.0),
+                duration_ms: 30.0,
+                usage_source,
+                ..Record::default()
+            };
+            series.count(&record, &labels);
+        }
+        let page = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for (family, observed) in [
+            ("gen_ai_client_token_usage_count", 2),
+            ("gen_ai_server_request_duration_seconds_count", 3),
+            ("gen_ai_server_time_to_first_token_seconds_count", 3),
+            ("gen_ai_server_time_per_output_token_seconds_count", 1),
+        ] {
+            let lines = page.lines().filter(|line| line.starts_with(family));
+            let counts = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap());
+            assert_eq!(counts.sum::<u32>(), observed, "{family} in {page}");
         }
     }
 }
