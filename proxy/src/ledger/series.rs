@@ -270,13 +270,7 @@ impl Series {
     fn resolve(&self, record: &Record, labels: &Labels) -> Handles {
         let (organization, project, endpoint, route, backend) =
             (&*record.organization, &*record.project, &*record.endpoint, &*labels.route, &*record.backend);
-        let operation = match endpoint {
-            "chat/completions" | "messages" | "api/chat" => "chat",
-            "api/generate" => "text_completion",
-            "api/embed" | "api/embeddings" => "embeddings",
-            other => other,
-        };
-        let gen_ai = |last: &'static str| [operation, labels.provider, route, route, route, last];
+        let gen_ai = |last: &'static str| [operation(endpoint), labels.provider, route, route, route, last];
         Handles {
             _labels: [
                 record.organization.clone(),
@@ -308,9 +302,35 @@ impl Series {
     }
 }
 
+/// What OpenTelemetry calls what a path class is for; the class itself where it has no word for that.
+fn operation(endpoint: &str) -> &str {
+    match endpoint {
+        "chat/completions" | "messages" | "responses" | "api/chat" | "plugin/ask" => "chat",
+        "completions" | "api/generate" => "text_completion",
+        "embeddings" | "api/embed" | "api/embeddings" => "embeddings",
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn operations_have_the_names_that_opentelemetry_gave_them() {
+        for (endpoint, name) in [
+            ("messages", "chat"),
+            ("responses", "chat"),
+            ("plugin/ask", "chat"),
+            ("completions", "text_completion"),
+            ("api/generate", "text_completion"),
+            ("embeddings", "embeddings"),
+            ("api/embed", "embeddings"),
+            ("messages/count_tokens", "messages/count_tokens"),
+        ] {
+            assert_eq!(operation(endpoint), name);
+        }
+    }
 
     #[test]
     fn guessed_counts_are_in_no_family_of_opentelemetry() {
