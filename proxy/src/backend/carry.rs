@@ -8,7 +8,7 @@ use crate::wire::opaque::Parcel;
 use ::http::Response;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A reply that has begun, of whatever it is.
 pub struct Carried {
@@ -16,8 +16,6 @@ pub struct Carried {
     pub head: Response<()>,
     /// Its body.
     pub body: http::Body,
-    /// Time spent waiting for backends.
-    pub waited: Duration,
     /// Who sends it.
     pub backend: Arc<Backend>,
     /// When all of it must have come.
@@ -53,8 +51,7 @@ impl Backends {
             let answer = tries.waiting(pin!(backend.call(&endpoint.address, &said, || note(Step::Handed)))).await;
             match answer {
                 Ok((head, body)) => {
-                    let (waited, until) = (tries.waited, tries.until(backend));
-                    return Ok(Carried { head, body, waited, backend: backend.clone(), until });
+                    return Ok(Carried { head, body, backend: backend.clone(), until: tries.until(backend) });
                 }
                 Err(verdict) => tries.failed(candidate, verdict)?,
             }

@@ -24,8 +24,6 @@ pub struct Counted {
     pub answer: Bytes,
     /// Reported by a counter, or estimated.
     pub source: UsageSource,
-    /// Time spent waiting for backends.
-    pub waited: Duration,
 }
 
 impl Backends {
@@ -49,14 +47,14 @@ impl Backends {
             let slow = || Fault::new(FaultKind::BackendTimeout, "The backend did not count in time.");
             match asked.unwrap_or_else(|_| Err(Verdict::Another(slow()))) {
                 Ok(Some(answer)) => {
-                    return Ok(Counted { answer, source: UsageSource::Reported, waited: tries.waited });
+                    return Ok(Counted { answer, source: UsageSource::Reported });
                 }
                 Ok(None) => break,
                 Err(verdict) => tries.failed(candidate, verdict)?,
             }
         }
         let answer = count::write(request.dialect, request.estimate_input());
-        Ok(Counted { answer, source: UsageSource::Estimated, waited: tries.waited })
+        Ok(Counted { answer, source: UsageSource::Estimated })
     }
 }
 

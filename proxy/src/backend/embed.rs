@@ -12,7 +12,6 @@ use crate::wire::Written;
 use crate::wire::embed::{EmbedOutgoing, EmbedRequest};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// An answer that has begun.
 pub struct SentEmbed {
@@ -20,8 +19,6 @@ pub struct SentEmbed {
     pub reply: EmbedSource,
     /// What had to be dropped for it.
     pub written: Written,
-    /// Time spent waiting for backends.
-    pub waited: Duration,
     /// Who sends it.
     pub backend: Arc<Backend>,
 }
@@ -80,7 +77,7 @@ impl Backends {
             };
             match answer {
                 Ok((written, reply)) => {
-                    return Ok(SentEmbed { reply, written, waited: tries.waited, backend: backend.clone() });
+                    return Ok(SentEmbed { reply, written, backend: backend.clone() });
                 }
                 Err(verdict) => tries.failed(candidate, verdict)?,
             }

@@ -34,6 +34,7 @@ mod series;
 mod standing;
 mod tries;
 mod verdict;
+mod waited;
 
 pub use carry::Carried;
 pub use config::{Config, Health, RetryBudget, Settings, Timeouts};
@@ -43,6 +44,7 @@ pub use endpoint::Endpoint;
 pub use kept::Kept;
 pub use kind::{Kind, Traits};
 pub use tries::{Step, Try};
+pub use waited::Waited;
 
 use crate::canon::{About, Event, Fault, Route, Secret, StopReason, Usage};
 use crate::wire::embed::EmbedApi;
@@ -119,6 +121,8 @@ pub struct Origin<'a> {
     pub deadline: Option<Instant>,
     /// How long its client may hear nothing of a stream, where it can be told to wait.
     pub silence: Option<Duration>,
+    /// How long it has waited for backends.
+    pub waited: &'a Waited,
 }
 
 impl Origin<'_> {
@@ -134,8 +138,6 @@ pub struct Sent {
     pub outgoing: Outgoing,
     /// The reply.
     pub reply: Reply,
-    /// Time spent waiting for backends.
-    pub waited: Duration,
     /// Who sends it.
     pub backend: Arc<Backend>,
     /// When it must be complete.
@@ -198,9 +200,8 @@ impl Backends {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
                 (None, Some(hedge)) => {
-                    let (asked, first) = (Instant::now(), (candidate, &target));
+                    let (_wait, first) = (origin.waited.begin(), (candidate, &target));
                     let (winner, answer) = Box::pin(hedge::race(&mut tries, first, request, hedge, note)).await;
-                    tries.waited += asked.elapsed();
                     candidate = winner;
                     answer
                 }
@@ -211,8 +212,8 @@ impl Backends {
             };
             match answer {
                 Ok((outgoing, reply)) => {
-                    let (waited, backend) = (tries.waited, candidate.backend);
-                    return Ok(Sent { outgoing, reply, waited, backend: backend.clone(), until: tries.until(backend) });
+                    let backend = candidate.backend;
+                    return Ok(Sent { outgoing, reply, backend: backend.clone(), until: tries.until(backend) });
                 }
                 Err(verdict) => tries.failed(candidate, verdict)?,
             }

@@ -45,8 +45,6 @@ pub(super) struct Tries<'a> {
     affinity: Option<Affinity<'a>>,
     /// When the one tried last was asked.
     began: Option<Instant>,
-    /// Time spent waiting for backends.
-    pub waited: Duration,
     last: Option<Fault>,
     /// The last that had no room; who is told of it knows when to come again.
     busy: Option<Fault>,
@@ -74,7 +72,6 @@ impl<'a> Tries<'a> {
             tried: 0,
             affinity: None,
             began: None,
-            waited: Duration::ZERO,
             last: None,
             busy: None,
             unable: None,
@@ -175,11 +172,9 @@ impl<'a> Tries<'a> {
     }
 
     /// Waits for a backend, on the clock. Pinned where it is: it would be copied otherwise.
-    pub async fn waiting<T>(&mut self, answer: Pin<&mut impl Future<Output = T>>) -> T {
-        let asked = Instant::now();
-        let answer = answer.await;
-        self.waited += asked.elapsed();
-        answer
+    pub async fn waiting<T>(&self, answer: Pin<&mut impl Future<Output = T>>) -> T {
+        let _wait = self.origin.waited.begin();
+        answer.await
     }
 
     /// When all of the reply must have come from the one tried last, where it has a limit.

@@ -3,7 +3,7 @@
 //! A client is told of the name it asked for and of no other: where a plugin sent its request is for the log.
 
 use super::Rooms;
-use crate::backend::{Carried, Counted, Origin, Sent, SentEmbed, Step};
+use crate::backend::{Carried, Counted, Origin, Sent, SentEmbed, Step, Waited};
 use crate::canon::header::{X_STAINLESS_READ_TIMEOUT, X_STAINLESS_TIMEOUT};
 use crate::canon::{Fault, Route};
 use crate::gate::Admitted;
@@ -59,9 +59,8 @@ pub(super) async fn send(
     let prompt = request.estimate_input();
     let silence = now.limits.keep_alive.filter(|_| !request.dialect.keep_alive().is_empty());
     let origin = Origin { silence, ..asker.origin(headers) };
-    let sent = now.backends.send(&route, request, origin, &mut note(tab, Some(prompt))).await?;
-    tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
-    Ok(sent)
+    let own = OwnTime { tab, asker: &asker, queued };
+    now.backends.send(&route, request, origin, &mut note(own.tab, Some(prompt))).await
 }
 
 /// Has vectors made.
@@ -76,9 +75,8 @@ pub(super) async fn embed(
     let asker = Asker::of(tab, headers, arrived);
     let (route, queued) = take_place(now, route, &asker, tab).await?;
     let prompt = request.estimate();
-    let sent = now.backends.embed(&route, request, asker.origin(headers), &mut note(tab, Some(prompt))).await?;
-    tab.spent(arrived.elapsed().saturating_sub(queued + sent.waited));
-    Ok(sent)
+    let own = OwnTime { tab, asker: &asker, queued };
+    now.backends.embed(&route, request, asker.origin(headers), &mut note(own.tab, Some(prompt))).await
 }
 
 /// Has the prompt of a request counted, which is charged to nobody and needs no turn: nothing is generated.
@@ -92,9 +90,8 @@ pub(super) async fn count(
 ) -> Result<Counted, Fault> {
     tab.routed(route);
     let asker = Asker::of(tab, headers, arrived);
-    let counted = now.backends.measure(route, request, asker.origin(headers), &mut note(tab, None)).await?;
-    tab.spent(arrived.elapsed().saturating_sub(counted.waited));
-    Ok(counted)
+    let own = OwnTime { tab, asker: &asker, queued: Duration::ZERO };
+    now.backends.measure(route, request, asker.origin(headers), &mut note(own.tab, None)).await
 }
 
 /// Carries a body that is not understood, and of which nothing can be estimated.
@@ -108,34 +105,53 @@ pub(super) async fn carry(
 ) -> Result<Carried, Fault> {
     let asker = Asker::of(tab, headers, arrived);
     let (route, queued) = take_place(now, route, &asker, tab).await?;
-    let carried = now.backends.carry(&route, parcel, asker.origin(headers), &mut note(tab, None)).await?;
-    tab.spent(arrived.elapsed().saturating_sub(queued + carried.waited));
-    Ok(carried)
+    let own = OwnTime { tab, asker: &asker, queued };
+    now.backends.carry(&route, parcel, asker.origin(headers), &mut note(own.tab, None)).await
 }
 
 /// Who asks, apart from the books that are written meanwhile.
 struct Asker {
     request_id: String,
     organization: Arc<str>,
+    /// When all of the request was there.
+    arrived: Instant,
     /// When the client will have left, where it says so.
     deadline: Option<Instant>,
+    waited: Waited,
 }
 
 impl Asker {
     fn of(tab: &Tab, headers: &HeaderMap, arrived: Instant) -> Self {
         let deadline = patience(headers).and_then(|patience| arrived.checked_add(patience));
-        Self { request_id: tab.request_id().to_owned(), organization: tab.organization().clone(), deadline }
+        let (request_id, organization) = (tab.request_id().to_owned(), tab.organization().clone());
+        Self { request_id, organization, arrived, deadline, waited: Waited::default() }
     }
 
     fn origin<'a>(&'a self, headers: &'a HeaderMap) -> Origin<'a> {
-        let Self { request_id, organization, deadline } = self;
-        Origin { headers, request_id, organization, deadline: *deadline, silence: None }
+        let Self { request_id, organization, deadline, waited, .. } = self;
+        Origin { headers, request_id, organization, deadline: *deadline, silence: None, waited }
     }
 
     /// Waits for a turn, but not for longer than the client does.
     async fn enter(&self, queue: &Arc<Queue>) -> Result<Place, Fault> {
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         queue.enter(&self.organization, self.deadline.map_or(Duration::MAX, left)).await
+    }
+}
+
+/// The gateway's own time on a request until a backend has answered: what has passed without the waiting. It is booked when
+/// this goes, so that requests that failed or were given up are no faster than others.
+struct OwnTime<'a> {
+    tab: &'a mut Tab,
+    asker: &'a Asker,
+    /// How long it waited for its turn.
+    queued: Duration,
+}
+
+impl Drop for OwnTime<'_> {
+    fn drop(&mut self) {
+        let waited = self.queued + self.asker.waited.so_far();
+        self.tab.spent(self.asker.arrived.elapsed().saturating_sub(waited));
     }
 }
 

@@ -122,6 +122,27 @@ fn the_metrics_add_up_to_the_books() {
 }
 
 #[test]
+fn requests_that_fail_or_are_given_up_took_time_of_the_gateway_too() {
+    let fake = Fake::start(|seen| {
+        if seen.body.contains("leaves") {
+            return vec![Act::Wait(Duration::from_secs(8)), Act::Close];
+        }
+        [vec![Act::Wait(Duration::from_millis(300))], json(500, "", "{}")].concat()
+    });
+    let gateway = Gateway::before("openai", &fake.url(), "");
+    let body = |content: &str| STREAM.replace(",\"stream\":true", "").replace("\"x\"", &format!("\"{content}\""));
+    assert_eq!(gateway.post("/v1/chat/completions", &body("fails")).status, 502);
+    let client = gateway.send("/v1/chat/completions", KEY, &body("leaves"));
+    until(|| fake.seen().iter().any(|seen| seen.body.contains("leaves")), "it gets there");
+    drop(client);
+    for record in gateway.wait_for_records(2) {
+        let waited = if record.outcome == Outcome::ClientGone { 0.0 } else { 300.0 };
+        assert!(record.attempts > 0 && record.overhead_ms > 0.0, "{record:?}");
+        assert!(record.overhead_ms <= record.duration_ms - waited, "waiting is not the gateway's own work: {record:?}");
+    }
+}
+
+#[test]
 fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
     let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     std::fs::write(&file, b"GGUF and then nothing").unwrap();
