@@ -234,7 +234,7 @@ impl Guest {
         if self.instance.is_none() {
             self.instance = Some(Instance::take(&self.plugin, &about.caller.organization).await?);
         }
-        self.instance.as_mut().ok_or_else(|| Failure::rejected("it has no instance"))
+        self.instance.as_mut().ok_or_else(|| Failure::host("it has no instance"))
     }
 
     fn timed<T>(&self, hook: Hook, began: Instant, result: Result<T, Failure>) -> Result<T, Failure> {

@@ -4,7 +4,7 @@ use super::bindings::Plugin as World;
 use super::config::Isolation;
 use super::engine::TABLE;
 use super::load::Plugin;
-use super::state::{About, State};
+use super::state::{About, HostFailed, State};
 use foldhash::HashMap;
 use std::cell::RefCell;
 use std::fmt;
@@ -30,7 +30,7 @@ pub(super) struct Instance {
 /// How a plugin failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// `trap`, `timeout`, `memory`, `rejected` or `full`.
+    /// `trap`, `timeout`, `memory`, `rejected`; without a fault of the plugin's: `full` or `host`.
     pub kind: &'static str,
     /// What happened, for the log.
     pub message: String,
@@ -40,6 +40,24 @@ impl Failure {
     /// The plugin's answer breaks a rule.
     pub fn rejected(message: impl Into<String>) -> Self {
         Self { kind: "rejected", message: message.into() }
+    }
+
+    /// There is no room for another instance.
+    fn full(message: impl Into<String>) -> Self {
+        Self { kind: "full", message: message.into() }
+    }
+
+    /// The gateway or the system under it failed.
+    pub fn host(message: impl Into<String>) -> Self {
+        Self { kind: "host", message: message.into() }
+    }
+
+    /// No instance could be made. One could when the plugin was loaded, so unless its code trapped it is not to blame.
+    fn of_start(error: &wasmtime::Error, plugin: &Plugin) -> Self {
+        match Self::of(error) {
+            Self { kind: "trap", message } if plugin.series().is_some() && !error.is::<Trap>() => Self::host(message),
+            failure => failure,
+        }
     }
 
     fn of(error: &wasmtime::Error) -> Self {
@@ -52,6 +70,7 @@ impl Failure {
                 "memory"
             }
             _ if error.is::<wasmtime::PoolConcurrencyLimitError>() => "full",
+            _ if error.is::<HostFailed>() => "host",
             _ if chain.contains("fuel") || chain.contains("too much data") => "rejected",
             _ => "trap",
         };
@@ -68,7 +87,11 @@ impl fmt::Display for Failure {
 impl Instance {
     /// Makes one.
     pub async fn new(plugin: &Arc<Plugin>) -> Result<Self, Failure> {
-        let place = Place::take(plugin)?;
+        Self::at(Place::take(plugin)?).await
+    }
+
+    async fn at(place: Place) -> Result<Self, Failure> {
+        let plugin = &place.plugin;
         let bounds = StoreLimitsBuilder::new()
             .memory_size(plugin.limits.memory.0)
             .table_elements(TABLE)
@@ -87,29 +110,22 @@ impl Instance {
         drop(running);
         let world = made
             .map_err(|_| Failure { kind: "timeout", message: "it did not start within limits.wait".into() })?
-            .map_err(|error| Failure::of(&error))?;
-        Ok(Self { store, world, served: 0, place: Some(place), plugin: plugin.clone() })
+            .map_err(|error| Failure::of_start(&error, plugin))?;
+        let plugin = plugin.clone();
+        Ok(Self { store, world, served: 0, place: Some(place), plugin })
     }
 
     /// Takes a warm one of this organization's, or makes one.
     pub async fn take(plugin: &Arc<Plugin>, organization: &Arc<str>) -> Result<Self, Failure> {
+        let place = Place::take(plugin)?;
         let warm = key(plugin, organization).and_then(|key| WARMED.with_borrow_mut(|warm| warm.get_mut(&key)?.pop()));
-        match warm {
-            Some(mut warm) => match Place::take(plugin) {
-                Ok(place) => {
-                    warm.place = Some(place);
-                    Ok(warm)
-                }
-                Err(failure) => {
-                    keep(warm, organization);
-                    Err(failure)
-                }
-            },
-            None => match Self::new(plugin).await {
-                // The engine's pool may be full of instances that lie warm for others.
-                Err(failure) if failure.kind == "full" && forget_warm() => Self::new(plugin).await,
-                made => made,
-            },
+        if let Some(warm) = warm {
+            return Ok(Self { place: Some(place), ..warm });
+        }
+        match Self::at(place).await {
+            // The engine's pool may be full of instances that lie warm for others.
+            Err(failure) if failure.kind == "full" && forget_warm() => Self::new(plugin).await,
+            made => made,
         }
     }
 
@@ -157,7 +173,7 @@ impl Place {
         let live = plugin.live.fetch_add(1, Ordering::Relaxed);
         let mut place = Self { plugin: plugin.clone(), shown: false };
         if live >= plugin.limits.instances {
-            return Err(Failure::rejected("all its instances are busy (limits.instances)"));
+            return Err(Failure::full("all its instances are busy (limits.instances)"));
         }
         // Counted up and down: the plugin of an earlier configuration may be at work under the same name.
         if let Some(series) = plugin.series() {
@@ -221,4 +237,18 @@ pub(super) fn tidy() {
 /// Drops all warm instances of this thread; false if there were none.
 fn forget_warm() -> bool {
     WARMED.with_borrow_mut(|warm| !std::mem::take(warm).is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_apart_by_whose_they_are() {
+        let told = |error: wasmtime::Error| Failure::of(&error.context("error while executing")).kind;
+        assert_eq!(told(Trap::UnreachableCodeReached.into()), "trap");
+        assert_eq!(told(Trap::Interrupt.into()), "timeout");
+        assert_eq!(told(HostFailed("the system gives no randomness".into()).into()), "host");
+        assert_eq!(told(wasmtime::format_err!("the call is used after `on-call` has returned")), "trap");
+    }
 }

@@ -71,6 +71,18 @@ pub struct Notes {
     pub tags: Vec<String>,
 }
 
+/// What the host could not do, through no fault of the guest's.
+#[derive(Debug)]
+pub(super) struct HostFailed(pub String);
+
+impl std::fmt::Display for HostFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for HostFailed {}
+
 /// The data of an instance's store.
 pub(super) struct State {
     pub plugin: Arc<Plugin>,
@@ -339,8 +351,7 @@ impl system::Host for State {
     }
     fn random(&mut self, length: u32) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length.min(1024) as usize];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| wasmtime::format_err!("the system gives no randomness: {error}"))?;
+        getrandom::fill(&mut bytes).map_err(|error| HostFailed(format!("the system gives no randomness: {error}")))?;
         Ok(bytes)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The guests are made in `guest.rs`. First-party plugins are tried by `proxy/tests/clients`.
 
-use crate::fake::{Fake, json};
-use crate::gateway::{Gateway, one_backend};
+use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
+use crate::gateway::{Gateway, KEY, one_backend, until};
 use crate::guest::{
     CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, store, wat,
 };
@@ -74,6 +74,23 @@ fn each_failure_ends_its_own_request_and_nothing_else() {
         assert!(metrics.contains(&line), "{name}: no {line} in\n{metrics}");
         assert!(metrics.contains("error_type=\"plugin_failed\""), "{name}");
     }
+}
+
+#[test]
+fn a_plugin_without_a_free_instance_is_full() {
+    let chunk = chat_stream("m").split_inclusive("\n\n").nth(1).unwrap().to_owned();
+    let fake = Fake::start(move |seen| match seen.body.contains("\"stream\":true") {
+        true => vec![stream_head(), Act::Forever(chunk.clone().into())],
+        false => json(200, "", CHAT),
+    });
+    let gateway = before(&fake, &Guest::new(&wat(ON_CALL, "")), "limits = { instances = 1 }");
+    let client = gateway.send("/v1/chat/completions", KEY, STREAM);
+    until(|| !fake.seen().is_empty(), "the stream has the instance");
+    let answer = gateway.post("/v1/chat/completions", CALL);
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (500, Some("plugin_failed")));
+    gateway.wait_for_metric("tidegate_plugin_errors_total{hook=\"on_call\",kind=\"full\",plugin=\"p\"} 1", true);
+    drop(client);
+    until(|| gateway.post("/v1/chat/completions", CALL).status == 200, "it is free again");
 }
 
 #[test]
