@@ -7,74 +7,39 @@
 //! The id is a UUID v7, so the primary key is also the order in time and no second index is needed: an insert touches one
 //! page, a time range is a range of ids.
 
+mod schema;
+
 use crate::canon::Record;
 use foldhash::HashMap;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use schema::VERSION;
 use std::path::Path;
 use std::sync::Arc;
 
-const VERSION: i64 = 3;
-
-const TABLES: &str = "
-CREATE TABLE kinds (
-  kind INTEGER PRIMARY KEY,
-  organization TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL, endpoint TEXT NOT NULL, dialect TEXT NOT NULL,
-  backend TEXT NOT NULL, target TEXT NOT NULL, attempts INTEGER NOT NULL, stream INTEGER NOT NULL,
-  outcome TEXT NOT NULL, status INTEGER NOT NULL, stop_reason TEXT, usage_source TEXT NOT NULL, currency TEXT
-) STRICT;
-CREATE TABLE requests (
-  id BLOB PRIMARY KEY, kind INTEGER NOT NULL, request_id TEXT, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, user TEXT,
-  model_requested TEXT NOT NULL, model TEXT, tags TEXT,
-  input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER,
-  first_token_us INTEGER, duration_us INTEGER NOT NULL, overhead_us INTEGER NOT NULL, cost REAL, queue_us INTEGER
-) WITHOUT ROWID, STRICT;
-CREATE TABLE journals (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID, STRICT;
-";
-
-const VIEW: &str = "
-CREATE VIEW records AS SELECT
-  id, coalesce(request_id, lower(format('%s-%s-%s-%s-%s', substr(hex(id), 1, 8), substr(hex(id), 9, 4), substr(hex(id), 13, 4), substr(hex(id), 17, 4), substr(hex(id), 21)))) AS request_id,
-  started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, coalesce(model, model_requested) AS model, backend, target, attempts, stream,
-  outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source,
-  first_token_us / 1000.0 AS first_token_ms, duration_us / 1000.0 AS duration_ms, overhead_us / 1000.0 AS overhead_ms, cost, currency, coalesce(tags, '') AS tags, queue_us / 1000.0 AS queue_ms
-FROM requests JOIN kinds USING (kind);
-";
-
-/// From the one wide table of version 1.
-const FROM_1: &str = "
-ALTER TABLE records RENAME TO old;
-ALTER TABLE journals RENAME TO old_journals;
-{TABLES}
-INSERT INTO journals SELECT * FROM old_journals;
-INSERT INTO kinds SELECT DISTINCT NULL, organization, project, key, endpoint, dialect, backend, target, attempts, stream,
-  outcome, status, stop_reason, usage_source, currency FROM old;
-INSERT INTO requests SELECT id, kind, request_id, started_at, ended_at, user, model_requested, nullif(model, model_requested), nullif(tags, ''),
-  input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
-  CAST(round(first_token_ms * 1000) AS INTEGER), CAST(round(duration_ms * 1000) AS INTEGER), CAST(round(overhead_ms * 1000) AS INTEGER), cost, NULL
-FROM old JOIN kinds USING (organization, project, key, endpoint, dialect, backend, target, attempts, stream, outcome, status, usage_source)
-WHERE old.stop_reason IS kinds.stop_reason AND old.currency IS kinds.currency;
-DROP TABLE old;
-DROP TABLE old_journals;
-";
-
-/// Without the time that requests waited for their turn.
-const FROM_2: &str = "
-ALTER TABLE requests ADD COLUMN queue_us INTEGER;
-DROP VIEW records;
-";
-
 const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
-const INSERT_KIND: &str = "INSERT INTO kinds VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const INSERT_KIND: &str = "INSERT INTO kinds VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// Columns in the order of the contract (docs/usage.md).
 pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, model, backend, target, attempts, stream, \
      outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source, first_token_ms, duration_ms, overhead_ms, cost, currency, tags, queue_ms";
 
+/// Milliseconds.
+const DAY: i64 = 86_400_000;
+
 /// An open ledger.
 pub struct Store {
     pub(super) connection: Connection,
-    /// Kinds by what they say. They are made of configured names and closed sets of words, so all of them fit into memory.
-    kinds: HashMap<Vec<u8>, i64>,
+    /// Kinds by what they say. They are made of configured names, addresses and closed sets of words, and go when they have not
+    /// been met for as long as records are kept, so all of them fit into memory.
+    kinds: HashMap<Vec<u8>, Kind>,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    number: i64,
+    /// The day of its newest request, or one before: it is written once a day.
+    last_day: i64,
 }
 
 impl Store {
@@ -86,7 +51,7 @@ impl Store {
         let fail = |error: rusqlite::Error| format!("cannot open the ledger {}: {error}", path.display());
         let mut connection = Connection::open(path).map_err(fail)?;
         connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(fail)?;
-        let version = migrate(&mut connection).map_err(fail)?;
+        let version = schema::migrate(&mut connection).map_err(fail)?;
         if version > VERSION {
             return Err(format!(
                 "the ledger {} has schema {version}, this tidegate knows {VERSION}: it was written by a newer version",
@@ -120,34 +85,20 @@ impl Store {
         self.connection.execute("DELETE FROM journals WHERE name = ?", [name]).map(|_| ())
     }
 
-    /// Deletes records that started before this time. Returns how many.
+    /// Deletes records that started before this time, and kinds that only they can have been of. Returns how many records.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn delete_before(&self, millis: i64) -> Result<usize, rusqlite::Error> {
-        self.connection.execute("DELETE FROM requests WHERE id < ?", [id_floor(millis).as_slice()])
+    pub fn delete_before(&mut self, millis: i64) -> Result<usize, rusqlite::Error> {
+        let deleted = self.connection.execute("DELETE FROM requests WHERE id < ?", [id_floor(millis).as_slice()])?;
+        let day = millis.max(0) / DAY;
+        // Not by looking for requests of each, which would be all there are.
+        if self.kinds.values().any(|kind| kind.last_day < day) {
+            self.connection.execute("DELETE FROM kinds WHERE last_day < ?", [day])?;
+            self.kinds.retain(|_, kind| kind.last_day >= day);
+        }
+        Ok(deleted)
     }
-}
-
-/// Makes or updates the tables, in one transaction. Returns the version they have then; a newer one than ours is left alone.
-fn migrate(connection: &mut Connection) -> Result<i64, rusqlite::Error> {
-    let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
-    let found = version(connection)?;
-    if found >= VERSION {
-        return Ok(found);
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have been first.
-    match version(&transaction)? {
-        0 => transaction.execute_batch(TABLES)?,
-        1 => transaction.execute_batch(&FROM_1.replace("{TABLES}", TABLES))?,
-        2 => transaction.execute_batch(FROM_2)?,
-        newer => return Ok(newer),
-    }
-    transaction.execute_batch(VIEW)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()?;
-    Ok(VERSION)
 }
 
 /// What is known of a kind, as bytes to look it up by. `0xff` stands in no text.
@@ -174,9 +125,14 @@ fn kind_key(record: &Record, key: &mut Vec<u8>) {
     key.push(record.stream.into());
 }
 
-fn kinds(connection: &Connection) -> Result<HashMap<Vec<u8>, i64>, rusqlite::Error> {
+/// The day of a record, counted from 1970; by its id, as retention goes by ids.
+fn day(record: &Record) -> i64 {
+    (record.id.as_u128() >> 80) as i64 / DAY
+}
+
+fn kinds(connection: &Connection) -> Result<HashMap<Vec<u8>, Kind>, rusqlite::Error> {
     let mut statement = connection.prepare(
-        "SELECT kind, organization, project, key, endpoint, dialect, backend, target, attempts, stream, outcome, status, stop_reason, usage_source, currency FROM kinds",
+        "SELECT kind, organization, project, key, endpoint, dialect, backend, target, attempts, stream, outcome, status, stop_reason, usage_source, currency, last_day FROM kinds",
     )?;
     let mut key = Vec::new();
     statement
@@ -199,7 +155,7 @@ fn kinds(connection: &Connection) -> Result<HashMap<Vec<u8>, i64>, rusqlite::Err
                 ..Record::default()
             };
             kind_key(&record, &mut key);
-            Ok((key.clone(), row.get(0)?))
+            Ok((key.clone(), Kind { number: row.get(0)?, last_day: row.get(15)? }))
         })?
         .collect()
 }
@@ -214,9 +170,9 @@ pub(super) fn id_floor(millis: i64) -> [u8; 16] {
 /// Records and journal positions that become true together.
 pub struct Batch<'a> {
     transaction: Transaction<'a>,
-    kinds: &'a mut HashMap<Vec<u8>, i64>,
-    /// Kinds that exist once the batch is committed.
-    fresh: HashMap<Vec<u8>, i64>,
+    kinds: &'a mut HashMap<Vec<u8>, Kind>,
+    /// Kinds as they are once the batch is committed.
+    fresh: HashMap<Vec<u8>, Kind>,
 }
 
 impl Batch<'_> {
@@ -254,12 +210,16 @@ impl Batch<'_> {
         let (mut key, mut own_id) = (Vec::new(), uuid::Uuid::encode_buffer());
         for record in records {
             kind_key(record, &mut key);
-            let kind = match self.kinds.get(&key).or_else(|| self.fresh.get(&key)) {
-                Some(kind) => *kind,
-                None => {
-                    let kind = insert_kind(&self.transaction, record)?;
-                    self.fresh.insert(key.clone(), kind);
-                    kind
+            let day = day(record);
+            let kind = match self.fresh.get(&key).or_else(|| self.kinds.get(&key)).copied() {
+                Some(kind) if kind.last_day >= day => kind.number,
+                known => {
+                    let number = match known {
+                        Some(kind) if renew_kind(&self.transaction, kind.number, day)? => kind.number,
+                        _ => insert_kind(&self.transaction, record, day)?,
+                    };
+                    self.fresh.insert(key.clone(), Kind { number, last_day: day });
+                    number
                 }
             };
             let own_id = record.id.as_hyphenated().encode_lower(&mut own_id);
@@ -299,7 +259,13 @@ impl Batch<'_> {
     }
 }
 
-fn insert_kind(transaction: &Transaction<'_>, record: &Record) -> Result<i64, rusqlite::Error> {
+/// Says that there is a request of this day. False if the kind is there no more: another process has deleted it.
+fn renew_kind(transaction: &Transaction<'_>, number: i64, day: i64) -> Result<bool, rusqlite::Error> {
+    let mut renew = transaction.prepare_cached("UPDATE kinds SET last_day = max(last_day, ?2) WHERE kind = ?1")?;
+    renew.execute(params![number, day]).map(|changed| changed == 1)
+}
+
+fn insert_kind(transaction: &Transaction<'_>, record: &Record, day: i64) -> Result<i64, rusqlite::Error> {
     transaction.prepare_cached(INSERT_KIND)?.execute(params![
         &*record.organization,
         &*record.project,
@@ -315,6 +281,7 @@ fn insert_kind(transaction: &Transaction<'_>, record: &Record) -> Result<i64, ru
         record.stop_reason.as_deref(),
         record.usage_source.as_str(),
         record.currency.as_deref(),
+        day,
     ])?;
     Ok(transaction.last_insert_rowid())
 }

@@ -84,24 +84,63 @@ fn a_ledger_of_version_1_is_taken_over() {
 }
 
 #[test]
-fn a_ledger_of_version_2_is_taken_over() {
+fn ledgers_of_versions_2_and_3_are_taken_over() {
+    for version in [2, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let mut record = Record { id: uuid::Uuid::now_v7(), request_id: "r".into(), ..Record::default() };
+        let mut store = Store::open(&path).unwrap();
+        insert(&mut store, &record);
+        let mut view = schema::VIEW.trim().trim_end_matches(';').to_owned();
+        let mut back = "DROP VIEW records; ALTER TABLE kinds DROP COLUMN last_day;".to_owned();
+        if version == 2 {
+            view = view.replace(", queue_us / 1000.0 AS queue_ms", "");
+            back += "ALTER TABLE requests DROP COLUMN queue_us;";
+        }
+        let back = format!("{back} {view}; PRAGMA user_version = {version}");
+        store.connection.execute_batch(&back).unwrap();
+        drop(store);
+        let mut store = Store::open(&path).unwrap();
+        assert_eq!(store.records(&Filter::default()).unwrap(), [record.clone()], "version {version}");
+        (record.id, record.queue_ms) = (uuid::Uuid::now_v7(), Some(3.5));
+        insert(&mut store, &record);
+        assert_eq!(store.records(&Filter::default()).unwrap()[1], record);
+        assert_eq!(kinds_of(&store), 1, "the kind of before is known");
+    }
+}
+
+#[test]
+fn kinds_go_with_the_last_of_their_requests() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.db");
-    let mut record = Record { id: uuid::Uuid::now_v7(), request_id: "r".into(), ..Record::default() };
     let mut store = Store::open(&path).unwrap();
-    let mut batch = store.batch().unwrap();
-    batch.insert([&record]).unwrap();
-    batch.commit().unwrap();
-    let back = format!("DROP VIEW records; ALTER TABLE requests DROP COLUMN queue_us; {}; PRAGMA user_version = 2", {
-        VIEW.trim().trim_end_matches(';').replace(", queue_us / 1000.0 AS queue_ms", "")
+    let record = |day: i64, target: &str| {
+        let id = uuid::Uuid::from_u128(((day * DAY) as u128) << 80 | fastrand::u128(..) >> 48);
+        Record { id, request_id: "r".into(), target: target.into(), ..Record::default() }
+    };
+    for (day, target) in [(10, "gpu/10.0.0.1"), (10, "gpu/10.0.0.2"), (12, "gpu/10.0.0.2"), (11, "gpu/10.0.0.2")] {
+        insert(&mut store, &record(day, target));
+    }
+    let mut other = Store::open(&path).unwrap();
+    assert_eq!((store.delete_before(10 * DAY).unwrap(), kinds_of(&store)), (0, 2));
+    assert_eq!((store.delete_before(11 * DAY).unwrap(), kinds_of(&store), store.kinds.len()), (2, 1, 1));
+    // Who comes back is a kind again, also for a process that does not know that it was gone.
+    for store in [&mut other, &mut store] {
+        insert(store, &record(13, "gpu/10.0.0.1"));
+    }
+    let targets: Vec<_> = store.records(&Filter::default()).unwrap().into_iter().map(|record| record.target).collect();
+    assert_eq!(targets.iter().map(|target| &**target).collect::<Vec<_>>(), {
+        ["gpu/10.0.0.2", "gpu/10.0.0.2", "gpu/10.0.0.1", "gpu/10.0.0.1"]
     });
-    store.connection.execute_batch(&back).unwrap();
-    drop(store);
-    let mut store = Store::open(&path).unwrap();
-    assert_eq!(store.records(&Filter::default()).unwrap(), [record.clone()]);
-    (record.id, record.queue_ms) = (uuid::Uuid::now_v7(), Some(3.5));
+    assert_eq!((store.delete_before(14 * DAY).unwrap(), kinds_of(&store), store.kinds.len()), (4, 0, 0));
+}
+
+fn insert(store: &mut Store, record: &Record) {
     let mut batch = store.batch().unwrap();
-    batch.insert([&record]).unwrap();
+    batch.insert([record]).unwrap();
     batch.commit().unwrap();
-    assert_eq!(store.records(&Filter::default()).unwrap()[1], record);
+}
+
+fn kinds_of(store: &Store) -> i64 {
+    store.connection.query_row("SELECT count(*) FROM kinds", [], |row| row.get(0)).unwrap()
 }
