@@ -9,7 +9,7 @@ use crate::admin::{self, Admin, Readiness};
 use crate::backend::{self, Backends};
 use crate::config::{self, Config, Problem};
 use crate::gate::{self, Gate};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Others};
 use crate::plugin::{self, Plugins};
 use crate::queue::{self, Queues};
 use crate::relay::{Limits, Rooms};
@@ -60,6 +60,7 @@ impl Foundation {
         registry.register(Box::new(build)).map_err(|error| error.to_string())?;
         // Who may share the address of another gateway may share its books: it is there to take over.
         let ledger = Ledger::open(&config.ledger, &registry, config.server.workers(), config.server.reuse_port)?;
+        ledger.fold(others(config));
         let mut plugins = plugin::Host::new(plugin::Folders::beside(&config.ledger.path), &registry)?;
         if let Some(redis) = &config.limits.redis {
             plugins.share(redis, config.limits.redis_ca.as_deref(), &registry)?;
@@ -127,6 +128,12 @@ fn queues(config: &Config, kept: &queue::Kept) -> Queues {
     let capacities = config.models.iter().filter_map(|(name, model)| Some((name.clone(), model.capacity()?)));
     let weight = |(id, organization): (&Arc<str>, &gate::Organization)| (id.clone(), organization.weight.unwrap_or(1));
     Queues::build(capacities, config.organizations.iter().map(weight).collect(), kept)
+}
+
+/// The accounts that metrics do not name.
+fn others(config: &Config) -> Others {
+    let accounts = config.organizations.iter().map(|(id, organization)| (id, organization.projects.keys()));
+    Others::beyond(config.admin.metric_projects, accounts)
 }
 
 /// What can be known of a configuration without touching the world outside, but for the files of its secrets,

@@ -32,11 +32,14 @@ pub struct Config {
     pub tls: Option<trust::Files>,
     /// For the admin API; without one it stays closed and only `/livez`, `/readyz` and `/metrics` answer.
     pub token: Option<Secret>,
+    /// How many projects have labels of their own in metrics, in the order of their organizations' ids and their own; the
+    /// others are `other`.
+    pub metric_projects: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), tls: None, token: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), tls: None, token: None, metric_projects: 1000 }
     }
 }
 

@@ -6,7 +6,7 @@
 //! works, like every other.
 
 use super::shown::Shown;
-use super::{Foundation, Source, build};
+use super::{Foundation, Source, build, others};
 use crate::admin::Reloaded;
 use crate::config::{self, Config, Problem, Watch, changes, waiting};
 use crate::relay::Rooms;
@@ -203,6 +203,7 @@ impl Reload {
     /// The one step. Says what changed.
     fn exchange(&self, config: Config, rooms: Rooms, shown: Shown) -> Vec<String> {
         let (config, rooms) = (Arc::new(config), Arc::new(rooms));
+        self.foundation.ledger.fold(others(&config));
         // The operator's token before the rooms: who sees the new models is let in by the new token.
         let known = self.now.swap(config.clone());
         let before = self.rooms.swap(rooms.clone());

@@ -6,10 +6,12 @@
 
 mod journal;
 mod line;
+mod others;
 mod series;
 mod tab;
 
 pub use journal::{Journal, ingest};
+pub use others::Others;
 pub use tab::{AtClose, Tab};
 
 use crate::canon::Period;
@@ -88,6 +90,11 @@ impl Ledger {
     pub fn settle(&self, config: &Config) {
         self.counts.store(config.when_full == WhenFull::Count, Ordering::Relaxed);
         self.retention.store(config.retention.0.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// These accounts have no labels of their own in metrics from now on.
+    pub fn fold(&self, others: Others) {
+        self.series.fold(others);
     }
 
     /// How long records are kept.

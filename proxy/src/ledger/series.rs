@@ -4,8 +4,10 @@
 //! was seen before are kept per thread.
 
 use super::journal::Journal;
+use super::others::Others;
 use crate::canon::{Outcome, Record, UsageSource};
 use crate::wire::Times;
+use arc_swap::ArcSwap;
 use foldhash::HashMap;
 use prometheus::core::Collector;
 use prometheus::{
@@ -53,6 +55,8 @@ pub(super) struct Series {
     per_token: HistogramVec,
     /// Load, prompt evaluation, evaluation.
     backend_times: [HistogramVec; 3],
+    /// Accounts without labels of their own.
+    others: ArcSwap<Others>,
 }
 
 /// Where a record is counted, in words from closed sets.
@@ -69,6 +73,8 @@ pub(super) struct Labels {
 struct Handles {
     /// Keeps the strings alive whose addresses are the key.
     _labels: [Arc<str>; 6],
+    /// What organization and project are called.
+    account: [Arc<str>; 2],
     requests: IntCounter,
     /// Only for requests that reached a backend: the others must not make empty series.
     served: Option<Served>,
@@ -175,6 +181,7 @@ impl Series {
                     times("tidegate_backend_eval_seconds", "Generating, as the backend tells.")?,
                 ]
             },
+            others: ArcSwap::default(),
         })
     }
 
@@ -184,13 +191,12 @@ impl Series {
             let phase = if record.first_token_ms.is_some() { "streaming" } else { "waiting" };
             self.disconnects.with_label_values(&[&*record.endpoint, phase]).inc();
         }
-        if let (Some(cost), Some(currency)) = (record.cost, &record.currency) {
-            self.cost
-                .with_label_values(&[&*record.organization, &*record.project, &*labels.route, &**currency])
-                .inc_by(cost);
-        }
         let handles = self.handles(record, labels);
         handles.requests.inc();
+        if let (Some(cost), Some(currency)) = (record.cost, &record.currency) {
+            let [organization, project] = &handles.account;
+            self.cost.with_label_values(&[&**organization, &**project, &*labels.route, &**currency]).inc_by(cost);
+        }
         let Some(served) = &handles.served else { return };
         let counts = [
             record.input_tokens,
@@ -220,6 +226,11 @@ impl Series {
                 served.per_token.observe((record.duration_ms - first) / 1e3 / (tokens - 1) as f64);
             }
         }
+    }
+
+    /// These accounts have no labels of their own from now on.
+    pub(super) fn fold(&self, others: Others) {
+        self.others.store(Arc::new(others));
     }
 
     /// Keeps what a backend says it took for a record.
@@ -268,8 +279,10 @@ impl Series {
     }
 
     fn resolve(&self, record: &Record, labels: &Labels) -> Handles {
-        let (organization, project, endpoint, route, backend) =
-            (&*record.organization, &*record.project, &*record.endpoint, &*labels.route, &*record.backend);
+        // Each configuration has its own strings, so what was known by those of an earlier one is not found by mistake.
+        let account = self.others.load().labels(&record.organization, &record.project);
+        let [organization, project] = account.each_ref().map(|id| &**id);
+        let (endpoint, route, backend) = (&*record.endpoint, &*labels.route, &*record.backend);
         let gen_ai = |last: &'static str| [operation(endpoint), labels.provider, route, route, route, last];
         Handles {
             _labels: [
@@ -280,6 +293,7 @@ impl Series {
                 record.backend.clone(),
                 record.model.clone(),
             ],
+            account: account.clone(),
             requests: self.requests.with_label_values(&[
                 organization,
                 project,
@@ -330,6 +344,28 @@ mod tests {
         ] {
             assert_eq!(operation(endpoint), name);
         }
+    }
+
+    #[test]
+    fn accounts_beyond_the_first_are_counted_as_one() {
+        let registry = Registry::new();
+        let series = Series::register(&registry).unwrap();
+        let ids: [Arc<str>; 3] = ["a", "b", "c"].map(Into::into);
+        series.fold(Others::beyond(1, ids.iter().map(|id| (id, []))));
+        let labels = Labels { route: "m".into(), error: "", provider: "" };
+        for id in &ids {
+            let currency = Some("USD".into());
+            let record = Record { organization: id.clone(), cost: Some(0.5), currency, ..Record::default() };
+            series.count(&record, &labels);
+        }
+        let page = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            "tidegate_cost_total{currency=\"USD\",model=\"m\",organization=\"a\",project=\"\"} 0.5",
+            "tidegate_cost_total{currency=\"USD\",model=\"m\",organization=\"other\",project=\"other\"} 1",
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line} in {page}");
+        }
+        assert!(!page.contains("organization=\"b\""), "{page}");
     }
 
     #[test]
