@@ -326,6 +326,14 @@ mod tests {
                 "url = \"http://x\"\n[models.\"m:1\"]\ntargets = [ { backend = \"gpx\" } ]\n",
                 "5: models.\"m:1\".targets: there is no backend `gpx`; did you mean `gpu`?",
             ),
+            (
+                "url = \"http://x\"\n[models.m]\ntargets = [ { backend = \"gpu\" } ]\nprice = [ { currency = \"USD\" }, { from = \"2026-13-01\", currency = \"USD\" } ]\n",
+                "6: models.m.price.1.from: expected a date in quotes, such as \"2026-07-01\"; found \"2026-13-01\"",
+            ),
+            (
+                "url = \"http://x\"\n[models.m]\ntargets = [ { backend = \"gpu\", price = [ { currency = \"USD\" }, { currency = \"EUR\" } ] } ]\n",
+                "5: models.m.targets.0.price: two prices have no `from`, and only one can be the first",
+            ),
             ("url = \"https://x\"\nca = \"no.pem\"\n", "4: backends.gpu.ca: cannot read the certificates of no.pem: "),
             (
                 "url = \"http://x\"\n[plugins.p]\noci = \"ghcr.io/acme/p:1\"\n",

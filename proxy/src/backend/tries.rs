@@ -6,7 +6,7 @@ use super::pool::{Affinity, Member as _};
 use super::standing::now;
 use super::verdict::Verdict;
 use super::{Backend, Backends, Origin, endpoints::Here, standing::Aside};
-use crate::canon::{Fault, FaultKind, Route};
+use crate::canon::{Fault, FaultKind, Prices, Route};
 use crate::wire::Target;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Try<'a> {
     pub provider: &'static str,
     /// Counted from 1.
     pub attempt: u32,
+    /// What tokens cost there, where it has prices of its own.
+    pub price: Option<&'a Prices>,
 }
 
 /// See the module.
@@ -145,6 +147,7 @@ impl<'a> Tries<'a> {
             model: &candidate.hop.model,
             provider: backend.traits.provider,
             attempt: self.tried as u32,
+            price: candidate.hop.price.as_ref(),
         }));
     }
 

@@ -1,6 +1,6 @@
 //! Where a call may go: what `route` decides and `backend` carries out.
 
-use super::{Fault, FaultKind, Hedge};
+use super::{Fault, FaultKind, Hedge, Prices};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub struct Route {
     pub retries: u32,
     /// When a stream is asked of a second target, if ever.
     pub hedge: Option<Hedge>,
-    /// Tokens' price.
-    pub price: Option<Arc<Price>>,
+    /// What tokens cost, except where the hop that serves it says otherwise.
+    pub price: Option<Prices>,
     /// Output limit of the model, towards dialects that must state one.
     pub max_output: Option<u64>,
 }
@@ -73,6 +73,8 @@ pub struct Hop {
     pub weight: u32,
     /// Lower is tried first.
     pub priority: u32,
+    /// What tokens cost there, where that is not the price of the model asked for.
+    pub price: Option<Prices>,
 }
 
 /// How to choose among equals.
@@ -112,51 +114,4 @@ pub struct Capacity {
     pub waiting: usize,
     /// How long each of them may.
     pub wait: Duration,
-}
-
-/// Price of tokens, per million.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Price {
-    /// ISO 4217 code.
-    pub currency: Arc<str>,
-    /// Prompt tokens that came from no cache.
-    #[serde(default)]
-    pub input: f64,
-    /// Generated tokens.
-    #[serde(default)]
-    pub output: f64,
-    /// Prompt tokens read from a cache; the input price where absent.
-    pub cache_read: Option<f64>,
-    /// Prompt tokens written to a cache; the input price where absent.
-    pub cache_write: Option<f64>,
-}
-
-impl Price {
-    /// What these tokens cost. Unknown counts cost nothing.
-    pub fn of(&self, usage: &super::Usage) -> f64 {
-        let read = usage.cache_read.unwrap_or(0);
-        let written = usage.cache_write.unwrap_or(0);
-        let fresh = usage.input.unwrap_or(0).saturating_sub(read + written);
-        (fresh as f64 * self.input
-            + read as f64 * self.cache_read.unwrap_or(self.input)
-            + written as f64 * self.cache_write.unwrap_or(self.input)
-            + usage.output.unwrap_or(0) as f64 * self.output)
-            / 1e6
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::canon::Usage;
-
-    #[test]
-    fn cached_tokens_are_priced_apart_and_once() {
-        let price =
-            Price { currency: "USD".into(), input: 1.0, output: 10.0, cache_read: Some(0.1), cache_write: None };
-        let usage =
-            Usage { input: Some(1_000_000), output: Some(100_000), cache_read: Some(400_000), ..Usage::default() };
-        assert!((price.of(&usage) - (0.6 + 0.04 + 1.0)).abs() < 1e-9);
-    }
 }

@@ -1,8 +1,12 @@
-//! The values a configuration is written in: sizes, periods, secrets.
+//! The values a configuration is written in: sizes, periods, dates, secrets.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error as _};
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// A number of bytes: `"32MiB"`, `"64kB"`, `1024`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +18,18 @@ pub struct Period(pub Duration);
 
 /// So that a period can be added to any point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86400);
+
+/// A day: `"2026-07-01"`. The moment it begins in UTC, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date(pub i64);
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let begins = SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.unsigned_abs());
+        let text = humantime::format_rfc3339_seconds(begins).to_string();
+        f.write_str(text.split('T').next().unwrap_or_default())
+    }
+}
 
 /// A secret, given as itself, `"env:NAME"` or `"file:PATH"`. Prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,6 +103,17 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+impl<'de> Deserialize<'de> for Date {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let expected = "expected a date in quotes, such as \"2026-07-01\"";
+        let text = String::deserialize(from).map_err(|_| D::Error::custom(expected))?;
+        let begins = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).ok().filter(|_| text.len() == 10);
+        let since = begins.and_then(|begins| begins.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let since = since.ok_or_else(|| D::Error::custom(format!("{expected}; found \"{text}\"")))?;
+        Ok(Self(since.as_millis() as i64))
+    }
+}
+
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
@@ -120,6 +147,7 @@ macro_rules! text_schema {
 }
 text_schema!(Size, "Size", ["string", "integer"], "32MiB");
 text_schema!(Period, "Period", "string", "30s");
+text_schema!(Date, "Date", "string", "2026-07-01");
 text_schema!(Secret, "Secret", "string", "env:NAME");
 
 #[cfg(test)]
@@ -147,6 +175,26 @@ mod tests {
             ("\"101y\"", None),
         ] {
             assert_eq!(serde_json::from_str::<Period>(text).ok().map(|period| period.0.as_millis()), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_days() {
+        for (text, begins) in [
+            ("\"2026-07-01\"", Some(1_782_864_000_000)),
+            ("\"2024-02-29\"", Some(1_709_164_800_000)),
+            ("\"2026-02-29\"", None),
+            ("\"2026-7-1\"", None),
+            ("\"2026-07-01T00:00:00Z\"", None),
+            ("\"1969-12-31\"", None),
+            ("20260701", None),
+        ] {
+            let date = serde_json::from_str::<Date>(text);
+            assert_eq!(date.as_ref().ok().map(|date| date.0), begins, "{text}");
+            match date {
+                Ok(date) => assert_eq!(format!("\"{date}\""), text),
+                Err(error) => assert!(error.to_string().contains("expected a date"), "{text}: {error}"),
+            }
         }
     }
 

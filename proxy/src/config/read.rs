@@ -152,10 +152,10 @@ fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
                 format!("unknown value `{word}`; it is one of {}{}", known.join(", "), close(word, known))
             }
             Kind::MissingField(field) => {
-                let mut missing = path.clone();
-                missing.push(field.to_string());
-                // What was wrong and has been taken out is not missing, too.
-                if !problems.iter().any(|problem| problem.key == dotted(&missing)) {
+                let missing = dotted(&[&path[..], &[field.to_string()]].concat());
+                let within = format!("{missing}.");
+                // What was wrong, or had something wrong in it, and has been taken out is not missing, too.
+                if !problems.iter().any(|problem| problem.key == missing || problem.key.starts_with(&within)) {
                     problems.push(Problem::new(dotted(&path), format!("the key `{field}` is missing")));
                 }
                 // Nothing can be taken out that would make it whole, but the thing that lacks it.

@@ -5,7 +5,7 @@
 
 use super::Ledger;
 use super::series::Labels;
-use crate::canon::{Caller, Fault, Outcome, Record, Route, Usage, UsageSource};
+use crate::canon::{Caller, Fault, Outcome, Prices, Record, Route, Usage, UsageSource};
 use crate::wire::{Glance, Times};
 use std::any::Any;
 use std::rc::Rc;
@@ -28,6 +28,8 @@ pub struct Tab {
     record: Record,
     labels: Labels,
     route: Option<Arc<Route>>,
+    /// Of the target of the last try, where it has prices of its own.
+    price: Option<Prices>,
     usage: Usage,
     /// Frames that carried generated text: the estimate of output tokens where nobody reports them.
     pieces: u64,
@@ -72,6 +74,7 @@ impl Ledger {
             record,
             labels,
             route: None,
+            price: None,
             usage: Usage::default(),
             pieces: 0,
             reported_at: 0,
@@ -202,12 +205,14 @@ impl Tab {
         model: &Arc<str>,
         provider: &'static str,
         attempts: u32,
+        price: Option<&Prices>,
     ) {
         self.record.backend = backend.clone();
         self.record.target = target.clone();
         self.record.model = model.clone();
         self.record.attempts = attempts;
         self.labels.provider = provider;
+        self.price = price.cloned();
         self.input_estimate = None;
     }
 
@@ -301,12 +306,10 @@ impl Tab {
             // Its turn never came.
             record.queue_ms = Some(millis(since.elapsed()));
         }
-        if let Some(price) = self
-            .route
-            .as_ref()
-            .and_then(|route| route.price.as_ref())
-            .filter(|_| record.usage_source != UsageSource::Missing)
-        {
+        let now = record.ended_at;
+        let model = || self.route.as_ref()?.price.as_ref()?.at(now);
+        let price = self.price.as_ref().and_then(|prices| prices.at(now)).or_else(model);
+        if let Some(price) = price.filter(|_| record.usage_source != UsageSource::Missing) {
             let usage = Usage {
                 input: record.input_tokens,
                 output: record.output_tokens,

@@ -207,7 +207,7 @@ pub(super) fn step_in(now: &Rooms, route: &Route, tab: &mut Tab) {
 /// Tells the books how far a request has come. `prompt`: its tokens by rule of thumb, where they are charged.
 fn note(tab: &mut Tab, prompt: Option<u64>) -> impl FnMut(Step<'_>) {
     move |step| match step {
-        Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt),
+        Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt, at.price),
         Step::Handed => prompt.into_iter().for_each(|tokens| tab.estimate_input(tokens)),
     }
 }

@@ -1,6 +1,6 @@
 //! Model name → where it is served: names, patterns, aliases, fallbacks.
 
-use crate::canon::{Capacity, Fault, Hedge, Hop, Period, Policy, Price, Route, Turn};
+use crate::canon::{Capacity, Fault, Hedge, Hop, Period, Policy, Prices, Route, Turn};
 use foldhash::HashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,8 +28,8 @@ pub struct Model {
     /// Models to try when no target answers, in order.
     #[serde(default)]
     pub fallbacks: Vec<Arc<str>>,
-    /// Price of its tokens.
-    pub price: Option<Price>,
+    /// Price of its tokens, or a list of prices and the days they are from.
+    pub price: Option<Prices>,
     /// Most tokens it can write: said to backends that must be told (Anthropic).
     pub max_output: Option<u64>,
     /// Requests at work on it at the same time, streams to their last byte; the others wait for their turn. No limit where
@@ -107,6 +107,8 @@ pub struct Target {
     /// Lower is tried first.
     #[serde(default)]
     pub priority: u32,
+    /// Price of the tokens of requests that it serves, instead of the model's.
+    pub price: Option<Prices>,
 }
 
 fn one() -> u32 {
@@ -249,6 +251,7 @@ fn hop(target: &Target, of: &Arc<str>, model: &Arc<str>) -> Hop {
         model: target.model.clone().unwrap_or_else(|| model.clone()),
         weight: target.weight,
         priority: target.priority,
+        price: target.price.clone(),
     }
 }
 
@@ -268,7 +271,7 @@ fn resolve(name: &Arc<str>, asked: &Arc<str>, model: &Model, fallbacks: &[Hop], 
         turn: shared.turn.clone(),
         retries: model.retries,
         hedge: shared.hedge.clone(),
-        price: model.price.clone().map(Arc::new),
+        price: model.price.clone(),
         max_output: model.max_output,
     }
 }

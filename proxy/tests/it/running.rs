@@ -122,6 +122,30 @@ fn the_metrics_add_up_to_the_books() {
 }
 
 #[test]
+fn what_served_a_request_and_the_day_say_its_price() {
+    let fake = Fake::start(|_| json(200, "", CHAT));
+    let gateway = Gateway::start(&format!(
+        "[backends.b]\nkind = \"openai\"\nurl = \"{}\"\n[models.m]\ntargets = [{{ backend = \"b\" }}]\n\
+         price = [{{ from = \"2999-01-01\", currency = \"USD\", input = 5 }}, {{ currency = \"USD\", input = 1 }}, {{ from = \"2020-01-01\", currency = \"USD\", input = 2 }}]\n\
+         [models.own]\ntargets = [{{ backend = \"b\", price = {{ currency = \"EUR\", input = 10 }} }}]\nprice = {{ currency = \"USD\", input = 1 }}\n\
+         [models.later]\ntargets = [{{ backend = \"b\" }}]\nprice = [{{ from = \"2999-01-01\", currency = \"USD\", input = 5 }}]\n",
+        fake.url()
+    ));
+    for (model, price, currency) in
+        [("m", Some(2.0), Some("USD")), ("own", Some(10.0), Some("EUR")), ("later", None, None)]
+    {
+        let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"x"}}]}}"#);
+        assert_eq!(gateway.post("/v1/chat/completions", &body).status, 200);
+        let records = gateway.records();
+        let record = records.iter().find(|record| record.model_requested == model).unwrap();
+        let cost = price.map(|price: f64| price * record.input_tokens.unwrap() as f64 / 1e6);
+        assert_eq!(cost.is_none(), record.cost.is_none(), "{record:?}");
+        assert!((cost.unwrap_or(0.0) - record.cost.unwrap_or(0.0)).abs() < 1e-12, "{record:?}");
+        assert_eq!(record.currency.as_deref(), currency);
+    }
+}
+
+#[test]
 fn requests_that_fail_or_are_given_up_took_time_of_the_gateway_too() {
     let fake = Fake::start(|seen| {
         if seen.body.contains("leaves") {
