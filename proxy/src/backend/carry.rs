@@ -43,7 +43,7 @@ impl Backends {
         while let Some((candidate, target)) = tries.next(note) {
             let backend = candidate.backend;
             let Some(endpoint) = candidate.endpoint else {
-                tries.failed(candidate, backend.nowhere())?;
+                tries.failed(candidate, backend.nowhere(), note)?;
                 continue;
             };
             let body = parcel.body(&target.model);
@@ -53,7 +53,7 @@ impl Backends {
                 Ok((head, body)) => {
                     return Ok(Carried { head, body, backend: backend.clone(), until: tries.until(backend) });
                 }
-                Err(verdict) => tries.failed(candidate, verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict, note)?,
             }
         }
         Err(tries.exhausted())

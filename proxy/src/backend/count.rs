@@ -50,7 +50,7 @@ impl Backends {
                     return Ok(Counted { answer, source: UsageSource::Reported });
                 }
                 Ok(None) => break,
-                Err(verdict) => tries.failed(candidate, verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict, note)?,
             }
         }
         let answer = count::write(request.dialect, request.estimate_input());

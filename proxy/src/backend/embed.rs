@@ -79,7 +79,7 @@ impl Backends {
                 Ok((written, reply)) => {
                     return Ok(SentEmbed { reply, written, backend: backend.clone() });
                 }
-                Err(verdict) => tries.failed(candidate, verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict, note)?,
             }
         }
         Err(tries.exhausted())

@@ -6,6 +6,7 @@
 use super::ask::{Answer, ask};
 use super::pick::Candidate;
 use super::tries::{Step, Tries, Which};
+use super::verdict::Verdict;
 use crate::canon::Hedge;
 use crate::wire::Target;
 use crate::wire::request::Request;
@@ -21,12 +22,13 @@ pub(super) async fn race<'a>(
     hedge: &Hedge,
     note: &mut dyn FnMut(Step<'_>),
 ) -> (Candidate<'a>, Answer) {
-    let (origin, began, note, handed) = (tries.origin(), Instant::now(), RefCell::new(note), Cell::new(false));
-    let hand = || {
+    let (origin, began, note) = (tries.origin(), Instant::now(), RefCell::new(note));
+    let handed = (Cell::new(false), Cell::new(false));
+    let hand = |handed: &Cell<bool>| {
         handed.set(true);
         (note.borrow_mut())(Step::Handed);
     };
-    let mut one = pin!(ask(first.0, request, first.1, origin, hand));
+    let mut one = pin!(ask(first.0, request, first.1, origin, || hand(&handed.0)));
     let in_time = tokio::time::timeout(hedge.after().unwrap_or(Duration::MAX), &mut one).await;
     let beside = if in_time.is_err() { tries.beside(&mut **note.borrow_mut()) } else { None };
     let Some((second, target)) = beside else {
@@ -39,26 +41,33 @@ pub(super) async fn race<'a>(
         }
         return (first.0, answer);
     };
-    if handed.get() {
+    if handed.0.get() {
         // Said of the first; the books have begun anew with the second.
         (note.borrow_mut())(Step::Handed);
     }
     let second_began = Instant::now();
-    let mut two = pin!(ask(second, request, &target, origin, hand));
+    let mut two = pin!(ask(second, request, &target, origin, || hand(&handed.1)));
+    let (ones, twos) = ((first.0, &handed.0), (second, &handed.1));
     let (which, answer) = tokio::select! {
         answer = &mut one => match answer {
             Err(verdict) if !verdict.is_final() => {
-                let _ = tries.failed(first.0, verdict);
+                drops_out(tries, ones, Some(verdict), twos, &mut **note.borrow_mut());
                 (Which::Second, two.await)
             }
-            answer => (Which::First, answer),
+            answer => {
+                drops_out(tries, twos, None, ones, &mut **note.borrow_mut());
+                (Which::First, answer)
+            }
         },
         answer = &mut two => match answer {
             Err(verdict) if !verdict.is_final() => {
-                let _ = tries.failed(second, verdict);
+                drops_out(tries, twos, Some(verdict), ones, &mut **note.borrow_mut());
                 (Which::First, one.await)
             }
-            answer => (Which::Second, answer),
+            answer => {
+                drops_out(tries, ones, None, twos, &mut **note.borrow_mut());
+                (Which::Second, answer)
+            }
         },
     };
     if answer.is_ok() {
@@ -69,6 +78,23 @@ pub(super) async fn race<'a>(
         Which::First => (first.0, began),
         Which::Second => (second, second_began),
     };
-    tries.won(winner, since, which, answer.is_ok(), &mut **note.borrow_mut());
+    tries.won(since, which, answer.is_ok());
     (winner, answer)
+}
+
+/// One of the two, by its verdict or because the other has answered: the books go on with the other. Each with whether it has
+/// the request.
+fn drops_out<'a>(
+    tries: &mut Tries<'a>,
+    (one, handed): (Candidate<'a>, &Cell<bool>),
+    verdict: Option<Verdict>,
+    other: (Candidate<'a>, &Cell<bool>),
+    note: &mut dyn FnMut(Step<'_>),
+) {
+    tries.turn_to(one, handed.get(), note);
+    match verdict {
+        Some(verdict) => drop(tries.failed(one, verdict, note)),
+        None => note(Step::Over { worked: true }),
+    }
+    tries.turn_to(other.0, other.1.get(), note);
 }

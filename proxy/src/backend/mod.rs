@@ -215,7 +215,7 @@ impl Backends {
                     let backend = candidate.backend;
                     return Ok(Sent { outgoing, reply, backend: backend.clone(), until: tries.until(backend) });
                 }
-                Err(verdict) => tries.failed(candidate, verdict)?,
+                Err(verdict) => tries.failed(candidate, verdict, note)?,
             }
         }
         Err(tries.exhausted())

@@ -18,6 +18,11 @@ pub enum Step<'a> {
     Try(Try<'a>),
     /// There is a connection to it, and the request goes out.
     Handed,
+    /// It gives no reply. It may have `worked` for one.
+    Over {
+        /// It did not say no.
+        worked: bool,
+    },
 }
 
 /// A try at a target.
@@ -120,15 +125,19 @@ impl<'a> Tries<'a> {
         Some(self.begin(candidate, note))
     }
 
+    /// Of two that are asked at the same time the books are told of this one from now on, and whether it has the request.
+    pub fn turn_to(&self, candidate: Candidate<'_>, handed: bool, note: &mut dyn FnMut(Step<'_>)) {
+        self.tell(candidate, note);
+        if handed {
+            note(Step::Handed);
+        }
+    }
+
     /// Of two that were asked at the same time this one answered, and with a stream if it did `well`.
-    pub fn won(&mut self, by: Candidate<'a>, began: Instant, which: Which, well: bool, note: &mut dyn FnMut(Step<'_>)) {
+    pub fn won(&mut self, began: Instant, which: Which, well: bool) {
         self.began = Some(began);
         if let Some(watch) = self.backends.watch.as_ref().filter(|_| well) {
             watch.series.hedges.with_label_values(&[&*self.route.name, which.as_str()]).inc();
-        }
-        if which == Which::First {
-            self.tell(by, note);
-            note(Step::Handed);
         }
     }
 
@@ -189,7 +198,13 @@ impl<'a> Tries<'a> {
     ///
     /// # Errors
     /// No other would.
-    pub fn failed(&mut self, candidate: Candidate<'_>, verdict: Verdict) -> Result<(), Fault> {
+    pub fn failed(
+        &mut self,
+        candidate: Candidate<'_>,
+        verdict: Verdict,
+        note: &mut dyn FnMut(Step<'_>),
+    ) -> Result<(), Fault> {
+        note(Step::Over { worked: verdict.worked() });
         // Of two that were asked at the same time it need not be the last; of two tries at one place it is the later one.
         let at = self.candidates[..self.tried].iter().rposition(|tried| tried.is_at(&candidate));
         let (fault, elsewhere) = match verdict {

@@ -25,6 +25,12 @@ impl Verdict {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Final(_))
     }
+
+    /// Whether the target may have computed something, if it had the request: it did not say no.
+    pub fn worked(&self) -> bool {
+        let no = [FaultKind::BackendBusy, FaultKind::BackendUnavailable];
+        matches!(self, Self::Another(fault) if !no.contains(&fault.kind))
+    }
 }
 
 /// More of an error body is not read.

@@ -105,4 +105,6 @@ pub struct Record {
     pub tags: Vec<String>,
     /// How long it waited for its turn, where its model has a limit.
     pub queue_ms: Option<f64>,
+    /// Prompt tokens, by rule of thumb, that backends had whose replies were not used; never among those that are charged.
+    pub abandoned_tokens: u64,
 }

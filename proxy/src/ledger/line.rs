@@ -53,6 +53,7 @@ pub(super) fn write(line: &mut Vec<u8>, record: &Record) {
         fields.0.push(b']');
     }
     fields.decimal_if("queue_ms", record.queue_ms);
+    fields.number_if("abandoned_tokens", Some(record.abandoned_tokens).filter(|tokens| *tokens > 0));
     line.extend_from_slice(b"}\n");
 }
 
@@ -136,6 +137,7 @@ mod tests {
             currency: Some("USD".into()),
             tags: vec!["x".into(), "y".into()],
             queue_ms: Some(250.5),
+            abandoned_tokens: 8,
         };
         for record in [full, Record::default()] {
             let mut line = Vec::new();

@@ -197,7 +197,7 @@ impl Tab {
         self.place.is_some()
     }
 
-    /// A backend is about to be tried. What others before it had is forgotten: they produced nothing.
+    /// A backend is about to be tried.
     pub fn tried(
         &mut self,
         backend: &Arc<str>,
@@ -219,6 +219,13 @@ impl Tab {
     /// A backend has the request. Its prompt tokens by rule of thumb: charged when nobody reports better.
     pub fn estimate_input(&mut self, tokens: u64) {
         self.input_estimate = Some(tokens);
+    }
+
+    /// The backend that is being tried gives no reply. If it may have `worked`, what it has had of the prompt is kept apart from
+    /// what is charged.
+    pub fn abandoned(&mut self, worked: bool) {
+        let had = self.input_estimate.take().filter(|_| worked);
+        self.record.abandoned_tokens += had.unwrap_or(0);
     }
 
     /// The status that goes to the client.
@@ -285,8 +292,8 @@ impl Tab {
             _ => Outcome::Refused,
         };
         if !begun {
-            // Nothing was produced: an estimate would charge for air.
-            self.input_estimate = None;
+            // Nothing was produced: an estimate would charge for air. What was reported all the same is charged.
+            self.abandoned(!self.usage.is_complete());
         }
         self.close(outcome);
     }

@@ -16,12 +16,12 @@ use schema::VERSION;
 use std::path::Path;
 use std::sync::Arc;
 
-const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 const INSERT_KIND: &str = "INSERT INTO kinds VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// Columns in the order of the contract (docs/usage.md).
 pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, model, backend, target, attempts, stream, \
-     outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source, first_token_ms, duration_ms, overhead_ms, cost, currency, tags, queue_ms";
+     outcome, status, stop_reason, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, usage_source, first_token_ms, duration_ms, overhead_ms, cost, currency, tags, queue_ms, abandoned_tokens";
 
 /// Milliseconds.
 const DAY: i64 = 86_400_000;
@@ -243,6 +243,7 @@ impl Batch<'_> {
                 micros(record.overhead_ms),
                 record.cost,
                 record.queue_ms.map(micros),
+                count(Some(record.abandoned_tokens).filter(|tokens| *tokens > 0)),
             ])?;
         }
         Ok(())
@@ -333,6 +334,7 @@ pub(super) fn record(row: &rusqlite::Row<'_>) -> Result<Record, rusqlite::Error>
         currency: row.get::<_, Option<String>>(29)?.map(Into::into),
         tags: row.get::<_, String>(30)?.split_whitespace().map(str::to_owned).collect(),
         queue_ms: row.get(31)?,
+        abandoned_tokens: count(32)?.unwrap_or(0),
     })
 }
 

@@ -92,8 +92,33 @@ fn who_begins_first_has_the_stream_and_the_other_is_left() {
         let (answer, served, attempts) = one_more(&gateway);
         assert!(answer.status == 200 && answer.body.ends_with("data: [DONE]\n\n"), "{answer:?}");
         assert_eq!((served.as_str(), attempts, answer.header("x-tidegate-backend")), (backend, 2, Some(backend)));
+        let last = gateway.records().into_iter().max_by_key(|record| record.id).unwrap();
+        assert_eq!(last.abandoned_tokens, 8, "what the other had of the prompt: {last:?}");
         gateway.wait_for_metric(&format!("tidegate_hedges_total{{model=\"m\",winner=\"{winner}\"}} 1"), true);
         gateway.wait_for_metric("tidegate_retries_total{backend=\"one\",model=\"m\",reason=\"slow\"} 1", true);
+    }
+}
+
+#[test]
+fn what_backends_had_in_vain_is_kept_apart() {
+    let says = |status: u16| move || json(status, "", "{}");
+    let closes = || vec![Act::Close];
+    let fails = |answer: Box<dyn Fn() -> Vec<Act> + Send + Sync>| Fake::start(move |_| answer());
+    for (one, worked) in [
+        (fails(Box::new(says(500))), true),
+        (fails(Box::new(closes)), true),
+        (fails(Box::new(says(429))), false),
+        (fails(Box::new(says(503))), false),
+        (fails(Box::new(says(401))), false),
+    ] {
+        for two in [Fake::start(|_| json(200, "", CHAT)), fails(Box::new(says(500)))] {
+            let gateway = Gateway::start(&(backend("one", &one) + &backend("two", &two) + ONE_BEFORE_TWO));
+            let served = gateway.post(CHAT_PATH, CALL).status == 200;
+            let record = gateway.record();
+            let tries = u64::from(worked) + u64::from(!served);
+            assert_eq!((record.attempts, record.abandoned_tokens), (2, 8 * tries), "{record:?}");
+            assert_eq!(record.input_tokens.is_some(), served, "{record:?}");
+        }
     }
 }
 

@@ -20,6 +20,7 @@ fn a_record_comes_back_as_it_was_and_only_once() {
         currency: Some("USD".into()),
         tags: vec!["a".into(), "b".into()],
         queue_ms: Some(1.5),
+        abandoned_tokens: 8,
         ..Record::default()
     };
     for _ in 0..2 {
@@ -91,8 +92,9 @@ fn ledgers_of_versions_2_and_3_are_taken_over() {
         let mut record = Record { id: uuid::Uuid::now_v7(), request_id: "r".into(), ..Record::default() };
         let mut store = Store::open(&path).unwrap();
         insert(&mut store, &record);
-        let mut view = schema::VIEW.trim().trim_end_matches(';').to_owned();
-        let mut back = "DROP VIEW records; ALTER TABLE kinds DROP COLUMN last_day;".to_owned();
+        let view = schema::VIEW.trim().trim_end_matches(';');
+        let mut view = view.replace(", coalesce(abandoned_tokens, 0) AS abandoned_tokens", "");
+        let mut back = "DROP VIEW records; ALTER TABLE kinds DROP COLUMN last_day; ALTER TABLE requests DROP COLUMN abandoned_tokens;".to_owned();
         if version == 2 {
             view = view.replace(", queue_us / 1000.0 AS queue_ms", "");
             back += "ALTER TABLE requests DROP COLUMN queue_us;";
@@ -102,7 +104,7 @@ fn ledgers_of_versions_2_and_3_are_taken_over() {
         drop(store);
         let mut store = Store::open(&path).unwrap();
         assert_eq!(store.records(&Filter::default()).unwrap(), [record.clone()], "version {version}");
-        (record.id, record.queue_ms) = (uuid::Uuid::now_v7(), Some(3.5));
+        (record.id, record.queue_ms, record.abandoned_tokens) = (uuid::Uuid::now_v7(), Some(3.5), 8);
         insert(&mut store, &record);
         assert_eq!(store.records(&Filter::default()).unwrap()[1], record);
         assert_eq!(kinds_of(&store), 1, "the kind of before is known");
