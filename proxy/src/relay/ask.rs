@@ -77,7 +77,7 @@ async fn put(now: &Rooms, caller: &Admitted, call: Call, placed: bool, tab: &mut
         way::step_in(now, &route, tab);
     }
     let sent = way::send(now, &route, &request, &HeaderMap::new(), arrived, tab).await?;
-    reply::whole_answer(sent, tab).await
+    reply::whole_answer(now, sent, tab).await
 }
 
 /// Who asked, for the record.

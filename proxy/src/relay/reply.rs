@@ -102,13 +102,13 @@ pub(super) async fn begin(
 }
 
 /// All of a reply, booked like any other and written for nobody: a plugin has asked for it.
-pub(super) async fn whole_answer(sent: Sent, tab: &mut Tab) -> Result<Answer, Fault> {
+pub(super) async fn whole_answer(now: &Rooms, sent: Sent, tab: &mut Tab) -> Result<Answer, Fault> {
     let Sent { outgoing, reply, backend, until, .. } = sent;
     let answer = async {
         let events = match reply {
             Reply::Http(response, mut body) => {
                 let text = within(until, collect(&mut body)).await?;
-                read_whole(outgoing.dialect, text, is_stream(&response, outgoing.dialect))?
+                read_whole(outgoing.dialect, text, is_stream(&response, outgoing.dialect).then_some(now.limits.line))?
             }
             Reply::Events(mut events) => {
                 let mut all = Vec::new();

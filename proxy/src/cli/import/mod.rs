@@ -174,7 +174,7 @@ environment_variables:
     fn a_configuration_of_litellm_becomes_one_of_ours() {
         let (made, _) = import(Path::new("c.yaml"), CONFIG, Taken::default()).unwrap();
         let config = checked(&made);
-        let backends: Vec<_> = config.backends.iter().map(|(name, backend)| {
+        let backends = config.backends.iter().map(|(name, backend)| {
             let key = backend.key.as_ref().map_or("-", |key| key.reveal());
             format!("{name} {:?} {} {key}", backend.kind, backend.url.as_deref().unwrap_or_default())
         });
@@ -190,7 +190,7 @@ environment_variables:
                 "vllm Vllm http://gpu1:8000 -",
             ]
         );
-        let models: Vec<_> = config.models.iter().map(|(name, model)| {
+        let models = config.models.iter().map(|(name, model)| {
             let targets = model.targets.iter().map(|target| {
                 let there = target.model.as_deref().unwrap_or("=");
                 format!("{}:{there}*{}@{}", target.backend, target.weight, target.priority)
@@ -210,7 +210,7 @@ environment_variables:
             ]
         );
         let model = &config.models["gpt-4o"];
-        let price = model.price.as_ref().unwrap();
+        let price = model.price.as_ref().unwrap().at(0).unwrap();
         assert_eq!((price.input, price.output, price.cache_read), (2.5, 10.0, Some(1.25)));
         assert_eq!((model.policy, model.max_output), (Policy::Weighted, Some(16384)));
         let timeouts = config.backends["openai"].timeouts;

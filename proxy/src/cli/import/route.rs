@@ -186,8 +186,6 @@ fn names(section: &mut Section, place: &[Step], list: Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn weights_are_whole_and_small() {
         let weighed = |weights: &[Option<f64>]| {
