@@ -43,8 +43,8 @@ pub(super) async fn ask(
         outgoing = less;
     };
     if request.stream {
-        let began = backend.begins(outgoing.dialect, &mut body, asked, origin.silence).await;
-        began.inspect_err(|_| backend.report(&endpoint.address, Ended::Failed))?;
+        let left = backend.timeouts.first_token.0.saturating_sub(asked.elapsed());
+        backend.begins(&endpoint.address, outgoing.dialect, &mut body, left, origin.silence).await?;
     }
     Ok((outgoing, Reply::Http(head, body)))
 }
@@ -93,21 +93,28 @@ impl Backend {
     /// to go on waiting for this one.
     async fn begins(
         &self,
+        address: &Address,
         dialect: Dialect,
         body: &mut http::Body,
-        asked: Instant,
+        left: Duration,
         silence: Option<Duration>,
     ) -> Result<(), Verdict> {
-        let left = self.timeouts.first_token.0.saturating_sub(asked.elapsed());
         let (limit, last) = silence.filter(|silence| *silence < left).map_or((left, true), |silence| (silence, false));
         match tokio::time::timeout(limit, body.begin()).await {
             Ok(Ok(first)) => {
                 let Some(mut fault) = begins_with_fault(dialect, first) else { return Ok(()) };
                 self.hide_key(&mut fault);
                 let invalid = fault.kind == FaultKind::BackendInvalid;
+                self.report(address, if invalid { Ended::Refused } else { Ended::Failed });
                 Err(if invalid { Verdict::Final(fault) } else { Verdict::Another(fault) })
             }
-            Ok(Err(failure)) => Err(verdict::unreachable(&failure)),
+            // One that broke off has told the address's standing so.
+            Ok(Err(failure)) => {
+                if matches!(failure, http::Failure::Empty) {
+                    self.report(address, Ended::Failed);
+                }
+                Err(verdict::unreachable(&failure))
+            }
             Err(_) if last => Err(verdict::unreachable(&http::Failure::Slow)),
             Err(_) => Ok(()),
         }

@@ -32,7 +32,9 @@ pub(super) fn backend_fault(error: Json<'_>) -> Fault {
         Some(code @ (400 | 413 | 422)) => {
             Fault::new(FaultKind::BackendInvalid, message).with_status(u16::try_from(code).unwrap_or(400))
         }
-        None if said(&["invalid_request_error", "request_too_large"]) => Fault::new(FaultKind::BackendInvalid, message),
+        None if said(&["invalid_request_error", "request_too_large", "BadRequestError"]) => {
+            Fault::new(FaultKind::BackendInvalid, message)
+        }
         _ => Fault::new(FaultKind::BackendError, message),
     }
 }

@@ -240,9 +240,9 @@ pub trait Codec: Send + Sync {
     /// Where the model's name stands in a stream frame's data, quotes included.
     fn model_span(&self, data: &Bytes) -> Option<Range<usize>>;
 
-    /// A required field the client may leave out here but not at the backend: a top-level key and its value.
-    fn complete(&self, _request: &Object, _to: &Target) -> Option<(&'static str, Vec<u8>)> {
-        None
+    /// What the client may leave out here, and the backend must be told: top-level keys and their values.
+    fn complete(&self, _request: &Object, _to: &Target) -> Vec<(&'static str, Vec<u8>)> {
+        Vec::new()
     }
 
     /// The request may hold something of our own making that a backend of this protocol must not see: it is taken out.

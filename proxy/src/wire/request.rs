@@ -231,9 +231,7 @@ impl Request {
             edits.push((key, Some(value)));
         }
         let completed = self.dialect.codec().complete(&self.object, to);
-        if let Some((key, value)) = &completed {
-            edits.push((key, Some(value)));
-        }
+        edits.extend(completed.iter().map(|(key, value)| (*key, Some(&value[..]))));
         let dropped: Vec<String> = forbidden(&self.object).map(str::to_owned).collect();
         edits.extend(dropped.iter().map(|key| (key.as_str(), None)));
         let written = Written { body: self.object.splice(&edits), dropped, adjusted: Vec::new() };

@@ -89,9 +89,16 @@ impl Codec for Messages {
         glance::glance(frame)
     }
 
-    fn complete(&self, request: &Object, to: &Target) -> Option<(&'static str, Vec<u8>)> {
-        let limit = || ("max_tokens", limit::of_request(request, to).to_string().into_bytes());
-        request.get("max_tokens").is_none().then(limit)
+    fn complete(&self, request: &Object, to: &Target) -> Vec<(&'static str, Vec<u8>)> {
+        let mut more = Vec::new();
+        if request.get("max_tokens").is_none() {
+            more.push(("max_tokens", limit::of_request(request, to).to_string().into_bytes()));
+        }
+        // Who says nothing of it wants none; servers of open models let a model think that can.
+        if to.thinking_kwargs && ["thinking", "output_config"].iter().all(|name| request.get(name).is_none()) {
+            more.push(("thinking", br#"{"type":"disabled"}"#.to_vec()));
+        }
+        more
     }
 
     fn must_rewrite(&self, request: &Object) -> bool {

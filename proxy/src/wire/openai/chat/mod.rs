@@ -173,8 +173,9 @@ fn usage(json: Json<'_>) -> Usage {
             "completion_tokens" => usage.output = count(Some(value)),
             "prompt_tokens_details" => {
                 usage.cache_read = count(value.get("cached_tokens"));
-                usage.cache_write =
-                    count(value.get("cache_write_tokens").or_else(|| value.get("cache_creation_tokens")));
+                // The last is vLLM's.
+                let names = ["cache_write_tokens", "cache_creation_tokens", "created_cache_tokens"];
+                usage.cache_write = count(names.iter().find_map(|name| value.get(name)));
             }
             "completion_tokens_details" => usage.reasoning = count(value.get("reasoning_tokens")),
             _ => {}
@@ -336,9 +337,9 @@ mod tests {
         assert_eq!(read(r#"{"prompt_tokens":99999999999999999,"completion_tokens":null}"#), Usage::default());
         assert_eq!(
             read(
-                r#"{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}"#
+                r#"{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4,"created_cache_tokens":2},"completion_tokens_details":{"reasoning_tokens":3}}"#
             ),
-            Usage { input: Some(9), output: Some(8), cache_read: Some(4), cache_write: None, reasoning: Some(3) }
+            Usage { input: Some(9), output: Some(8), cache_read: Some(4), cache_write: Some(2), reasoning: Some(3) }
         );
     }
 }

@@ -236,7 +236,12 @@ impl Writer<'_> {
                 put_text(out, "refusal", &refusals.join("\n\n"));
             }
             if !thoughts.is_empty() && open {
-                put_text(out, "reasoning_content", &thoughts.join("\n\n"));
+                let thoughts = thoughts.join("\n\n");
+                put_text(out, "reasoning_content", &thoughts);
+                if self.to.continuous_usage {
+                    // vLLM's name of today: its chat takes both, its tokenizer only this one.
+                    put_text(out, "reasoning", &thoughts);
+                }
             }
             if !calls.is_empty() {
                 key(out, "tool_calls");
