@@ -12,49 +12,19 @@ template is exchanged for one that makes the server itself expect that, which is
 """
 
 import argparse
-import http.client
-import json
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import run
+from recording import EXAMPLES, LONG, MESSAGE_TOOL, MODEL, PATHS, RESPONSE_TOOL, TOOL, USAGE, WEATHER, both, calls, chat, generate, record, respond, write_notes
 
-GOLDEN = run.HERE.parent / "it" / "golden"
 PREFIX = "recorded_llamacpp"
+SAYS = """Written by `proxy/tests/clients/record.py`, not by hand. The server is llama.cpp as the Python package xllamacpp {} holds it,
+with the model SmolLM2-135M-Instruct (Q4_1). The bytes are as they came. The `.events` beside them are what Tidegate reads in them."""
 
-# The template of a model that calls functions, in the manner of Qwen and Hermes. Its examples are for this small model,
-# which repeats what it sees.
-CALLS = """{%- if tools %}<|im_start|>system
-Call functions. They are: <tools>
-{%- for tool in tools %}
-{{ tool | tojson }}
-{%- endfor %}
-</tools><|im_end|>
-{% for city in ['Rome', 'Oslo', 'Bonn', 'Lima'] %}<|im_start|>user
-What is the weather in {{ city }}?<|im_end|>
-<|im_start|>assistant
-<tool_call>
-{"name": "weather", "arguments": {"city": "{{ city }}"}}
-</tool_call><|im_end|>
-{% endfor %}{% endif %}
-{%- for message in messages %}
-{%- if message.role == 'tool' %}<|im_start|>user
-<tool_response>
-{{ message.content }}
-</tool_response><|im_end|>
-{% else %}<|im_start|>{{ message.role }}
-{%- if message.content %}
-{{ message.content }}{% endif %}
-{%- if message.tool_calls %}{% for tool_call in message.tool_calls %}{% if tool_call.function %}{% set tool_call = tool_call.function %}{% endif %}
-<tool_call>
-{"name": "{{ tool_call.name }}", "arguments": {{ tool_call.arguments | tojson }}}
-</tool_call>{% endfor %}{% endif %}<|im_end|>
-{% endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+CALLS = calls(EXAMPLES)
 
 # The template of a model that always thinks first.
 THINKS = """{%- for message in messages %}<|im_start|>{{ message.role }}
@@ -67,37 +37,8 @@ THINKS = """{%- for message in messages %}<|im_start|>{{ message.role }}
 <think>
 {% endif %}"""
 
-HELLO = "Say hello."
-WEATHER = "What is the weather in Paris?"
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-FUNCTION = {"name": "weather", "description": "The weather of a city.", "parameters": SCHEMA}
-# More than the context holds.
-LONG = "word " * 6000
 # Thinking, its end and an answer, as only a grammar can make so small a model say them.
 THOUGHT = 'root ::= "A greeting." "\\n</think>\\n" "Hello."'
-
-
-def both(name, request):
-    """Whole and streamed."""
-    return [(name + "_whole", request), (name, {**request, "stream": True})]
-
-
-def chat(content=HELLO, **more):
-    return {"messages": [{"role": "user", "content": content}], "max_tokens": 40, **more}
-
-
-def generate(prompt="Once upon", **more):
-    return {"prompt": prompt, "max_tokens": 5, **more}
-
-
-def respond(content=HELLO, **more):
-    return {"input": content, "max_output_tokens": 40, **more}
-
-
-USAGE = {"stream": True, "stream_options": {"include_usage": True}}
-TOOL = {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"}
-MESSAGE_TOOL = {"tools": [{"name": "weather", "description": FUNCTION["description"], "input_schema": SCHEMA}], "tool_choice": {"type": "any"}}
-RESPONSE_TOOL = {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "required"}
 
 # By template (None is the model's own), then by dialect: names and requests.
 RECORDINGS = {
@@ -157,26 +98,9 @@ EMBEDDINGS = {
         ("error_too_long", {"input": LONG}),
     ],
 }
-PATHS = {"embeddings": "/v1/embeddings", "chat": "/v1/chat/completions", "messages": "/v1/messages", "completions": "/v1/completions", "responses": "/v1/responses"}
 
 
-def ask(port, path, body):
-    """Status, media type and the bytes of the body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    try:
-        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.headers.get_content_type(), answer.read()
-    finally:
-        connection.close()
-
-
-def shorten(request):
-    text = json.dumps(request, ensure_ascii=False)
-    return text if len(text) < 700 else text[:200] + "…"
-
-
-def record(only):
+def record_all(only):
     """Runs inside the clients' venv."""
     from gateway import Llama
 
@@ -187,44 +111,19 @@ def record(only):
         ("the template `THINKS`", "p.chat_template = {!r}\n".format(THINKS), RECORDINGS[THINKS]),
         ("`embedding`, mean pooling", EMBEDS, EMBEDDINGS),
     ]
-    for name, settings, dialects in servers:
+    for says, settings, dialects in servers:
         dialects = {dialect: cases for dialect, cases in dialects.items() if only in (None, dialect)}
         if not dialects:
             continue
         # An alias, since the server would else name the model by its path.
-        settings = "p.model_alias = {'smollm2'}\n" + settings
+        settings = "p.model_alias = {{{!r}}}\n".format(MODEL) + settings
         named = type("Named", (Llama,), {"SOURCE": Llama.SOURCE.replace("server = ", settings + "server = ")})
         llama = named()
         try:
-            for dialect, recordings in dialects.items():
-                for case, request in recordings:
-                    body = {"model": "smollm2", **({} if dialect == "embeddings" else {"temperature": 0}), **request}
-                    status, kind, data = ask(llama.port, PATHS[dialect], body)
-                    file = GOLDEN / dialect / "{}_{}.{}".format(PREFIX, case, "sse" if kind == "text/event-stream" else "json")
-                    file.parent.mkdir(exist_ok=True)
-                    file.write_bytes(data)
-                    notes.append("| `{}/{}` | {} | {} | `{}` |".format(dialect, file.name, status, name, shorten(body).replace("|", "\\|")))
-                    print(status, file.relative_to(GOLDEN))
+            notes += record(llama.port, PREFIX, dialects, says)
         finally:
             llama.close()
     return notes
-
-
-def write_notes(notes):
-    # Those of files that were not recorded this time stay.
-    file = GOLDEN / (PREFIX + ".md")
-    recorded = {note.split("|")[1] for note in notes}
-    notes = notes + [line for line in file.read_text().splitlines() if line.startswith("| `") and line.split("|")[1] not in recorded]
-    text = """# Recorded from a real server
-
-Written by `proxy/tests/clients/record.py`, not by hand. The server is llama.cpp as the Python package xllamacpp {version} holds it,
-with the model SmolLM2-135M-Instruct (Q4_1). The bytes are as they came. The `.events` beside them are what Tidegate reads in them.
-
-| file | status | model with | request |
-|---|---|---|---|
-{notes}
-"""
-    file.write_text(text.format(version=metadata.version("xllamacpp"), notes="\n".join(sorted(notes))))
 
 
 def main():
@@ -238,7 +137,8 @@ def main():
         command = [str(run.prepare_venv()), str(Path(__file__).resolve()), "--in-venv", "--model", str(model)] + (["--only", options.only] if options.only else [])
         # No gateway is started, so no binary of ours is needed.
         return subprocess.run(command, env=run.environment("", model, "")).returncode
-    write_notes(record(options.only))
+    notes = record_all(options.only)
+    write_notes(PREFIX, SAYS.format(metadata.version("xllamacpp")), notes)
     return 0
 
 
