@@ -241,7 +241,8 @@ fn a_target_with_a_wrong_key_or_without_the_model_is_passed_over() {
 #[test]
 fn a_slow_first_token_is_tried_elsewhere_and_is_no_error() {
     let slow = Fake::start(|_| [vec![Act::Wait(Duration::from_secs(6))], stream(&chat_stream("m"), 40)].concat());
-    let fast = Fake::start(|_| stream(&chat_stream("m"), 40));
+    // Times to the first token are kept in milliseconds.
+    let fast = Fake::start(|_| [vec![Act::Wait(Duration::from_millis(5))], stream(&chat_stream("m"), 40)].concat());
     let limit = "timeouts = { first_token = \"1s\" }";
     let gateway = Gateway::start(&pool("openai", &[slow.url(), fast.url()], limit, "policy = \"round_robin\""));
     let streamed = CALL.replace("\"m\",", "\"m\",\"stream\":true,");
