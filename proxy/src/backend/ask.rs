@@ -30,7 +30,9 @@ pub(super) async fn ask(
     let Some(endpoint) = candidate.endpoint else {
         return Err(backend.nowhere());
     };
-    let (mut outgoing, asked) = (request.write(&backend.dialects, target).map_err(Verdict::Unable)?, Instant::now());
+    let mut outgoing = request.write(&backend.dialects, target).map_err(Verdict::Unable)?;
+    // Not before: translating is the gateway's own time.
+    let (_wait, asked) = (origin.waited.begin(), Instant::now());
     let (head, mut body) = loop {
         let said = Said::generate(&outgoing, request.stream, origin);
         let verdict = match backend.call(&endpoint.address, &said, &mut handed).await {

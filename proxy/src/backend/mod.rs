@@ -200,14 +200,14 @@ impl Backends {
                 _ if request.loads().is_some() && !backend.dialects.contains(&request.dialect) => Ok(nothing_to_do()),
                 (Some(local), _) => local.send(request, &target, organization).inspect(|_| note(Step::Handed)),
                 (None, Some(hedge)) => {
-                    let (_wait, first) = (origin.waited.begin(), (candidate, &target));
+                    let first = (candidate, &target);
                     let (winner, answer) = Box::pin(hedge::race(&mut tries, first, request, hedge, note)).await;
                     candidate = winner;
                     answer
                 }
                 (None, None) => {
-                    let asked = pin!(ask::ask(candidate, request, &target, origin, || note(Step::Handed)));
-                    tries.waiting(asked).await
+                    // Pinned where it is: it would be copied otherwise.
+                    pin!(ask::ask(candidate, request, &target, origin, || note(Step::Handed))).await
                 }
             };
             match answer {

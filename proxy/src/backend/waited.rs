@@ -6,28 +6,60 @@ use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Waited(Cell<Duration>);
+pub struct Waited {
+    sum: Cell<Duration>,
+    /// How many it waits for: of two that are asked at the same time the time counts once.
+    waits: Cell<u32>,
+    since: Cell<Option<Instant>>,
+}
 
 impl Waited {
     /// The waits that are over.
     pub fn so_far(&self) -> Duration {
-        self.0.get()
+        self.sum.get()
     }
 
     /// It waits from now on, until this goes.
     pub(super) fn begin(&self) -> Wait<'_> {
-        Wait { sum: &self.0, since: Instant::now() }
+        if self.waits.replace(self.waits.get() + 1) == 0 {
+            self.since.set(Some(Instant::now()));
+        }
+        Wait(self)
     }
 }
 
 /// One wait.
-pub(super) struct Wait<'a> {
-    sum: &'a Cell<Duration>,
-    since: Instant,
-}
+pub(super) struct Wait<'a>(&'a Waited);
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        self.sum.set(self.sum.get() + self.since.elapsed());
+        let Waited { sum, waits, since } = self.0;
+        waits.set(waits.get() - 1);
+        if waits.get() == 0
+            && let Some(since) = since.take()
+        {
+            sum.set(sum.get() + since.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_at_the_same_time_count_once() {
+        let waited = Waited::default();
+        let (one, began) = (waited.begin(), Instant::now());
+        std::thread::sleep(Duration::from_millis(2));
+        let two = waited.begin();
+        drop(one);
+        assert_eq!(waited.so_far(), Duration::ZERO, "it still waits");
+        std::thread::sleep(Duration::from_millis(2));
+        drop(two);
+        assert!(waited.so_far() >= Duration::from_millis(4) && waited.so_far() <= began.elapsed());
+        let before = waited.so_far();
+        drop(waited.begin());
+        assert!(waited.so_far() >= before);
     }
 }
