@@ -30,7 +30,7 @@ const WHYS: &[(&str, &[&str], &str)] = &[
         &["drop_params", "modify_params"],
         "what a target cannot be told is left out and named in x-tidegate-dropped, or refused where that would change the answer",
     ),
-    ("litellm_settings", &["cache", "cache_params"], "replies are not cached"),
+    ("litellm_settings", &["cache", "cache_params"], "only the plugin `cache` keeps replies"),
     (
         "litellm_settings",
         &["callbacks", "success_callback", "failure_callback", "service_callback", "service_callbacks"],
