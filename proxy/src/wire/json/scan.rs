@@ -127,6 +127,19 @@ impl<'a> Scan<'a> {
 
     /// The rest of a string whose opening quote has been read.
     pub(super) fn string(&mut self) -> Result<(), Syntax> {
+        self.at += plain(&self.text[self.at..]);
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(b'\\') => self.skip(),
+            _ => self.step(),
+        }
+    }
+
+    /// The same, run by run: what stands between two escapes, and an escape.
+    fn step(&mut self) -> Result<(), Syntax> {
         loop {
             self.at += plain(&self.text[self.at..]);
             match self.peek() {
@@ -134,7 +147,6 @@ impl<'a> Scan<'a> {
                     self.at += 1;
                     return Ok(());
                 }
-                Some(b'\\') if self.trusted => return self.skip(),
                 Some(b'\\') => self.escape()?,
                 Some(_) => return self.fail("a control character inside a string"),
                 None => return self.fail("unexpected end, a string is not closed"),
@@ -142,17 +154,32 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The rest of a string from its first escape on, 64 bytes at a time however many escapes there are.
+    /// The rest of a string from its first escape on, 64 bytes at a time however many escapes there are: where the next one
+    /// stands no processor can guess, so asking at each is dear. What needs a closer look is walked in steps.
     fn skip(&mut self) -> Result<(), Syntax> {
         let (blocks, rest) = self.text[self.at..].as_chunks::<64>();
         let mut carry = 0;
         for block in blocks {
-            let ends = mask(block, b'"') & !escaped(mask(block, b'\\'), &mut carry);
+            let (before, backslashes, quotes) = (carry, equal(block, b'\\'), equal(block, b'"'));
+            let escaped = escaped(backslashes, &mut carry);
+            let ends = quotes & !escaped;
+            if !self.trusted {
+                let inside = (ends & ends.wrapping_neg()).wrapping_sub(1);
+                let wrong = mask(block, is_control) | escaped & !(quotes | backslashes | mask(block, is_short_escape));
+                if wrong & inside != 0 {
+                    self.at -= before as usize;
+                    return self.step();
+                }
+            }
             if ends != 0 {
                 self.at += ends.trailing_zeros() as usize + 1;
                 return Ok(());
             }
             self.at += 64;
+        }
+        if !self.trusted {
+            self.at -= carry as usize;
+            return self.step();
         }
         let mut escaped = carry != 0;
         for byte in rest {
@@ -230,8 +257,7 @@ pub(super) fn plain(text: &[u8]) -> usize {
     let (blocks, rest) = text.as_chunks::<16>();
     for (at, block) in blocks.iter().enumerate() {
         let bytes = u8x16::new(*block);
-        let control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-        let ends = bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\')) | control;
+        let ends = bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\')) | is_control(bytes);
         let ends = ends.to_bitmask();
         if ends != 0 {
             return at * 16 + ends.trailing_zeros() as usize;
@@ -241,11 +267,29 @@ pub(super) fn plain(text: &[u8]) -> usize {
     text.len() - rest.len() + end.unwrap_or(rest.len())
 }
 
-/// Where this byte stands.
-fn mask(block: &[u8; 64], byte: u8) -> u64 {
+/// Where bytes stand that are so.
+fn mask(block: &[u8; 64], are: impl Fn(u8x16) -> u8x16) -> u64 {
     let (parts, _) = block.as_chunks::<16>();
-    let found = |part: &[u8; 16]| u64::from(u8x16::new(*part).simd_eq(u8x16::splat(byte)).to_bitmask() as u16);
+    let found = |part: &[u8; 16]| u64::from(are(u8x16::new(*part)).to_bitmask() as u16);
     parts.iter().rev().fold(0, |mask, part| mask << 16 | found(part))
+}
+
+fn equal(block: &[u8; 64], byte: u8) -> u64 {
+    mask(block, |bytes| bytes.simd_eq(u8x16::splat(byte)))
+}
+
+fn is_control(bytes: u8x16) -> u8x16 {
+    bytes.min(u8x16::splat(0x1f)).simd_eq(bytes)
+}
+
+/// One that makes an escape of two bytes, quotes and backslashes apart.
+fn is_short_escape(bytes: u8x16) -> u8x16 {
+    // `b` and `f` differ in one bit.
+    (bytes | u8x16::splat(b'b' ^ b'f')).simd_eq(u8x16::splat(b'f'))
+        | bytes.simd_eq(u8x16::splat(b'n'))
+        | bytes.simd_eq(u8x16::splat(b'r'))
+        | bytes.simd_eq(u8x16::splat(b't'))
+        | bytes.simd_eq(u8x16::splat(b'/'))
 }
 
 /// Which bytes a backslash stands before that is not itself behind one. `carry`: the next block's first byte is such a one.
@@ -303,6 +347,15 @@ mod tests {
             once.string().unwrap();
             again.string().unwrap();
             proptest::prop_assert_eq!((once.at, again.at), (text.len() - behind.len(), text.len() - behind.len()));
+        }
+
+        #[test]
+        fn blocks_and_steps_agree(text in r#"([a-z]{0,70}|\\["\\/bfnrtuxj\n]|\\u[0-9a-g]{4}|[\x00-\x20]|é){0,40}"#, behind in r#"["\\a,]{0,90}"#) {
+            let text = format!("\\n{text}\"{behind}");
+            let (mut blocks, mut steps) = (Scan::new(text.as_bytes()), Scan::new(text.as_bytes()));
+            let (one, other) = (blocks.string(), steps.step());
+            proptest::prop_assert_eq!(one.map_err(|error| (error.at, error.what)), other.map_err(|error| (error.at, error.what)));
+            proptest::prop_assert_eq!(blocks.at, steps.at);
         }
 
         #[test]
