@@ -5,6 +5,7 @@
 //! a call of what it had offered.
 
 use crate::canon::call::Tool;
+use crate::wire::beyond::arguments_object;
 use crate::wire::check::Fields;
 use crate::wire::json::{Json, validate, write_str};
 use crate::wire::object::Object;
@@ -141,6 +142,12 @@ pub(super) fn as_arguments(input: &str) -> String {
 pub(super) fn as_input(arguments: &str) -> String {
     let input = validate(arguments.trim().as_bytes()).ok().and_then(|json| json.get("input")).and_then(Json::as_str);
     input.map_or_else(|| arguments.to_owned(), Cow::into_owned)
+}
+
+/// The same of arguments that were said last. `cut`: the reply was not complete when it ended with them; they may be so
+/// nevertheless.
+pub(super) fn said_input(arguments: &str, cut: bool) -> String {
+    if cut && arguments_object(arguments).is_none() { begun_input(arguments) } else { as_input(arguments) }
 }
 
 /// What can be read of a free text whose arguments break off: half a JSON text would be taken for it.

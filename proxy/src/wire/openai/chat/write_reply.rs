@@ -7,10 +7,11 @@
 use super::{finish_reason, put_custom_call, put_fault, put_usage};
 use crate::canon::event::{Delta, Event, Part};
 use crate::canon::{Answer, StopReason, Usage};
+use crate::wire::beyond::arguments_object;
 use crate::wire::json::write_str;
 use crate::wire::object::Object;
 use crate::wire::openai::DONE;
-use crate::wire::openai::tools::{Names, as_input};
+use crate::wire::openai::tools::{Names, said_input};
 use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
@@ -28,7 +29,8 @@ pub(super) struct Writer {
     argued: bool,
     legacy: bool,
     names: Names,
-    /// Arguments of the open call, if it is of a tool that takes free text: that can be told when they are complete.
+    /// Arguments of a call of a tool that takes free text: that can be told when they are complete. What is not complete when the
+    /// call ends waits for the event behind it, for the stop reason says whether it was cut.
     custom: Option<String>,
 }
 
@@ -109,6 +111,13 @@ impl Writer {
         });
     }
 
+    /// Tells the text of a call of a tool that takes free text. `cut`: the reply was not complete when it ended with this call.
+    fn custom(&mut self, cut: bool, out: &mut BytesMut) {
+        if let Some(held) = self.custom.take() {
+            self.more(out, CUSTOM, &said_input(&held, cut));
+        }
+    }
+
     fn stop(&self, reason: &str, out: &mut BytesMut) {
         out.extend_from_slice(&self.head);
         out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"");
@@ -126,12 +135,17 @@ impl Writer {
 }
 
 impl WriteReply for Writer {
+    fn settle(&mut self, out: &mut BytesMut) {
+        self.custom(false, out);
+    }
+
     fn write(&mut self, event: &Event, out: &mut BytesMut) {
         match event {
             Event::Start { .. } => {
                 self.chunk(out, |out| out.extend_from_slice(b"\"role\":\"assistant\",\"content\":\"\""))
             }
             Event::Open(part) => {
+                self.custom(false, out);
                 if let Part::ToolCall { id, name } = part {
                     self.calls += 1;
                     self.argued = false;
@@ -163,15 +177,20 @@ impl WriteReply for Writer {
             Event::Delta(Delta::Signature(_) | Delta::Citation(_)) => {}
             Event::Close => {
                 let called = matches!(self.open.take(), Some(Part::ToolCall { .. }));
-                if let Some(held) = self.custom.take() {
-                    self.more(out, CUSTOM, &as_input(&held));
-                } else if called && !self.argued {
-                    self.more(out, FUNCTION, "{}");
+                match &self.custom {
+                    Some(held) if arguments_object(held).is_some() => self.custom(false, out),
+                    Some(_) => {}
+                    None if called && !self.argued => self.more(out, FUNCTION, "{}"),
+                    None => {}
                 }
             }
             Event::Usage(usage) => self.usage.update(usage),
-            Event::Stop(reason) => self.stop(word(reason, self.legacy), out),
+            Event::Stop(reason) => {
+                self.custom(is_cut(reason), out);
+                self.stop(word(reason, self.legacy), out);
+            }
             Event::Fault(fault) => {
+                self.custom(true, out);
                 let mut last = b"data: ".to_vec();
                 put_fault(&mut last, fault, super::Chat.fault_status(fault));
                 last.extend_from_slice(b"\n\n");
@@ -187,6 +206,11 @@ fn is_legacy(head: &ReplyHead) -> bool {
     memchr::memmem::find(&head.request, b"\"functions\"").is_some()
         && Object::read(head.request.clone())
             .is_ok_and(|request| request.get("functions").is_some() && request.get("tools").is_none())
+}
+
+/// The token limit ended the reply.
+fn is_cut(reason: &StopReason) -> bool {
+    finish_reason(reason) == "length"
 }
 
 fn word(reason: &StopReason, legacy: bool) -> &'static str {
@@ -219,7 +243,8 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
     let names = Names::of_chat(&head.request);
     let (mut text, mut thought, mut refusal, mut calls) = (None, String::new(), None, Vec::new());
     let legacy = is_legacy(head);
-    for piece in &answer.parts {
+    let cut = answer.stop.as_ref().is_some_and(is_cut);
+    for (at, piece) in answer.parts.iter().enumerate() {
         match &piece.part {
             Part::Text => text.get_or_insert_with(String::new).push_str(&piece.text),
             Part::Thinking => thought.push_str(&piece.text),
@@ -230,7 +255,8 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
                 }
             }
             Part::ToolCall { id, name } if names.custom(name).is_some() => {
-                put_custom_call(&mut calls, id, name, &as_input(&piece.text));
+                let cut = cut && at + 1 == answer.parts.len();
+                put_custom_call(&mut calls, id, name, &said_input(&piece.text, cut));
             }
             Part::ToolCall { id, name } => {
                 comma(&mut calls);
@@ -276,134 +302,4 @@ pub(super) fn answer(answer: &Answer, head: &ReplyHead) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::canon::Fault;
-
-    fn head(stream_usage: bool, request: &'static str) -> ReplyHead {
-        let request = Bytes::from_static(request.as_bytes());
-        ReplyHead { id: "1".into(), model: "m".into(), created: 7, stream_usage, request, ..ReplyHead::default() }
-    }
-
-    fn write(events: &[Event], stream_usage: bool) -> String {
-        write_for(events, &head(stream_usage, ""))
-    }
-
-    fn write_for(events: &[Event], head: &ReplyHead) -> String {
-        let mut writer = Writer::new(head);
-        let mut out = BytesMut::new();
-        for event in events {
-            writer.write(event, &mut out);
-        }
-        String::from_utf8(out.to_vec()).unwrap().replace(
-            "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",",
-            "~",
-        )
-    }
-
-    #[test]
-    fn a_call_without_arguments_and_usage_once() {
-        let events = [
-            Event::Start { id: None, model: None },
-            Event::Usage(Usage { input: Some(3), ..Usage::default() }),
-            Event::Open(Part::ToolCall { id: "i".into(), name: "f".into() }),
-            Event::Close,
-            Event::Usage(Usage { output: Some(2), ..Usage::default() }),
-            Event::Stop(StopReason::ToolUse),
-        ];
-        let plain = "},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
-        let body = format!(
-            "~\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"\"{plain}\
-             ~\"choices\":[{{\"index\":0,\"delta\":{{\"tool_calls\":[{{\"index\":0,\"id\":\"i\",\"type\":\"function\",\"function\":{{\"name\":\"f\",\"arguments\":\"\"}}}}]{plain}\
-             ~\"choices\":[{{\"index\":0,\"delta\":{{\"tool_calls\":[{{\"index\":0,\"function\":{{\"arguments\":\"{{}}\"}}}}]{plain}\
-             ~\"choices\":[{{\"index\":0,\"delta\":{{}},\"logprobs\":null,\"finish_reason\":\"tool_calls\"}}]}}\n\n"
-        );
-        let usage = "~\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\n";
-        assert_eq!(write(&events, false), format!("{body}data: [DONE]\n\n"));
-        assert_eq!(write(&events, true), format!("{body}{usage}data: [DONE]\n\n"));
-    }
-
-    #[test]
-    fn who_asked_with_functions_is_told_of_one() {
-        let call = |name: &str, arguments: &str| {
-            let part = Part::ToolCall { id: "i".into(), name: name.into() };
-            let argued = (!arguments.is_empty()).then(|| Event::Delta(Delta::Arguments(arguments.into())));
-            [Some(Event::Open(part)), argued, Some(Event::Close)].into_iter().flatten()
-        };
-        let events: Vec<Event> = [Event::Start { id: None, model: None }]
-            .into_iter()
-            .chain(call("f", "{\"x\":1}"))
-            .chain(call("g", ""))
-            .chain([Event::Stop(StopReason::ToolUse)])
-            .collect();
-        let mut whole = Answer::default();
-        events.iter().for_each(|event| whole.fold(event.clone()).unwrap());
-        let legacy = head(false, r#"{"functions":[{"name":"f"}]}"#);
-        let plain = "},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
-        assert_eq!(
-            write_for(&events, &legacy),
-            format!(
-                "~\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"\"{plain}\
-                 ~\"choices\":[{{\"index\":0,\"delta\":{{\"function_call\":{{\"name\":\"f\",\"arguments\":\"\"}}{plain}\
-                 ~\"choices\":[{{\"index\":0,\"delta\":{{\"function_call\":{{\"arguments\":\"{{\\\"x\\\":1}}\"}}{plain}\
-                 ~\"choices\":[{{\"index\":0,\"delta\":{{}},\"logprobs\":null,\"finish_reason\":\"function_call\"}}]}}\n\n\
-                 data: [DONE]\n\n"
-            )
-        );
-        let message = |head: &ReplyHead| {
-            let body: serde_json::Value = serde_json::from_slice(&answer(&whole, head)).unwrap();
-            (body["choices"][0]["message"].clone(), body["choices"][0]["finish_reason"].clone())
-        };
-        let called = serde_json::json!({"role":"assistant","content":null,"refusal":null,
-            "function_call":{"name":"f","arguments":"{\"x\":1}"}});
-        assert_eq!(message(&legacy), (called, serde_json::json!("function_call")));
-        for request in [
-            "",
-            r#"{"messages":[{"content":"\"functions\""}],"functions":null}"#,
-            r#"{"functions":[{"name":"f"}],"tools":[]}"#,
-        ] {
-            let (message, finish) = message(&head(false, request));
-            assert_eq!(message["tool_calls"].as_array().map(Vec::len), Some(2), "{request}");
-            assert_eq!((message.get("function_call"), finish), (None, serde_json::json!("tool_calls")));
-        }
-    }
-
-    #[test]
-    fn a_custom_tool_is_called_as_such() {
-        let request = r#"{"model":"m","messages":[],"tools":[{"type":"custom","custom":{"name":"patch"}}]}"#;
-        let head = ReplyHead { request: Bytes::from_static(request.as_bytes()), ..ReplyHead::default() };
-        let (mut writer, mut out, mut whole) = (Writer::new(&head), BytesMut::new(), Answer::default());
-        for event in [
-            Event::Start { id: None, model: None },
-            Event::Open(Part::ToolCall { id: "i".into(), name: "patch".into() }),
-            Event::Delta(Delta::Arguments("{\"input\":".into())),
-            Event::Delta(Delta::Arguments("\"a\\nb\"}".into())),
-            Event::Close,
-            Event::Stop(StopReason::ToolUse),
-        ] {
-            writer.write(&event, &mut out);
-            whole.fold(event).unwrap();
-        }
-        let streamed = String::from_utf8(out.to_vec()).unwrap();
-        for piece in [
-            r#""tool_calls":[{"index":0,"id":"i","type":"custom","custom":{"name":"patch","input":""}}]"#,
-            r#""tool_calls":[{"index":0,"custom":{"input":"a\nb"}}]"#,
-        ] {
-            assert!(streamed.contains(piece), "{streamed}");
-        }
-        let whole: serde_json::Value = serde_json::from_slice(&answer(&whole, &head)).unwrap();
-        let call = serde_json::json!([{"id":"i","type":"custom","custom":{"name":"patch","input":"a\nb"}}]);
-        assert_eq!(whole["choices"][0]["message"]["tool_calls"], call);
-    }
-
-    #[test]
-    fn a_failed_stream_has_no_done() {
-        let text = write(&[Event::Start { id: None, model: None }, Event::Fault(Fault::internal("x"))], true);
-        assert!(
-            text.ends_with(
-                "data: {\"error\":{\"message\":\"x\",\"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n"
-            ),
-            "{text}"
-        );
-    }
-}
+mod tests;
