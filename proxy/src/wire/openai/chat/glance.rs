@@ -34,14 +34,14 @@ static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
     stop: Finder::new("\"stop_reason\""),
 });
 
-/// Keys whose text is generated; [`ARGUMENTS`] is a call's.
-static SPOKEN: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
-    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\""]
+/// Keys whose text is generated; those of [`CALLS`] are a call's.
+static SPOKEN: LazyLock<[Finder<'static>; 7]> = LazyLock::new(|| {
+    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\"", "\"input\""]
         .map(Finder::new)
 });
 
-/// Where the arguments of a call stand among these keys.
-const ARGUMENTS: usize = 2;
+/// Where the arguments of a call, and the text for a custom tool, stand among these keys.
+const CALLS: [usize; 2] = [2, 6];
 
 pub(super) fn glance(frame: &Frame) -> Glance {
     let raw = frame.raw.as_ref();
@@ -171,7 +171,7 @@ fn spoken(text: &[u8]) -> (bool, bool) {
         while let Some(at) = key.find(rest) {
             rest = &rest[at + key.needle().len()..];
             let Some(value) = rest.trim_ascii_start().strip_prefix(b":") else { continue };
-            called |= which == ARGUMENTS;
+            called |= CALLS.contains(&which);
             match value.trim_ascii_start() {
                 [b'"', b'"', ..] => {}
                 [b'"' | b'[' | b'{', ..] => return true,
@@ -231,6 +231,10 @@ mod tests {
             (r#"{"choices":[{"delta":{"reasoning":"x"}}],"padding":"xxxxxxxxxxxxx"}"#, token.clone()),
             (
                 r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}]}}]}"#,
+                Glance { called: true, ..token.clone() },
+            ),
+            (
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"custom":{"input":"x"}}]}}]}"#,
                 Glance { called: true, ..token.clone() },
             ),
             (

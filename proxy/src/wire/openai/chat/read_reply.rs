@@ -6,8 +6,11 @@
 //! - Calls that interleave: one part is open at a time, so the first call stays live and later ones are held until it is
 //!   complete (its braces are balanced), another part begins or the reply ends.
 //! - `finish_reason` before the usage chunk: the stop is held until the usage, `[DONE]` or the end of the bytes.
-//! - A call whose `type` is not `function`: with a function in it, it is one; else it is refused by that word.
+//! - A call of a custom tool: one of the function that stands for it, whose arguments are closed with it.
+//! - A call of any other `type` than `function`: with a function in it, it is one; else it is refused by that word.
 //! - No `finish_reason` at all: the backend was cut, whatever `[DONE]` says.
+
+mod braces;
 
 use super::{stop_reason, timings, usage};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
@@ -16,7 +19,9 @@ use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
 use crate::wire::json::{Json, Kind, validate};
+use crate::wire::openai::tools::escaped;
 use crate::wire::reply::whole;
+use braces::Braces;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -74,6 +79,8 @@ struct Slot {
     name: String,
     /// What it is, where the backend says that it is no function's.
     kind: String,
+    /// Its text stands inside the arguments' one string, which is open.
+    custom: bool,
     /// Arguments that have not been passed on.
     held: String,
     braces: Braces,
@@ -232,12 +239,14 @@ impl Reader {
         }
         for call in delta.get("tool_calls").into_iter().flat_map(Json::items) {
             let call = Fields::of(call);
-            let function = call.get("function").map(Fields::of).unwrap_or_default();
+            let custom = call.get("custom").filter(|_| call.get("function").is_none());
+            let called = custom.or_else(|| call.get("function")).map(Fields::of).unwrap_or_default();
             self.fragment(
                 call.get("index").and_then(Json::as_u64),
                 &call.text("id").unwrap_or_default(),
                 &call.text("type").filter(|kind| kind != "function").unwrap_or_default(),
-                &function,
+                &called,
+                custom.is_some(),
                 out,
             );
             if self.done {
@@ -245,7 +254,7 @@ impl Reader {
             }
         }
         if let Some(function) = delta.get("function_call") {
-            self.fragment(Some(0), "", "", &Fields::of(function), out);
+            self.fragment(Some(0), "", "", &Fields::of(function), false, out);
         }
     }
 
@@ -295,10 +304,19 @@ impl Reader {
         out.push(Event::Delta(if kind == Open::Thinking { Delta::Thinking(text) } else { Delta::Text(text) }));
     }
 
-    /// A fragment of a tool call.
-    fn fragment(&mut self, index: Option<u64>, id: &str, kind: &str, function: &Fields<'_>, out: &mut Vec<Event>) {
-        let name = function.text("name").unwrap_or_default();
-        let arguments = match function.get("arguments") {
+    /// A fragment of a tool call; `custom`: of a tool that takes free text.
+    fn fragment(
+        &mut self,
+        index: Option<u64>,
+        id: &str,
+        kind: &str,
+        called: &Fields<'_>,
+        custom: bool,
+        out: &mut Vec<Event>,
+    ) {
+        let name = called.text("name").unwrap_or_default();
+        let mut arguments = match called.get(if custom { "input" } else { "arguments" }) {
+            Some(json) if custom => Cow::Owned(escaped(&json.as_str().unwrap_or_default())),
             Some(json) if json.kind() == Kind::Object => Cow::Borrowed(json.raw()),
             Some(json) => json.as_str().unwrap_or_default(),
             None => Cow::Borrowed(""),
@@ -314,6 +332,10 @@ impl Reader {
         }
         if slot.kind.is_empty() {
             slot.kind = kind.chars().take(64).collect();
+        }
+        if custom && !slot.custom && slot.state == State::Waiting && slot.held.is_empty() {
+            slot.custom = true;
+            arguments = format!("{{\"input\":\"{arguments}").into();
         }
         if slot.state == State::Closed {
             // A repetition of a complete call is harmless; the rest of a broken one is not.
@@ -381,6 +403,7 @@ impl Reader {
             id,
             name: String::new(),
             kind: String::new(),
+            custom: false,
             held: String::new(),
             braces: Braces::default(),
             state: State::Waiting,
@@ -435,6 +458,9 @@ impl Reader {
         if let Some(open) = self.open.take() {
             if let Open::Call(at) = open {
                 self.slots[at].state = State::Closed;
+                if self.slots[at].custom {
+                    out.push(Event::Delta(Delta::Arguments("\"}".into())));
+                }
             }
             out.push(Event::Close);
         }
@@ -450,41 +476,11 @@ impl Reader {
 fn nameless(kind: &str) -> Fault {
     let message = match kind {
         "" => "The backend sent a tool call without a name.".to_owned(),
-        kind => format!("The backend sent a tool call of type `{kind}`, and only those of functions can be read."),
+        kind => format!(
+            "The backend sent a tool call of type `{kind}`, and only those of functions and of custom tools can be read."
+        ),
     };
     Fault::new(FaultKind::BackendError, message)
-}
-
-/// Follows JSON text fragment by fragment until its brackets balance.
-#[derive(Default)]
-struct Braces {
-    depth: usize,
-    string: bool,
-    escape: bool,
-    begun: bool,
-}
-
-impl Braces {
-    fn feed(&mut self, text: &str) {
-        for byte in text.bytes() {
-            match byte {
-                _ if self.escape => self.escape = false,
-                b'\\' if self.string => self.escape = true,
-                b'"' => self.string = !self.string,
-                _ if self.string => {}
-                b'{' | b'[' => {
-                    self.depth += 1;
-                    self.begun = true;
-                }
-                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-
-    fn complete(&self) -> bool {
-        self.begun && self.depth == 0
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::wire::beyond::arguments_object;
 use crate::wire::json::write_str;
 use crate::wire::object::Object;
 use crate::wire::openai::DONE;
-use crate::wire::openai::tools::{Names, said_input};
+use crate::wire::openai::tools::{Names, begun_input, said_input};
 use crate::wire::put::{comma, key, put_display, put_raw, put_text};
 use crate::wire::{Codec, ReplyHead, WriteReply};
 use bytes::{Bytes, BytesMut};
@@ -32,6 +32,8 @@ pub(super) struct Writer {
     /// Arguments of a call of a tool that takes free text: that can be told when they are complete. What is not complete when the
     /// call ends waits for the event behind it, for the stop reason says whether it was cut.
     custom: Option<String>,
+    /// Bytes of its text that the client has as they came.
+    told: usize,
 }
 
 const FUNCTION: &str = ",\"function\":{\"arguments\":";
@@ -53,6 +55,7 @@ impl Writer {
             legacy: is_legacy(head),
             names: Names::of_chat(&head.request),
             custom: None,
+            told: 0,
         }
     }
 
@@ -114,7 +117,8 @@ impl Writer {
     /// Tells the text of a call of a tool that takes free text. `cut`: the reply was not complete when it ended with this call.
     fn custom(&mut self, cut: bool, out: &mut BytesMut) {
         if let Some(held) = self.custom.take() {
-            self.more(out, CUSTOM, &said_input(&held, cut));
+            let (input, told) = (said_input(&held, cut), std::mem::take(&mut self.told));
+            self.more(out, CUSTOM, input.get(told..).unwrap_or_default());
         }
     }
 
@@ -136,7 +140,10 @@ impl Writer {
 
 impl WriteReply for Writer {
     fn settle(&mut self, out: &mut BytesMut) {
-        self.custom(false, out);
+        match &self.custom {
+            Some(held) if self.open.is_some() => self.told = begun_input(held).len(),
+            _ => self.custom(false, out),
+        }
     }
 
     fn write(&mut self, event: &Event, out: &mut BytesMut) {

@@ -100,13 +100,50 @@ fn what_backends_send() {
 
 #[test]
 fn a_call_of_no_function_is_refused_by_its_type() {
-    for call in [r#"{"id":"i","type":"custom","custom":{"name":"f","input":"x"}}"#, r#"{"type":"custom"}"#] {
+    for call in [r#"{"id":"i","type":"mcp","mcp":{"name":"f","input":"x"}}"#, r#"{"type":"mcp"}"#] {
         let body = format!(r#"{{"choices":[{{"message":{{"content":"a","tool_calls":[{call}]}}}}]}}"#);
         let fault = answer(&Bytes::from(body)).unwrap_err();
-        assert!(fault.message.contains("of type `custom`"), "{call}: {fault:?}");
+        assert!(fault.message.contains("of type `mcp`"), "{call}: {fault:?}");
     }
     let odd = delta(r#"{"tool_calls":[{"index":0,"id":"i","type":"tool","function":{"name":"f","arguments":"{}"}}]}"#);
     assert_eq!(read(&[&odd, &finish("stop")]), "C(i,f,{}) tool_use");
+}
+
+/// As one of the function that stands for its tool.
+#[test]
+fn a_call_of_a_custom_tool_is_read() {
+    let custom = |index: u64, id: &str, name: &str, input: &str| {
+        let call =
+            serde_json::json!({"index": index, "id": id, "type": "custom", "custom": {"name": name, "input": input}});
+        delta(&serde_json::json!({ "tool_calls": [call] }).to_string())
+    };
+    let more = |input: &str| {
+        let call = serde_json::json!({"index": 0, "custom": {"input": input}});
+        delta(&serde_json::json!({ "tool_calls": [call] }).to_string())
+    };
+    let first = r#"C(i,p,{"input":"a\"}{\n b"}) "#;
+    for (chunks, expect) in [
+        (vec![custom(0, "i", "p", ""), more("a\"}{\n"), more(" b"), finish("tool_calls")], format!("{first}tool_use")),
+        (vec![custom(0, "i", "p", "a\"}{\n b"), finish("length")], format!("{first}max_tokens")),
+        (vec![custom(0, "i", "p", ""), finish("stop")], r#"C(i,p,{"input":""}) tool_use"#.to_owned()),
+        (
+            vec![custom(0, "i", "p", "a\"}{\n"), custom(1, "j", "q", "x"), more(" b"), finish("tool_calls")],
+            format!(r#"{first}C(j,q,{{"input":"x"}}) tool_use"#),
+        ),
+        (
+            vec![custom(0, "i", "p", "a\"}{\n b"), delta(r#"{"content":"t"}"#), more("c")],
+            format!("{first}T(t!backend_error"),
+        ),
+    ] {
+        assert_eq!(read(&chunks.iter().map(String::as_str).collect::<Vec<_>>()), expect);
+    }
+    let body = br#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"i","type":"custom","custom":{"name":"p","input":"x"}},{"id":"j","type":"custom","custom":{"name":"q","input":"y"}}]},"finish_reason":"tool_calls"}]}"#;
+    let arguments: String = answer(&Bytes::from_static(body))
+        .unwrap()
+        .iter()
+        .filter_map(|event| if let Event::Delta(Delta::Arguments(text)) = event { Some(text.as_str()) } else { None })
+        .collect();
+    assert_eq!(arguments, r#"{"input":"x"}{"input":"y"}"#);
 }
 
 #[test]

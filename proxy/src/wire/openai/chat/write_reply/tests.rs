@@ -162,3 +162,27 @@ fn of_a_custom_tool_that_was_cut_the_text_so_far_is_told() {
         assert_eq!(whole["choices"][0]["message"]["tool_calls"][0]["custom"]["input"], input, "{arguments}");
     }
 }
+
+/// A plugin changes something while such a call goes out as it came: the client has a part of its text.
+#[test]
+fn of_a_custom_tool_the_rest_is_told_behind_what_went_out() {
+    let request = r#"{"model":"m","messages":[],"tools":[{"type":"custom","custom":{"name":"patch"}}]}"#;
+    let mut writer = Writer::new(&head(false, request));
+    let more = |text: &str| Event::Delta(Delta::Arguments(text.into()));
+    let (mut unheard, mut out) = (BytesMut::new(), BytesMut::new());
+    for event in [
+        Event::Start { id: None, model: None },
+        Event::Open(Part::ToolCall { id: "i".into(), name: "patch".into() }),
+        more("{\"input\":\""),
+        more("\u{e9}\\n"),
+    ] {
+        writer.write(&event, &mut unheard);
+    }
+    writer.settle(&mut unheard);
+    for event in [more("b"), more("\"}"), Event::Close, Event::Stop(StopReason::ToolUse)] {
+        writer.write(&event, &mut out);
+    }
+    let told = String::from_utf8(out.to_vec()).unwrap();
+    assert!(told.contains(r#""tool_calls":[{"index":0,"custom":{"input":"b"}}]"#), "{told}");
+    assert_eq!(told.matches("\"custom\"").count(), 1, "{told}");
+}
