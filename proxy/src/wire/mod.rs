@@ -9,6 +9,7 @@ pub mod anthropic;
 mod backend_fault;
 mod beyond;
 mod check;
+mod choices;
 pub mod count;
 pub mod edit;
 pub mod embed;
@@ -395,6 +396,8 @@ pub struct Glance {
     pub usage_only: bool,
     /// The counts are one choice's: such a frame comes for each of them (llama.cpp).
     pub of_one_choice: bool,
+    /// The number of the choice whose running counts these are: vLLM counts each by itself, and all only at the end.
+    pub choice: Option<u64>,
     /// Bytes of generated text in choices that the counts of a whole reply leave out.
     pub uncounted: u64,
     /// Usage stands on a frame that also carries something else (continuous usage).

@@ -3,6 +3,7 @@
 //! Both ways of going through share one loop. Where the two sides speak alike, a frame is glanced at for the books and leaves
 //! as the bytes it came in, neighbours of one read in one piece. Where they do not, it is read into events and written anew.
 
+use super::choices::Choices;
 use super::frame::{Frame, Frames, LINE_LIMIT, TooLong};
 use super::object::Object;
 use super::openai;
@@ -20,8 +21,7 @@ pub struct Pipe {
     stop: Option<StopReason>,
     /// A tool was called.
     called: bool,
-    /// Tokens of the choices whose counts have come, where each has counts of its own.
-    choices: u64,
+    choices: Choices,
     over: bool,
     /// Somebody looks at the reply on its way.
     watch: Option<Box<Watch>>,
@@ -62,7 +62,7 @@ impl Pipe {
 
     fn of(backend: Dialect, way: Way) -> Self {
         let frames = Frames::of(backend.framing());
-        Self { frames, way, stop: None, called: false, choices: 0, over: false, watch: None }
+        Self { frames, way, stop: None, called: false, choices: Choices::default(), over: false, watch: None }
     }
 
     /// Has the events of the reply kept beside its bytes; [`Pipe::watch`] then gives them. `head` is the head of what is
@@ -178,11 +178,7 @@ impl Pipe {
                     // A plain stop after calls means the calls, and need not say that there were calls before it.
                     glance.stop = Some(StopReason::ToolUse);
                 }
-                if let Some(usage) = glance.usage.as_mut().filter(|_| glance.of_one_choice) {
-                    // The prompt was one for all of them.
-                    self.choices = self.choices.saturating_add(usage.output.unwrap_or(0));
-                    usage.output = usage.output.map(|_| self.choices);
-                }
+                self.choices.add(&mut glance);
                 if let Some(usage) = &mut glance.usage {
                     dialect.codec().add_earlier(usage, told);
                     told.update(usage);

@@ -19,6 +19,23 @@ fn the_tokens_of_all_choices_are_counted() {
     assert_eq!((usage.input, usage.cache_read, usage.output), (Some(33), Some(32), Some(8)));
 }
 
+/// vLLM's running counts are each choice's own, those at the end are all of them: a stream that is cut has the former only.
+#[test]
+fn running_counts_of_choices_are_put_together() {
+    let mut known = recordings(false)
+        .into_iter()
+        .filter(|known| known.path.ends_with("recorded_vllm_choices_two.sse") && known.dialect == Dialect::Chat);
+    let stream = known.next().unwrap().bytes;
+    let text = std::str::from_utf8(&stream).unwrap();
+    let last = text.find("\"choices\":[]").and_then(|at| text[..at].rfind("data:")).unwrap();
+    let mut usage = Usage::default();
+    let mut pipe = Pipe::alike(Dialect::Chat, "smollm2", Unasked::None);
+    for (part, input, output) in [(stream.slice(..last), 33, 8), (stream.slice(last..), 33, 8)] {
+        pipe.push(part, &mut |glance| glance.usage.iter().for_each(|more| usage.update(more)));
+        assert_eq!((usage.input, usage.output), (Some(input), Some(output)));
+    }
+}
+
 /// A server that counts on every chunk, and once more at the end, counts the same tokens each time.
 #[test]
 fn a_running_count_is_not_added() {

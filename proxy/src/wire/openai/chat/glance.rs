@@ -111,6 +111,7 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, whole: bool, finish: bool) -
         glance.usage_beside = choices.is_some_and(Json::has_items);
         glance.usage_only = !glance.usage_beside && !whole;
         glance.of_one_choice = glance.usage_only && get("timings").is_some();
+        glance.choice = choices.filter(|_| glance.usage_beside && !whole).and_then(only);
     }
     let known = match (counts, get("timings").map(timings)) {
         // What the counts leave out stands in the timings, as the reader takes it.
@@ -122,6 +123,13 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, whole: bool, finish: bool) -
     };
     glance.usage = known.filter(|counts| *counts != Usage::default());
     glance
+}
+
+/// The number of the choice of a chunk that has one.
+fn only(choices: Json<'_>) -> Option<u64> {
+    let mut choices = choices.items();
+    let number = choices.next()?.get("index")?.as_u64()?;
+    choices.next().is_none().then_some(number)
 }
 
 /// Why the first of these choices that ended did so. The books need no more than a search for the keys.
