@@ -64,6 +64,8 @@ pub struct Traits {
     /// See [`Target`].
     pub continuous_usage: bool,
     /// See [`Target`].
+    pub argument_objects: bool,
+    /// See [`Target`].
     pub threads: bool,
     /// See [`Target`].
     pub prefill: Prefill,
@@ -86,6 +88,7 @@ const PLAIN: Traits = Traits {
     max_completion_tokens: false,
     extended_sampling: false,
     continuous_usage: false,
+    argument_objects: false,
     threads: false,
     prefill: Prefill::Ended,
 };
@@ -100,6 +103,8 @@ const VLLM: Traits = Traits {
     thinking_kwargs: true,
     extended_sampling: true,
     continuous_usage: true,
+    // Its chat templates, and llama.cpp's, are shown objects.
+    argument_objects: true,
     prefill: Prefill::Told,
     ..PLAIN
 };
@@ -162,6 +167,7 @@ const LOCAL: Traits = Traits {
     opaque: false,
     system_first: true,
     extended_sampling: true,
+    argument_objects: true,
     ..PLAIN
 };
 
@@ -191,6 +197,7 @@ impl Traits {
             max_completion_tokens: self.max_completion_tokens,
             extended_sampling: self.extended_sampling,
             continuous_usage: self.continuous_usage,
+            argument_objects: self.argument_objects,
             threads: self.threads,
             prefill: self.prefill,
             max_output,

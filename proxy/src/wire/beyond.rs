@@ -97,20 +97,7 @@ pub(super) fn arguments_object(arguments: &str) -> Option<&str> {
     validate(text.as_bytes()).ok().filter(|json| json.kind() == Kind::Object).map(|_| text)
 }
 
-/// The same for a target that takes nothing else.
-///
-/// # Errors
-/// They are none; `name` is the tool that was called.
-pub(super) fn earlier_arguments<'a>(name: &str, arguments: &'a str) -> Result<&'a str, Fault> {
-    arguments_object(arguments).ok_or_else(|| {
-        Fault::unsupported(
-            "messages.tool_calls",
-            format!("The arguments of the earlier call of `{name}` are not a JSON object."),
-        )
-    })
-}
-
-/// The same, and never an error: what a model once wrote wrong stands in its conversation from then on, and would end it. A
+/// The same for a target that takes nothing else, and never an error: what a model once wrote wrong stands in its conversation from then on, and would end it. A
 /// string that holds an object is that object, every other text the one argument of one; named in `adjusted`.
 pub(super) fn earlier_object<'a>(arguments: &'a str, adjusted: &mut Vec<String>) -> Cow<'a, str> {
     if let Some(object) = arguments_object(arguments) {

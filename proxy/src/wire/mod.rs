@@ -346,6 +346,8 @@ pub struct Target {
     pub extended_sampling: bool,
     /// Can report usage on every chunk.
     pub continuous_usage: bool,
+    /// Reads the arguments of earlier calls as objects, and fails on others.
+    pub argument_objects: bool,
     /// May keep conversations, as `thread` of Messages names them. Others that speak it leave out what they do not know.
     pub threads: bool,
     /// What it does in chat with a beginning of its answer.

@@ -3,7 +3,7 @@
 use crate::backend::local::{Choice, EncodeJob, Format, Job};
 use crate::canon::call::{self, Content, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, EmbedCall, EmbedInput, Fault};
-use crate::wire::{Dialect, Target};
+use crate::wire::{Dialect, Target, Written};
 use std::sync::Arc;
 
 /// Sampling where the caller says nothing: small models ramble at 1.0.
@@ -30,13 +30,9 @@ pub(super) fn vectors(call: &EmbedCall, width: usize, dropped: &mut Vec<String>)
     Ok(EncodeJob { texts, truncate: call.truncate.unwrap_or(true), dimensions })
 }
 
-/// What the engine is asked, or why it cannot be.
-pub(super) fn text(
-    call: &Call,
-    target: &Target,
-    organization: &Arc<str>,
-    dropped: &mut Vec<String>,
-) -> Result<Job, Fault> {
+/// What the engine is asked, or why it cannot be. `named` takes what is dropped and adjusted.
+pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named: &mut Written) -> Result<Job, Fault> {
+    let dropped = &mut named.dropped;
     for content in call.turns.iter().flat_map(|turn| &turn.content) {
         if matches!(content, Content::Image(_)) {
             return Err(Fault::unsupported("messages", "This model reads text only; remove the image part."));
@@ -66,6 +62,8 @@ pub(super) fn text(
     let mut body: serde_json::Value = serde_json::from_slice(&written.body)
         .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
     dropped.extend(written.dropped.into_iter().filter(|name| !call.extra.iter().any(|(extra, _)| extra == name)));
+    // All but the messages is taken from the call as it is.
+    named.adjusted.extend(written.adjusted.into_iter().filter(|name| name.starts_with("messages")));
     let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
     let count = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
     Ok(Job {
@@ -101,4 +99,30 @@ fn format(asked: Option<&call::Format>) -> Result<Format, Fault> {
         serde_json::Value::Null => Format::Json,
         schema => Format::Schema(schema),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::kind::Kind;
+    use crate::wire::request::Request;
+
+    /// The job that a request is, and what is named.
+    fn asked(dialect: Dialect, body: &str) -> (Job, Written) {
+        let request = Request::read(dialect, body.to_owned().into()).unwrap();
+        let mut named = Written::default();
+        let target = Kind::Local.traits().target("m", None);
+        let job = text(request.call_for_others().unwrap(), &target, &Arc::default(), &mut named).unwrap();
+        (job, named)
+    }
+
+    #[test]
+    fn earlier_arguments_that_are_no_object_are_shown_in_one() {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},
+            {"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"n\":"}}]},
+            {"role":"tool","tool_call_id":"a","content":"no JSON"}]}"#;
+        let (job, named) = asked(Dialect::Chat, body);
+        assert_eq!(job.messages[1]["tool_calls"][0]["function"]["arguments"], r#"{"arguments":"{\"n\":"}"#);
+        assert_eq!((named.dropped.len(), named.adjusted), (0, vec!["messages.tool_calls".to_owned()]));
+    }
 }

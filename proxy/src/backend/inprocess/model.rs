@@ -198,12 +198,11 @@ impl Local {
     ) -> Result<(Outgoing, Reply), Verdict> {
         let Model::Text(engine) = self.model()? else { return Err(Verdict::Unable(generates_nothing())) };
         let call = request.call_for_others().map_err(Verdict::Unable)?;
-        let mut dropped = Vec::new();
-        let job = ask::text(call, target, organization, &mut dropped).map_err(Verdict::Unable)?;
+        let mut written = Written::default();
+        let job = ask::text(call, target, organization, &mut written).map_err(Verdict::Unable)?;
         let pieces = engine.submit(job).map_err(not_taken)?;
         let (events, receiver) = mpsc::channel(64);
         tokio::task::spawn_local(answer::translate(pieces, events, self.clone()));
-        let written = Written { dropped, ..Written::default() };
         Ok((Outgoing { dialect: Dialect::Chat, written, unasked: Unasked::None }, Reply::Events(receiver)))
     }
 
@@ -212,7 +211,7 @@ impl Local {
         let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
         let call = request.call_for_others().map_err(Verdict::Final)?;
         // Nothing of it is remembered, so it is nobody's.
-        let job = ask::text(call, target, &Arc::default(), &mut Vec::new()).map_err(Verdict::Final)?;
+        let job = ask::text(call, target, &Arc::default(), &mut Written::default()).map_err(Verdict::Final)?;
         let mut pieces = engine.submit(Job { max_tokens: Some(0), ..job }).map_err(not_taken)?;
         match pieces.recv().await {
             Some(Piece::Start { prompt_tokens }) => Ok(prompt_tokens as u64),

@@ -9,13 +9,15 @@ use super::{CALL, put_custom_call};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    arguments_object, drop_named, extras, is_prefilled, joined, refuse_part, refuse_thread, result_text, system_texts,
+    arguments_object, drop_named, earlier_object, extras, is_prefilled, joined, refuse_part, refuse_thread,
+    result_text, system_texts,
 };
 use crate::wire::json::write_str;
 use crate::wire::openai::tools::{Names, as_input};
 use crate::wire::openai::words::{effort_word, put_sampling, put_stream};
 use crate::wire::put::{comma, key, merge, put_raw, put_some, put_text};
 use crate::wire::{Prefill, Target, Written};
+use std::borrow::Cow;
 
 /// Sampling fields that open servers take beside OpenAI's.
 const EXTENDED: &[&str] = &[
@@ -192,8 +194,12 @@ impl Writer<'_> {
                     put_custom_call(&mut calls, id, name, &as_input(arguments));
                 }
                 Content::ToolCall { id, name, arguments } => {
-                    // Text here, whatever a model once made of it.
-                    let arguments = arguments_object(arguments).unwrap_or(arguments);
+                    let arguments = match arguments_object(arguments) {
+                        Some(object) => Cow::Borrowed(object),
+                        None if self.to.argument_objects => earlier_object(arguments, &mut self.adjusted),
+                        // Text here, whatever a model once made of it.
+                        None => Cow::Borrowed(arguments.as_str()),
+                    };
                     comma(&mut calls);
                     calls.push(b'{');
                     put_text(&mut calls, "id", id);
@@ -201,7 +207,7 @@ impl Writer<'_> {
                     key(&mut calls, "function");
                     calls.push(b'{');
                     put_text(&mut calls, "name", name);
-                    put_text(&mut calls, "arguments", arguments);
+                    put_text(&mut calls, "arguments", &arguments);
                     calls.extend_from_slice(b"}}");
                 }
                 Content::Other { kind, json } if self.call.family == "openai" && kind.starts_with(CALL) => {

@@ -12,8 +12,8 @@ use super::tools::{Names, as_input};
 use crate::canon::call::{Content, Format, Role, Thinking};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    drop_chat_sampling, drop_named, earlier_arguments, extras, is_prefilled, refuse_part, refuse_silence,
-    refuse_thread, says_error, system_texts,
+    arguments_object, drop_chat_sampling, drop_named, earlier_object, extras, is_prefilled, refuse_part,
+    refuse_silence, refuse_thread, says_error, system_texts,
 };
 use crate::wire::json::{validate, write_str};
 use crate::wire::openai::words::{effort_word, put_user};
@@ -189,7 +189,7 @@ impl Writer<'_> {
                     self.out.extend_from_slice(data.as_bytes());
                 }
                 Content::RedactedThinking { .. } => drop_named(&mut self.dropped, "redacted_thinking"),
-                Content::ToolCall { id, name, arguments } => self.call(id, name, arguments)?,
+                Content::ToolCall { id, name, arguments } => self.call(id, name, arguments),
                 other => return Err(refuse_part(other, "an assistant message")),
             }
         }
@@ -210,14 +210,15 @@ impl Writer<'_> {
         });
     }
 
-    fn call(&mut self, id: &str, name: &str, arguments: &str) -> Result<(), Fault> {
+    fn call(&mut self, id: &str, name: &str, arguments: &str) {
         let named = self.names.find(name).cloned();
         let custom = named.as_ref().is_some_and(|named| named.custom);
         // What a client of this dialect sends back as arguments is the text that its model wrote.
-        let text = match earlier_arguments(name, arguments) {
+        let text = match arguments_object(arguments) {
             _ if custom => as_input(arguments),
-            Err(_) if self.own => arguments.to_owned(),
-            object => object?.to_owned(),
+            Some(object) => object.to_owned(),
+            None if self.own => arguments.to_owned(),
+            None => earlier_object(arguments, &mut self.adjusted).into_owned(),
         };
         self.item(if custom { "custom_tool_call" } else { "function_call" }, |out| {
             put_text(out, "call_id", id);
@@ -227,7 +228,6 @@ impl Writer<'_> {
             put_text(out, "name", named.as_ref().map_or(name, |named| &named.name));
             put_text(out, if custom { "input" } else { "arguments" }, &text);
         });
-        Ok(())
     }
 
     fn sampling(&mut self) {

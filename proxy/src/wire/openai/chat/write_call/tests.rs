@@ -116,6 +116,32 @@ fn arguments_are_text_whatever_they_are() {
     }
 }
 
+/// Servers that show them to a template as objects end the conversation otherwise.
+#[test]
+fn arguments_are_an_object_where_they_are_read_as_one() {
+    let to = Target { argument_objects: true, ..vllm() };
+    for (arguments, expect, named) in [
+        (" {\"n\":1} ", r#"{"n":1}"#, false),
+        ("", "{}", false),
+        ("{\"n\":", r#"{"arguments":"{\"n\":"}"#, true),
+        ("[1]", r#"{"arguments":"[1]"}"#, true),
+        (r#""{\"n\":1}""#, r#"{"n":1}"#, true),
+    ] {
+        let called = Content::ToolCall { id: "a".into(), name: "f".into(), arguments: arguments.into() };
+        let turns = vec![Turn { role: Role::Assistant, content: vec![called] }];
+        let call = Call { turns, choices: 1, family: "openai", ..Call::default() };
+        for dialect in [Dialect::Chat, Dialect::Responses] {
+            let written = dialect.codec().write_call(&call, &to).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&written.body).unwrap();
+            let calls = [&body["messages"][0]["tool_calls"][0]["function"], &body["input"][0]];
+            let sent = &calls[usize::from(dialect == Dialect::Responses)]["arguments"];
+            assert_eq!(sent, expect, "{dialect:?}: {arguments}");
+            let adjusted: &[&str] = if named { &["messages.tool_calls"] } else { &[] };
+            assert_eq!(written.adjusted, adjusted, "{dialect:?}: {arguments}");
+        }
+    }
+}
+
 #[test]
 fn thinking_is_said_in_the_words_the_target_knows() {
     let effort = Target { reasoning_effort: true, ..Target::default() };
