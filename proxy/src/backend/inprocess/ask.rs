@@ -48,8 +48,9 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     let (min_p, repetition) = (extra(&["min_p"]), extra(&["repetition_penalty", "repeat_penalty"]));
     let known = ["min_p", "repetition_penalty", "repeat_penalty"];
     dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(&name.as_str())));
-    // The chat template reads messages as OpenAI writes them: that dialect says them, and refuses what cannot be dropped.
-    let mut plain = Call { thinking: None, format: None, ..call.clone() };
+    // The chat template reads messages as OpenAI writes them: that dialect says them, and refuses what cannot be dropped. Custom
+    // tools are functions here, whoever offered them.
+    let mut plain = Call { thinking: None, format: None, tools_as_sent: None, ..call.clone() };
     plain.tools.retain(|tool| {
         let Tool::Hosted { kind, .. } = tool else { return true };
         dropped.push(format!("tools.{kind}"));
@@ -114,6 +115,20 @@ mod tests {
         let target = Kind::Local.traits().target("m", None);
         let job = text(request.call_for_others().unwrap(), &target, &Arc::default(), &mut named).unwrap();
         (job, named)
+    }
+
+    #[test]
+    fn custom_tools_are_functions() {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"x"},
+            {"role":"assistant","tool_calls":[{"id":"a","type":"custom","custom":{"name":"p","input":"y"}}]},
+            {"role":"tool","tool_call_id":"a","content":"z"}],
+            "tools":[{"type":"custom","custom":{"name":"p","description":"Edits."}}],
+            "tool_choice":{"type":"custom","custom":{"name":"p"}}}"#;
+        let (job, named) = asked(Dialect::Chat, body);
+        let tools = job.tools.unwrap();
+        assert_eq!((&tools[0]["type"], &tools[0]["function"]["name"]), (&"function".into(), &"p".into()));
+        assert_eq!(job.messages[1]["tool_calls"][0]["function"]["arguments"], r#"{"input":"y"}"#);
+        assert_eq!((job.choice, named), (Choice::Named("p".into()), Written::default()));
     }
 
     #[test]
