@@ -125,6 +125,8 @@ const OLLAMA: Traits = Traits {
     lists: Some(Lists::Tags),
     discovers: true,
     system_first: true,
+    // By the templates of its library: an assistant's turn that is the last is left open.
+    prefill: Prefill::Continued,
     ..PLAIN
 };
 // OpenAI itself: https://platform.openai.com/docs/api-reference/chat, `max_tokens` is deprecated there. Its chat models refuse

@@ -185,10 +185,11 @@ pub(super) fn joined(call: &Call, system_first: bool) -> Cow<'_, Call> {
     Cow::Owned(call)
 }
 
-/// It ends with a beginning of the answer, which is to go on with it: so Messages means a last turn of the model's that is text.
-/// To other APIs the turn is over.
+/// It ends with a beginning of the answer, which is to go on with it: so Messages and Ollama mean a last turn of the model's that is
+/// text. To other APIs the turn is over.
 pub(super) fn is_prefilled(call: &Call) -> bool {
-    let last = call.turns.last().filter(|turn| call.family == "anthropic" && turn.role == Role::Assistant);
+    let means_it = matches!(call.family, "anthropic" | "ollama");
+    let last = call.turns.last().filter(|turn| means_it && turn.role == Role::Assistant);
     last.is_some_and(|turn| {
         let spoken = |part: &Content| matches!(part, Content::Text(text) if !text.is_empty());
         let thought = |part: &Content| matches!(part, Content::Thinking { .. } | Content::RedactedThinking { .. });

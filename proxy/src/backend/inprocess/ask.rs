@@ -1,9 +1,9 @@
 //! A canonical call as the engine's job, or why it cannot be one.
 
 use crate::backend::local::{Choice, EncodeJob, Format, Job};
-use crate::canon::call::{self, Content, Thinking, Tool, ToolChoice};
+use crate::canon::call::{self, Content, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, EmbedCall, EmbedInput, Fault};
-use crate::wire::{Dialect, Target, Written};
+use crate::wire::{Dialect, Prefill, Target, Written};
 use std::sync::Arc;
 
 /// Sampling where the caller says nothing: small models ramble at 1.0.
@@ -59,7 +59,10 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     if plain.tools.is_empty() && matches!(call.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_))) {
         return Err(Fault::unsupported("tool_choice", "There is no function among the tools that could be called."));
     }
-    let written = Dialect::Chat.codec().write_call(&plain, target)?;
+    // An answer that is held to a form is so from its first letter on.
+    let held = call.format.is_some() || matches!(call.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_)));
+    let target = Target { prefill: if held { Prefill::Ended } else { target.prefill }, ..target.clone() };
+    let written = Dialect::Chat.codec().write_call(&plain, &target)?;
     let mut body: serde_json::Value = serde_json::from_slice(&written.body)
         .map_err(|error| Fault::internal(format!("a call was written that is no JSON: {error}")))?;
     dropped.extend(written.dropped.into_iter().filter(|name| !call.extra.iter().any(|(extra, _)| extra == name)));
@@ -67,7 +70,14 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     named.adjusted.extend(written.adjusted.into_iter().filter(|name| name.starts_with("messages")));
     let number = |value: Option<f64>, otherwise: f32| value.map_or(otherwise, |value| value as f32);
     let count = |value: Option<u64>| value.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
+    // Chat clients say it in vLLM's words.
+    let begun = call.turns.last().is_some_and(|turn| turn.role == Role::Assistant);
+    let goes_on = begun && target.prefill == Prefill::Told && body["continue_final_message"] == true;
+    if goes_on {
+        named.dropped.retain(|name| !["continue_final_message", "add_generation_prompt"].contains(&name.as_str()));
+    }
     Ok(Job {
+        goes_on,
         messages: body["messages"].take(),
         tools: Some(body["tools"].take()).filter(|_| call.tool_choice != Some(ToolChoice::None)),
         choice: match &call.tool_choice {
@@ -110,9 +120,13 @@ mod tests {
 
     /// The job that a request is, and what is named.
     fn asked(dialect: Dialect, body: &str) -> (Job, Written) {
+        asked_of(Prefill::Told, dialect, body)
+    }
+
+    fn asked_of(prefill: Prefill, dialect: Dialect, body: &str) -> (Job, Written) {
         let request = Request::read(dialect, body.to_owned().into()).unwrap();
         let mut named = Written::default();
-        let target = Kind::Local.traits().target("m", None);
+        let target = Target { prefill, ..Kind::Local.traits().target("m", None) };
         let job = text(request.call_for_others().unwrap(), &target, &Arc::default(), &mut named).unwrap();
         (job, named)
     }
@@ -129,6 +143,29 @@ mod tests {
         assert_eq!((&tools[0]["type"], &tools[0]["function"]["name"]), (&"function".into(), &"p".into()));
         assert_eq!(job.messages[1]["tool_calls"][0]["function"]["arguments"], r#"{"input":"y"}"#);
         assert_eq!((job.choice, named), (Choice::Named("p".into()), Written::default()));
+    }
+
+    #[test]
+    fn a_beginning_of_the_answer_is_gone_on_with_or_named() {
+        let turns = r#""messages":[{"role":"user","content":"x"},{"role":"assistant","content":"The "}]"#;
+        let forced = r#","tools":[{"name":"f","input_schema":{"type":"object"}}],"tool_choice":{"type":"any"}"#;
+        for (prefill, dialect, more, goes_on, named) in [
+            (Prefill::Told, Dialect::Messages, "", true, false),
+            (Prefill::Ended, Dialect::Messages, "", false, true),
+            (Prefill::Told, Dialect::Messages, forced, false, true),
+            (Prefill::Told, Dialect::OllamaChat, "", true, false),
+            (Prefill::Told, Dialect::OllamaChat, r#","format":"json""#, false, true),
+            (Prefill::Told, Dialect::Chat, "", false, false),
+        ] {
+            let (job, said) = asked_of(prefill, dialect, &format!(r#"{{"model":"m","max_tokens":9,{turns}{more}}}"#));
+            assert_eq!(job.goes_on, goes_on, "{dialect:?}{more}");
+            assert_eq!(said.adjusted.iter().any(|name| name == "messages"), named, "{dialect:?}{more}");
+        }
+        let told = format!(r#"{{"model":"m",{turns},"continue_final_message":true,"add_generation_prompt":false}}"#);
+        for (prefill, goes_on, dropped) in [(Prefill::Told, true, 0), (Prefill::Ended, false, 2)] {
+            let (job, said) = asked_of(prefill, Dialect::Chat, &told);
+            assert_eq!((job.goes_on, said.dropped.len()), (goes_on, dropped), "{:?}", said.dropped);
+        }
     }
 
     #[test]

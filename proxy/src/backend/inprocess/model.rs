@@ -8,7 +8,7 @@ use crate::backend::local::{EncodeError, Encoder, Engine, Job, Options, Piece, S
 use crate::backend::verdict::Verdict;
 use crate::canon::{About, EmbedCall, Embedded, Fault, FaultKind, Usage};
 use crate::wire::request::{Outgoing, Request, generates_nothing};
-use crate::wire::{Dialect, Target, Unasked, Written};
+use crate::wire::{Dialect, Prefill, Target, Unasked, Written};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -199,7 +199,7 @@ impl Local {
         let Model::Text(engine) = self.model()? else { return Err(Verdict::Unable(generates_nothing())) };
         let call = request.call_for_others().map_err(Verdict::Unable)?;
         let mut written = Written::default();
-        let job = ask::text(call, target, organization, &mut written).map_err(Verdict::Unable)?;
+        let job = ask::text(call, &as_loaded(target, engine), organization, &mut written).map_err(Verdict::Unable)?;
         let pieces = engine.submit(job).map_err(not_taken)?;
         let (events, receiver) = mpsc::channel(64);
         tokio::task::spawn_local(answer::translate(pieces, events, self.clone()));
@@ -211,7 +211,8 @@ impl Local {
         let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
         let call = request.call_for_others().map_err(Verdict::Final)?;
         // Nothing of it is remembered, so it is nobody's.
-        let job = ask::text(call, target, &Arc::default(), &mut Written::default()).map_err(Verdict::Final)?;
+        let target = as_loaded(target, engine);
+        let job = ask::text(call, &target, &Arc::default(), &mut Written::default()).map_err(Verdict::Final)?;
         let mut pieces = engine.submit(Job { max_tokens: Some(0), ..job }).map_err(not_taken)?;
         match pieces.recv().await {
             Some(Piece::Start { prompt_tokens }) => Ok(prompt_tokens as u64),
@@ -219,6 +220,12 @@ impl Local {
             _ => Err(unavailable("The model did not count the prompt.")),
         }
     }
+}
+
+/// The target as it turned out: whether an answer can be begun for it is up to its template.
+fn as_loaded(target: &Target, engine: &Engine) -> Target {
+    let prefill = if engine.info().goes_on { Prefill::Told } else { Prefill::Ended };
+    Target { prefill, ..target.clone() }
 }
 
 fn unavailable(message: &str) -> Verdict {

@@ -85,6 +85,8 @@ pub struct ModelInfo {
     pub file_size: u64,
     /// Bytes the packed weights take in memory.
     pub memory: u64,
+    /// Its chat template lets a prompt end within an answer.
+    pub goes_on: bool,
 }
 
 /// A generation to be done. [`Job::new`] gives one without limits and penalties.
@@ -92,6 +94,8 @@ pub struct ModelInfo {
 pub struct Job {
     /// OpenAI chat `messages`; content is a string or text parts.
     pub messages: Value,
+    /// The answer goes on with the last message, the model's own: only where the template lets it, see [`ModelInfo::goes_on`].
+    pub goes_on: bool,
     /// OpenAI chat `tools`, all of them functions. With them the answer is searched for calls.
     pub tools: Option<Value>,
     /// Whether one of them must be called.
@@ -131,6 +135,7 @@ impl Job {
     pub fn new(messages: Value) -> Job {
         Job {
             messages,
+            goes_on: false,
             tools: None,
             choice: Choice::Auto,
             parallel: true,
@@ -289,6 +294,7 @@ impl Engine {
             quantization: gguf.quantization(),
             file_size: gguf.length,
             memory: model.size() as u64,
+            goes_on: template.goes_on(),
         };
         let prompts = Arc::new(Prompts { template, vocabulary, context, grammars: OnceLock::new() });
         let queue = Arc::new(Queue::new(options.queue));

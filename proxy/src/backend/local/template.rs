@@ -6,7 +6,7 @@ use super::{python, tell};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value as Jinja, context};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// A compiled chat template.
 pub struct Template {
@@ -18,6 +18,9 @@ pub struct Template {
     /// How the models it was written for say calls.
     pub form: Form,
 }
+
+/// Stands behind the beginning of an answer until it has been rendered: for private use, so that no template looks for it.
+const MARK: char = '\u{e000}';
 
 /// What models without a template are prompted with: ChatML, the commonest form.
 const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
@@ -50,9 +53,15 @@ impl Template {
         Ok(Template { environment, bos: bos.to_owned(), eos: eos.to_owned(), knows_tools, form })
     }
 
-    /// The prompt for OpenAI chat `messages`. Errors are the caller's: parts that are not text, or what the
-    /// template itself refuses.
-    pub fn render(&self, messages: &Value, tools: Option<&Value>) -> Result<String, String> {
+    /// Whether a prompt can end within an answer: some templates demand that it was the user who spoke last.
+    pub fn goes_on(&self) -> bool {
+        let begun = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]);
+        self.render(&begun, None, true).is_ok_and(|prompt| prompt.ends_with("Hello"))
+    }
+
+    /// The prompt for OpenAI chat `messages`; with `goes_on` it ends within the last of them. Errors are the caller's: parts
+    /// that are not text, or what the template itself refuses.
+    pub fn render(&self, messages: &Value, tools: Option<&Value>, goes_on: bool) -> Result<String, String> {
         let messages = messages.as_array().ok_or("messages must be an array")?;
         let mut messages = messages.iter().map(plain).collect::<Result<Vec<_>, _>>()?;
         let template = self.environment.get_template("chat").map_err(|e| e.to_string())?;
@@ -62,14 +71,24 @@ impl Template {
         } else if self.form == Form::Mistral {
             messages.iter_mut().for_each(shorten_ids);
         }
+        if goes_on && let Some(Value::String(last)) = messages.last_mut().and_then(|last| last.get_mut("content")) {
+            last.push(MARK);
+        }
         let context = context! {
             messages => messages.iter().map(map).collect::<Vec<_>>(),
             tools => tools.map(|list| list.iter().map(jinja).collect::<Vec<_>>()),
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
-            add_generation_prompt => true,
+            add_generation_prompt => !goes_on,
         };
-        template.render(context).map_err(|e| format!("the model's chat template refused these messages: {e}"))
+        let rendered = template.render(context);
+        let mut prompt = rendered.map_err(|e| format!("the model's chat template refused these messages: {e}"))?;
+        if goes_on {
+            // What follows would end the answer.
+            let end = prompt.rfind(MARK).ok_or("the model's chat template leaves out the beginning of the answer")?;
+            prompt.truncate(end);
+        }
+        Ok(prompt)
     }
 }
 
@@ -221,7 +240,6 @@ fn strftime(format: &str, now: std::time::SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     use std::time::{Duration, UNIX_EPOCH};
 
     /// As found in SmolLM2's file.
@@ -231,7 +249,7 @@ mod tests {
         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
     fn render(source: &str, messages: Value) -> Result<String, String> {
-        Template::new(Some(source), "<s>", "</s>").unwrap().render(&messages, None)
+        Template::new(Some(source), "<s>", "</s>").unwrap().render(&messages, None, false)
     }
 
     #[test]
@@ -243,7 +261,30 @@ mod tests {
         let expect = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi\nthere<|im_end|>\n\
                       <|im_start|>assistant\n";
         assert_eq!(render(SMOLLM, messages.clone()).unwrap(), expect);
-        assert_eq!(Template::new(None, "", "").unwrap().render(&messages, None).unwrap(), expect);
+        assert_eq!(Template::new(None, "", "").unwrap().render(&messages, None, false).unwrap(), expect);
+    }
+
+    #[test]
+    fn a_prompt_ends_within_the_answer_where_the_template_lets_it() {
+        let begun = json!([{"role": "user", "content": "Sea?"}, {"role": "assistant", "content": "Sea? The "}]);
+        let trims = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}[end]{% endfor %}\
+                     {% if add_generation_prompt %}[assistant]{% endif %}";
+        let user_last = "{% if messages[-1].role != 'user' %}{{ raise_exception('the user speaks last') }}{% endif %}";
+        let silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}";
+        for (source, expect) in [
+            (None, "<|im_start|>user\nSea?<|im_end|>\n<|im_start|>assistant\nSea? The "),
+            (Some(trims), "[user]Sea?[end][assistant]Sea? The "),
+            (Some(user_last), "refused these messages"),
+            (Some(silent), "leaves out the beginning"),
+        ] {
+            let template = Template::new(source, "", "").unwrap();
+            let rendered = template.render(&begun, None, true);
+            assert_eq!(template.goes_on(), rendered.is_ok(), "{source:?}");
+            match rendered {
+                Ok(prompt) => assert_eq!(prompt, expect),
+                Err(error) => assert!(error.contains(expect), "{error}"),
+            }
+        }
     }
 
     #[test]
@@ -259,15 +300,15 @@ mod tests {
         let call = json!({"function": {"name": "f", "arguments": "{\"city\":\"Paris\"}"}});
         let messages = json!([{"role": "assistant", "content": null, "tool_calls": [call]}]);
         let template = Template::new(Some(source), "<s>", "</s>").unwrap();
-        assert_eq!(template.render(&messages, Some(&json!([{"name": "f"}]))).unwrap(), "<s>\nParisf</s>");
-        assert_eq!(template.render(&messages, Some(&json!([]))).unwrap(), "<s>\nParis</s>");
+        assert_eq!(template.render(&messages, Some(&json!([{"name": "f"}])), false).unwrap(), "<s>\nParisf</s>");
+        assert_eq!(template.render(&messages, Some(&json!([])), false).unwrap(), "<s>\nParis</s>");
     }
 
     #[test]
     fn json_is_pythons() {
         let source = "{{ tools | tojson }}|{{ tools[0] | tojson(indent=2) }}|{{ \"<&'é\" | tojson }}";
         let template = Template::new(Some(source), "", "").unwrap();
-        let rendered = template.render(&json!([]), Some(&json!([{"type": "f", "a": [1, 2.5, null]}]))).unwrap();
+        let rendered = template.render(&json!([]), Some(&json!([{"type": "f", "a": [1, 2.5, null]}])), false).unwrap();
         let expect = "[{\"type\": \"f\", \"a\": [1, 2.5, null]}]|{\n  \"type\": \"f\",\n  \"a\": [\n    1,\n    2.5,\n    null\n  ]\n}|\"<&'é\"";
         assert_eq!(rendered, expect);
     }

@@ -265,6 +265,8 @@ fn a_beginning_of_the_answer_is_gone_on_with_or_named() {
         ("anthropic", begun(), Prefill::Ended, false, true),
         ("anthropic", said(vec![Content::Text("{".into()), called()]), Prefill::Told, false, false),
         ("anthropic", Turn::text(Role::User, "x"), Prefill::Ended, false, false),
+        ("ollama", begun(), Prefill::Told, true, false),
+        ("ollama", begun(), Prefill::Ended, false, true),
         ("openai", begun(), Prefill::Told, false, false),
         ("openai", begun(), Prefill::Ended, false, false),
     ] {
