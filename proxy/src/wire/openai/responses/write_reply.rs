@@ -7,6 +7,7 @@
 
 use super::item::{Item, Kind};
 use super::shell::{RUNNING, Shell, State, ending, put_error};
+use super::tools::begun_input;
 use crate::canon::event::{Delta, Event};
 use crate::canon::fold::Piece;
 use crate::canon::{Answer, Fault, StopReason, Usage};
@@ -24,6 +25,8 @@ pub(super) struct Writer {
     open: Option<Item>,
     /// The open item has ended, which has not been told yet.
     ended: bool,
+    /// Bytes of the text of a custom tool that the client has as they came.
+    told: usize,
     items: usize,
     output: Vec<u8>,
     usage: Usage,
@@ -37,6 +40,7 @@ impl Writer {
             sequence: 0,
             open: None,
             ended: false,
+            told: 0,
             items: 0,
             output: Vec::new(),
             usage: Usage::default(),
@@ -106,8 +110,9 @@ impl Writer {
         item.finish(cut);
         let (words, text) = (item.words(), item.text.clone());
         let late = matches!(item.kind, Kind::Custom(_)) || (silent && matches!(item.kind, Kind::Call(_)));
-        if late && !text.is_empty() {
-            self.delta(&text, out);
+        let rest = text.get(std::mem::take(&mut self.told)..).unwrap_or_default();
+        if late && !rest.is_empty() {
+            self.delta(rest, out);
         }
         self.told(out, &format!("{}.done", words.text), |item, out| {
             if !words.index.is_empty() {
@@ -159,6 +164,9 @@ impl WriteReply for Writer {
 
     fn settle(&mut self, out: &mut BytesMut) {
         self.close(false, out);
+        if let Some(item) = self.open.as_ref().filter(|item| matches!(item.kind, Kind::Custom(_))) {
+            self.told = begun_input(&item.text).len();
+        }
     }
 
     fn write(&mut self, event: &Event, out: &mut BytesMut) {

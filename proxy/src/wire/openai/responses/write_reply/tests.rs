@@ -181,3 +181,26 @@ fn ends() {
         (&json!("failed"), &json!("server_error"), &json!("m"))
     );
 }
+
+/// A plugin changes something while such a call goes out as it came: the client has a part of its text.
+#[test]
+fn of_a_custom_tool_the_rest_is_told_behind_what_went_out() {
+    let mut writer = Writer::new(&head());
+    let more = |text: &str| Event::Delta(Delta::Arguments(text.into()));
+    let (mut unheard, mut out) = (BytesMut::new(), BytesMut::new());
+    for event in [
+        Event::Start { id: None, model: None },
+        Event::Open(Part::ToolCall { id: "i".into(), name: "patch".into() }),
+        more("{\"input\":\""),
+        more("\u{e9}\\n"),
+    ] {
+        writer.write(&event, &mut unheard);
+    }
+    writer.settle(&mut unheard);
+    for event in [more("b"), more("\"}"), Event::Close, Event::Stop(StopReason::ToolUse)] {
+        writer.write(&event, &mut out);
+    }
+    let told = String::from_utf8(out.to_vec()).unwrap();
+    assert!(told.contains(r#""delta":"b""#) && told.contains(r#""input":"é\nb""#), "{told}");
+    assert_eq!(told.matches("custom_tool_call_input.delta").count(), 2, "the event's name and its type: {told}");
+}
