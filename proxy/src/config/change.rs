@@ -12,6 +12,7 @@ pub fn changes(before: &Config, after: &Config) -> Vec<String> {
         ("server", before.server == after.server),
         ("admin", before.admin == after.admin),
         ("ledger", before.ledger == after.ledger),
+        ("limits", before.limits == after.limits),
         ("api", before.api == after.api),
     ] {
         if !same {
@@ -73,13 +74,14 @@ mod tests {
             r#"{"models":{"a.b":{"targets":[]},"c":{"targets":[]}},"organizations":{"acme":{}},"backends":{"gpu":{"kind":"vllm","url":"http://x","key":"hunter2"}}}"#,
         );
         let after = config(
-            r#"{"models":{"a.b":{"targets":[],"retries":3}},"organizations":{"acme":{},"globex":{}},"backends":{"gpu":{"kind":"vllm","url":"http://x","key":"hunter3"}},"server":{"drain":"1s","workers":7}}"#,
+            r#"{"models":{"a.b":{"targets":[],"retries":3}},"organizations":{"acme":{},"globex":{}},"backends":{"gpu":{"kind":"vllm","url":"http://x","key":"hunter3"}},"server":{"drain":"1s","workers":7},"limits":{"redis":"redis://x"}}"#,
         );
         let found = changes(&before, &after);
         assert_eq!(
             found,
             [
                 "server changed",
+                "limits changed",
                 "backends.gpu changed",
                 "models.\"a.b\" changed",
                 "models.c removed",
@@ -87,6 +89,9 @@ mod tests {
             ]
         );
         assert_eq!(changes(&after, &after), [""; 0]);
-        assert_eq!((waiting(&before, &after), waiting(&after, &after)), (vec!["server.workers"], vec![]));
+        assert_eq!(
+            (waiting(&before, &after), waiting(&after, &after)),
+            (vec!["server.workers", "limits.redis"], vec![])
+        );
     }
 }
