@@ -10,6 +10,7 @@ mod component;
 mod counted;
 mod counting;
 mod discovery;
+mod documents;
 mod embed;
 mod fake;
 mod floors;
