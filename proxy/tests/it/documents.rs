@@ -41,6 +41,40 @@ fn keys(schema: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
+fn is_metric(word: &str) -> bool {
+    let named = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+    let ours = word.starts_with("tidegate_") || word.starts_with("gen_ai_");
+    // `tidegate_queue_…` stands for several.
+    ours && !word.ends_with('_') && word.chars().all(named)
+}
+
+/// A metric, without what the series of a histogram end in.
+fn family(name: &str) -> &str {
+    ["_bucket", "_sum", "_count"].into_iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+}
+
+/// Metrics, and labels that begin as they do, in a text.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    words(text).filter(|word| is_metric(word)).map(family).collect()
+}
+
+/// The same as constants in the program.
+fn constants() -> BTreeSet<String> {
+    let (mut found, mut folders) = (BTreeSet::new(), vec![at("proxy/src")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            found.extend(text.split('"').filter(|word| is_metric(word)).map(|word| family(word).to_owned()));
+        }
+    }
+    found
+}
+
 #[test]
 fn every_key_of_the_configuration_is_documented_and_in_the_example() {
     let mut known = BTreeSet::new();
@@ -102,4 +136,37 @@ fn the_manifest_for_kubernetes_fits_its_configuration_and_the_image() {
     let account = accounts.iter().find(|object| object["kind"] == "ServiceAccount").unwrap();
     assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
     assert_eq!(object("StatefulSet")["metadata"]["namespace"], account["metadata"]["namespace"]);
+}
+
+#[test]
+fn metrics_have_one_name_in_the_program_the_pages_the_rules_and_the_dashboard() {
+    let known = constants();
+    assert!(known.len() > 40, "the sources were read: {known:?}");
+    let page = read("docs/operations.md");
+    let listed = metrics(&page);
+    let missing: Vec<_> = known.iter().filter(|name| !listed.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "docs/operations.md lacks {missing:?}");
+    let dashboard = "deploy/grafana-dashboard.json";
+    for path in ["docs/operations.md", "docs/usage.md", "deploy/prometheus-rules.yaml", dashboard] {
+        let text = read(path);
+        let unknown: Vec<_> = metrics(&text).into_iter().filter(|name| !known.contains(*name)).collect();
+        assert!(unknown.is_empty(), "{path} names {unknown:?}");
+    }
+    let dashboard: Value = serde_json::from_str(&read(dashboard)).unwrap();
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 10));
+}
+
+#[test]
+fn every_alarm_says_how_bad_it_is_and_what_to_do() {
+    let (rules, page) = (yaml("deploy/prometheus-rules.yaml"), read("docs/operations.md"));
+    let groups = rules[0]["groups"].as_array().unwrap();
+    let alarms: Vec<&Value> = groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+    assert!(alarms.len() > 10);
+    for alarm in alarms {
+        let name = alarm["alert"].as_str().unwrap();
+        assert!(!metrics(alarm["expr"].as_str().unwrap()).is_empty(), "{name} asks for nothing of Tidegate's");
+        assert!(matches!(alarm["labels"]["severity"].as_str(), Some("critical" | "warning")), "{name}");
+        assert!(alarm["annotations"]["summary"].is_string(), "{name}");
+        assert!(page.contains(&format!("\n| `{name}` |")), "docs/operations.md says nothing of {name}");
+    }
 }
