@@ -122,3 +122,31 @@ fn http2_streams_finish_and_the_client_is_told_to_go() {
     });
     gateway.finish();
 }
+
+/// What takes long before a gateway serves must not keep the signal from it: the first process of a container has no other way to hear.
+#[test]
+fn a_gateway_that_does_not_serve_yet_stops_when_it_is_told() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[ledger]\npath = \"{}\"\n\
+         [plugins.p]\noci = \"{}/acme/pass@sha256:{}\"\n",
+        folder.path().join("t.db").display(),
+        silent.local_addr().unwrap(),
+        "0".repeat(64),
+    );
+    std::fs::write(folder.path().join("t.toml"), config).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["serve", "--config", "t.toml"]).current_dir(&folder).env("XDG_CACHE_HOME", folder.path());
+    let mut gateway = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    // It waits for what nobody answers.
+    let _asked = silent.accept().unwrap();
+    assert!(std::process::Command::new("kill").arg(gateway.id().to_string()).status().unwrap().success());
+    let began = Instant::now();
+    while gateway.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ended = gateway.try_wait().unwrap();
+    let _ = gateway.kill();
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+}
