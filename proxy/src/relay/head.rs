@@ -37,10 +37,22 @@ pub(super) fn stream(headers: &mut HeaderMap) {
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 }
 
-/// A list of names as a header's value; nothing for an empty list.
+/// Bytes of a list of names: some are the caller's own, and proxies refuse a reply whose head has more than 4 or 8 KiB.
+const LIST: usize = 1024;
+
+/// A list of names as a header's value, as far as there is room; nothing for an empty list.
 pub(super) fn name_list(headers: &mut HeaderMap, name: &'static str, list: &[String]) {
+    let mut value = String::new();
+    for one in list {
+        let comma = if value.is_empty() { "" } else { ", " };
+        let fits = value.len() + comma.len() + one.len() <= LIST;
+        value.extend([comma, if fits { one.as_str() } else { "..." }]);
+        if !fits {
+            break;
+        }
+    }
     if !list.is_empty() {
-        headers.insert(HeaderName::from_static(name), text(&list.join(", ")));
+        headers.insert(HeaderName::from_static(name), text(&value));
     }
 }
 
@@ -75,4 +87,28 @@ pub fn plain_response(status: u16, content_type: &'static str, body: Bytes) -> R
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_names_is_as_long_as_a_head_can_bear() {
+        let long = "x".repeat(LIST);
+        let cut = format!("{long}, ...");
+        for (list, value) in [
+            (vec!["a", "é"], "a, ?"),
+            (vec!["a", long.as_str(), "b"], "a, ..."),
+            (vec![long.as_str()], long.as_str()),
+            (vec![long.as_str(), "b"], cut.as_str()),
+        ] {
+            let (mut headers, list) = (HeaderMap::new(), list.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            name_list(&mut headers, "x-tidegate-dropped", &list);
+            assert_eq!(headers["x-tidegate-dropped"].as_bytes(), value.as_bytes());
+        }
+        let mut headers = HeaderMap::new();
+        name_list(&mut headers, "x-tidegate-dropped", &[]);
+        assert!(headers.is_empty());
+    }
 }

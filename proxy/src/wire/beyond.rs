@@ -25,9 +25,18 @@ pub(super) fn extra(request: &Object, known: impl Fn(&str, Json<'_>) -> bool) ->
         .collect()
 }
 
+/// So many names are told. More help nobody, and to look for each among all before it would cost their square: a body has room
+/// for millions.
+const NAMES: usize = 64;
+/// Said behind them where there are more.
+const MORE: &str = "...";
+
 /// Remembers a nested field without a canonical form, once per name: `messages.name`.
 pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'_>) {
-    if !extra.iter().any(|(known, _)| *known == name) {
+    // They stand at the end, and only their names have a dot. One beyond the number, so that it is known that there are more.
+    let last = &extra[extra.len().saturating_sub(NAMES + 1)..];
+    let enough = last.len() > NAMES && last[0].0.contains('.');
+    if !enough && !last.iter().any(|(known, _)| *known == name) {
         extra.push((name, shorten(json)));
     }
 }
@@ -60,7 +69,8 @@ pub(super) fn extras<'c>(call: &'c Call, family: &str, dropped: &mut Vec<String>
 
 /// Names a dropped field once.
 pub(super) fn drop_named(dropped: &mut Vec<String>, name: &str) {
-    if !dropped.iter().any(|known| known == name) {
+    if dropped.len() <= NAMES && !dropped.iter().any(|known| known == name) {
+        let name = if dropped.len() < NAMES { name } else { MORE };
         dropped.push(name.to_owned());
     }
 }
@@ -235,6 +245,19 @@ pub(super) fn drop_chat_sampling(call: &Call, dropped: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_names_are_told() {
+        let json = validate(b"1").unwrap();
+        let mut extra = vec![("top".to_owned(), "1".to_owned())];
+        for number in (0..200).chain(0..200) {
+            lose(&mut extra, format!("messages.{number}"), json);
+        }
+        assert_eq!(extra.len(), 1 + NAMES + 1);
+        let mut dropped = Vec::new();
+        extra.iter().for_each(|(name, _)| drop_named(&mut dropped, name));
+        assert_eq!((dropped.len(), dropped[0].as_str(), dropped[NAMES].as_str()), (NAMES + 1, "top", MORE));
+    }
 
     #[test]
     fn arguments_are_an_object_or_nothing() {

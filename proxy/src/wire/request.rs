@@ -6,6 +6,7 @@
 use super::beyond::{forbidden, no_thread, refuse_silence, system_texts};
 use super::count::Counter;
 use super::object::{Object, Refusal};
+use super::put::put_raw;
 use super::{Dialect, Target, Unasked, Written, json, ollama};
 use crate::canon::fault::Detail;
 use crate::canon::{Call, Fault};
@@ -209,9 +210,14 @@ impl Request {
         if dialect != self.dialect {
             let written = dialect.codec().write_call(self.call_for_others()?, to)?.body;
             let object = Object::read(written).map_err(|_| Fault::internal("a call was written that is no object"))?;
-            let names: Vec<_> = object.entries().map(|(name, _)| name).filter(|name| !counter.takes(name)).collect();
-            let edits: Vec<(&str, Option<&[u8]>)> = names.iter().map(|name| (name.as_ref(), None)).collect();
-            return Ok(object.splice(&edits));
+            // What it takes is put together, not the rest taken out: of that the caller may have made up millions.
+            let mut out = vec![b'{'];
+            object
+                .entries()
+                .filter(|(name, _)| counter.takes(name))
+                .for_each(|(name, json)| put_raw(&mut out, &name, json.raw()));
+            out.push(b'}');
+            return Ok(out.into());
         }
         let marked = dialect.codec().must_rewrite(&self.object);
         let clean = marked.then(|| super::edit::without_marks(self)).transpose()?;
