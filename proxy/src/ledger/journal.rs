@@ -19,11 +19,12 @@ pub(super) use keeper::keep;
 use crate::canon::Record;
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A file is left for a new one beyond this size, so that what is in the database can be deleted.
 const SEGMENT: u64 = 8 << 20;
@@ -234,8 +235,8 @@ impl Shard {
         // It gets its name when it is locked: nobody may find it abandoned before.
         let new = folder.join(format!("{name}.new"));
         let file = OpenOptions::new().create_new(true).append(true).open(&new)?;
-        file.lock()?;
-        std::fs::rename(new, folder.join(&*name))?;
+        let named = file.lock().and_then(|()| std::fs::rename(&new, folder.join(&*name)));
+        named.inspect_err(|_| drop(std::fs::remove_file(&new)))?;
         Ok(Self { name, file, length: 0 })
     }
 
@@ -271,6 +272,20 @@ fn segments(folder: &Path) -> Vec<(String, PathBuf)> {
         .collect();
     files.sort();
     files
+}
+
+/// Files that got no name because their process died before: there is nothing in them. One that is being made is younger.
+fn nameless(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let old = |entry: &DirEntry| {
+        let made = entry.metadata().and_then(|meta| meta.modified()).ok();
+        made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(3600))
+    };
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(move |entry| entry.file_name().to_string_lossy().ends_with(".jsonl.new") && old(entry))
+        .map(|entry| entry.path())
 }
 
 /// Lines that are no records, kept for a person to look at.

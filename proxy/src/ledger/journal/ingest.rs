@@ -63,7 +63,7 @@ fn ingest_some(
             Ok(record) => records.push(record),
             Err(error) => {
                 tracing::error!(error, journal = name, "a journal line is no record; it is kept in rejected.jsonl");
-                OpenOptions::new().create(true).append(true).open(folder.join(REJECTED))?.write_all(line)?;
+                set_aside(folder, line)?;
                 rejected += 1;
             }
         }
@@ -74,4 +74,9 @@ fn ingest_some(
         batch.commit()?;
     }
     Ok((records.len() as u64, rejected))
+}
+
+/// Keeps what is no record for a person to look at.
+pub(super) fn set_aside(folder: &Path, line: &[u8]) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).open(folder.join(REJECTED))?.write_all(line)
 }

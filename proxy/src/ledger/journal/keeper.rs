@@ -1,9 +1,11 @@
 //! The thread that brings what was appended into the database and deletes what is there to the end.
 
-use super::{Appended, Journal, ingest, segments};
+use super::ingest::set_aside;
+use super::{Appended, Journal, ingest, nameless, segments};
 use crate::ledger::{Config, Ledger};
 use crate::store::Store;
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -102,20 +104,33 @@ impl Journal {
         Ok(())
     }
 
-    /// Deletes files that nobody appends to and that are in the database to the end.
+    /// Deletes files that nobody appends to and that are in the database to the end. Half a line there will never be a whole one:
+    /// it is set aside.
     pub(super) fn sweep(&self, store: &mut Store) -> Result<(), rusqlite::Error> {
         for (name, path) in segments(&self.folder) {
             // Who appends to it, here or in another process, has it locked.
-            let Ok(file) = File::open(&path) else { continue };
+            let Ok(mut file) = File::open(&path) else { continue };
             if file.try_lock().is_err() {
                 continue;
             }
-            let length = file.metadata().map_or(u64::MAX, |meta| meta.len());
             let offset = store.batch()?.offset(&name)?;
-            if offset >= length && std::fs::remove_file(&path).is_ok() {
+            let mut rest = Vec::new();
+            let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_to_end(&mut rest));
+            if read.is_err() || rest.contains(&b'\n') {
+                continue;
+            }
+            if !rest.is_empty() {
+                tracing::error!(journal = name, "a journal ends in half a line; it is kept in rejected.jsonl");
+                rest.push(b'\n');
+                if set_aside(&self.folder, &rest).is_err() {
+                    continue;
+                }
+            }
+            if std::fs::remove_file(&path).is_ok() {
                 store.forget_journal(&name)?;
             }
         }
+        nameless(&self.folder).for_each(|path| drop(std::fs::remove_file(path)));
         Ok(())
     }
 

@@ -37,6 +37,30 @@ fn lines_become_rows_once_and_half_lines_wait() {
 }
 
 #[test]
+fn what_a_dead_process_left_half_done_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
+    let journal = Journal::open(&path, 1, false).unwrap();
+    let (mut store, left) = (Store::open(&path).unwrap(), folder(&path).join("0.jsonl"));
+    let mut text = serde_json::to_vec(&record(1)).unwrap();
+    text.extend_from_slice(b"\n{\"id\":");
+    std::fs::write(&left, text).unwrap();
+    for (name, age) in [("old.jsonl.new", 7200), ("young.jsonl.new", 0)] {
+        let file = File::create(folder(&path).join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+    }
+    journal.sweep(&mut store).unwrap();
+    assert!(left.exists(), "there is a record in it that is not in the database");
+    assert_eq!(ingest(&mut store, &path).unwrap(), (1, 0));
+    journal.sweep(&mut store).unwrap();
+    assert_eq!(segments(&folder(&path)).len(), 1, "only the open file is left");
+    assert_eq!(std::fs::read(folder(&path).join(REJECTED)).unwrap(), b"{\"id\":\n");
+    assert_eq!(store.batch().unwrap().offset("0.jsonl").unwrap(), 0, "nor is its place in it known any more");
+    let there = |name: &str| folder(&path).join(name).exists();
+    assert_eq!((there("old.jsonl.new"), there("young.jsonl.new")), (false, true));
+}
+
+#[test]
 fn a_full_disk_is_full_until_it_takes_a_line() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("t.db");
