@@ -169,7 +169,7 @@ impl Series {
             )?,
             per_token: histogram(
                 "gen_ai_server_time_per_output_token_seconds",
-                "Time per generated token after the first.",
+                "Time per generated token of a stream after the first.",
                 &PER_TOKEN,
                 &gen_ai("error_type"),
             )?,
@@ -222,7 +222,8 @@ impl Series {
         }
         if let Some(first) = record.first_token_ms {
             served.first_token.observe(first / 1e3);
-            if let Some(tokens) = record.output_tokens.filter(|tokens| reported && *tokens > 1) {
+            // All tokens of a whole reply come at once, however long each took.
+            if let Some(tokens) = record.output_tokens.filter(|tokens| reported && record.stream && *tokens > 1) {
                 served.per_token.observe((record.duration_ms - first) / 1e3 / (tokens - 1) as f64);
             }
         }
@@ -369,11 +370,16 @@ mod tests {
     }
 
     #[test]
-    fn guessed_counts_are_in_no_family_of_opentelemetry() {
+    fn what_was_not_measured_is_in_no_family_of_opentelemetry() {
         let registry = Registry::new();
         let series = Series::register(&registry).unwrap();
         let labels = Labels { route: "m".into(), error: "", provider: "openai" };
-        for usage_source in [UsageSource::Reported, UsageSource::Estimated, UsageSource::Missing] {
+        for (usage_source, stream) in [
+            (UsageSource::Reported, true),
+            (UsageSource::Reported, false),
+            (UsageSource::Estimated, true),
+            (UsageSource::Missing, true),
+        ] {
             let counted = usage_source != UsageSource::Missing;
             let record = Record {
                 endpoint: "responses".into(),
@@ -383,15 +389,16 @@ mod tests {
                 first_token_ms: Some(10.0),
                 duration_ms: 30.0,
                 usage_source,
+                stream,
                 ..Record::default()
             };
             series.count(&record, &labels);
         }
         let page = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for (family, observed) in [
-            ("gen_ai_client_token_usage_count", 2),
-            ("gen_ai_server_request_duration_seconds_count", 3),
-            ("gen_ai_server_time_to_first_token_seconds_count", 3),
+            ("gen_ai_client_token_usage_count", 4),
+            ("gen_ai_server_request_duration_seconds_count", 4),
+            ("gen_ai_server_time_to_first_token_seconds_count", 4),
             ("gen_ai_server_time_per_output_token_seconds_count", 1),
         ] {
             let lines = page.lines().filter(|line| line.starts_with(family));
