@@ -9,6 +9,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+/// Nothing costs as much, in any currency.
+const MOST: f64 = 1e12;
+
 /// Price of tokens, per million.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,12 @@ impl Price {
             + usage.output.unwrap_or(0) as f64 * self.output)
             / 1e6
     }
+
+    /// Whether each of them is an amount: TOML writes infinity, too, and what is no number.
+    fn is_sound(&self) -> bool {
+        let amounts = [Some(self.input), Some(self.output), self.cache_read, self.cache_write];
+        amounts.into_iter().flatten().all(|amount| (0.0..=MOST).contains(&amount))
+    }
 }
 
 /// The prices of one thing, in the order of their days: a table, or a list of them. Each holds until the next one begins.
@@ -51,6 +60,11 @@ impl Prices {
     /// The price at this time, milliseconds since 1970; `None` where none has begun.
     pub fn at(&self, millis: i64) -> Option<&Price> {
         self.0.iter().rev().find(|price| price.from.is_none_or(|from| from.0 <= millis))
+    }
+
+    /// Whether there can be bills by all of them.
+    pub fn are_sound(&self) -> bool {
+        self.0.iter().all(Price::is_sound)
     }
 
     fn of(mut prices: Vec<Price>) -> Result<Self, String> {
@@ -115,6 +129,28 @@ mod tests {
         let usage =
             Usage { input: Some(1_000_000), output: Some(100_000), cache_read: Some(400_000), ..Usage::default() };
         assert!((price.of(&usage) - (0.6 + 0.04 + 1.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_price_is_an_amount() {
+        let price = |input: f64, cache_read: Option<f64>| Price {
+            from: None,
+            currency: "USD".into(),
+            input,
+            output: 0.0,
+            cache_read,
+            cache_write: None,
+        };
+        for (price, sound) in [
+            (price(0.0, None), true),
+            (price(1e6, Some(0.1)), true),
+            (price(-0.1, None), false),
+            (price(1.0, Some(-0.1)), false),
+            (price(f64::INFINITY, None), false),
+            (price(f64::NAN, None), false),
+        ] {
+            assert_eq!(Prices([price.clone()].into()).are_sound(), sound, "{price:?}");
+        }
     }
 
     #[test]

@@ -83,6 +83,13 @@ impl Model {
             let what = "a second target is a further try, and `retries = 0` allows none";
             errors.push((format!("{place}.hedge"), what.to_owned()));
         }
+        let priced = self.targets.iter().map(|target| ("targets", &target.price)).chain([("price", &self.price)]);
+        for (key, prices) in priced {
+            if prices.as_ref().is_some_and(|prices| !prices.are_sound()) {
+                let what = "prices are numbers from 0 on; another would make totals that nobody can pay";
+                errors.push((format!("{place}.{key}"), what.to_owned()));
+            }
+        }
         for (key, given) in [("queue", self.queue.is_some()), ("queue_time", self.queue_time.is_some())] {
             if given && self.concurrent.is_none() {
                 let what = format!("`{key}` is for models with `concurrent`: without a limit nobody waits");
@@ -327,7 +334,9 @@ mod tests {
     fn nonsense_is_named() {
         let errors = routes(r#"{"a":{"targets":[{"backend":"gqu"}],"fallbacks":["b"]},"c":{"targets":[]},"x*y*":{"targets":[{"backend":"gpu"}]},
             "d":{"targets":[{"backend":"gpu"}],"concurrent":0},"e":{"targets":[{"backend":"gpu"}],"queue_time":"1s"},
-            "f":{"targets":[{"backend":"gpu"}],"hedge":{"percentile":5},"retries":0}}"#).unwrap_err();
+            "f":{"targets":[{"backend":"gpu"}],"hedge":{"percentile":5},"retries":0},
+            "g":{"targets":[{"backend":"gpu","price":{"currency":"USD","output":-1}}]},
+            "h":{"targets":[{"backend":"gpu"}],"price":{"currency":"USD","input":-0.1}}}"#).unwrap_err();
         let text = format!("{errors:?}");
         for part in [
             "did you mean `gpu`?",
@@ -338,6 +347,8 @@ mod tests {
             "without a limit nobody waits",
             "from 50 to 99.9",
             "`retries = 0` allows none",
+            r#"models.\"g\".targets", "prices are numbers from 0 on"#,
+            r#"models.\"h\".price", "prices are numbers from 0 on"#,
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
