@@ -61,9 +61,9 @@ pub struct Record {
     pub endpoint: Arc<str>,
     /// Client dialect: `openai`, `anthropic`.
     pub dialect: Arc<str>,
-    /// The model name the client asked for.
+    /// The model name the client asked for; as much of it as [`Record::name`] keeps.
     pub model_requested: String,
-    /// The model name as it is on the target.
+    /// The model name as it is on the target, as far.
     pub model: Arc<str>,
     /// Backend name.
     pub backend: Arc<str>,
@@ -107,4 +107,11 @@ pub struct Record {
     pub queue_ms: Option<f64>,
     /// Prompt tokens, by rule of thumb, that backends had whose replies were not used; never among those that are charged.
     pub abandoned_tokens: u64,
+}
+
+impl Record {
+    /// As much of a name as a name can need: it may be one that the caller made up, through a pattern at a backend, too.
+    pub fn name(name: &str) -> &str {
+        name.char_indices().nth(256).map_or(name, |(end, _)| &name[..end])
+    }
 }

@@ -146,8 +146,7 @@ impl Tab {
 
     /// The body has been read.
     pub fn asked(&mut self, model: &str, stream: bool, user: Option<String>) {
-        // A name is a caller's string: the books keep as much of it as a name can need.
-        self.record.model_requested = model.chars().take(256).collect();
+        self.record.model_requested = Record::name(model).to_owned();
         self.record.stream = stream;
         self.record.user = user;
     }
@@ -209,7 +208,8 @@ impl Tab {
     ) {
         self.record.backend = backend.clone();
         self.record.target = target.clone();
-        self.record.model = model.clone();
+        let name = Record::name(model);
+        self.record.model = if name.len() == model.len() { model.clone() } else { name.into() };
         self.record.attempts = attempts;
         self.labels.provider = provider;
         self.price = price.cloned();

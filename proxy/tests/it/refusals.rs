@@ -157,6 +157,20 @@ fn models_are_listed_as_far_as_they_are_the_caller_s() {
     assert_eq!(gateway.records().len(), 5);
 }
 
+#[test]
+fn of_a_name_that_is_made_up_the_books_keep_what_a_name_can_need() {
+    let fake = Fake::start(|_| json(200, "", CHAT));
+    let sections =
+        crate::gateway::one_backend("openai", &fake.url(), "") + "[models.\"*\"]\ntargets = [{ backend = \"b\" }]\n";
+    let gateway = Gateway::start(&sections);
+    let name = "x".repeat(10_000);
+    let answer = gateway.post("/v1/chat/completions", &GOOD.replace("\"m\"", &format!("\"{name}\"")));
+    assert_eq!((answer.status, answer.header("x-tidegate-model").map(str::len)), (200, Some(256)), "{answer:?}");
+    assert!(fake.seen()[0].body.contains(&name), "the backend is told all of it");
+    let record = gateway.record();
+    assert_eq!((record.model_requested.len(), record.model.len()), (256, 256));
+}
+
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(text).unwrap();
