@@ -18,6 +18,8 @@ pub enum Step<'a> {
     Try(Try<'a>),
     /// There is a connection to it, and the request goes out.
     Handed,
+    /// No target was tried after all: none could be told what is asked for.
+    Untried,
     /// It gives no reply. It may have `worked` for one.
     Over {
         /// It did not say no.
@@ -216,6 +218,10 @@ impl<'a> Tries<'a> {
                 if let Some(at) = at {
                     self.candidates.remove(at);
                     self.tried -= 1;
+                }
+                match self.tried.checked_sub(1).map(|at| self.candidates[at]) {
+                    Some(before) => self.tell(before, note),
+                    None => note(Step::Untried),
                 }
                 self.unable.get_or_insert(fault);
                 return Ok(());

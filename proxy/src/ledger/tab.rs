@@ -216,6 +216,13 @@ impl Tab {
         self.input_estimate = None;
     }
 
+    /// None was tried after all.
+    pub fn untried(&mut self) {
+        let Record { backend, target, model, attempts, .. } = Record::default();
+        self.record = Record { backend, target, model, attempts, ..std::mem::take(&mut self.record) };
+        (self.labels.provider, self.price) = ("", None);
+    }
+
     /// A backend has the request. Its prompt tokens by rule of thumb: charged when nobody reports better.
     pub fn estimate_input(&mut self, tokens: u64) {
         self.input_estimate = Some(tokens);

@@ -209,6 +209,7 @@ fn note(tab: &mut Tab, prompt: Option<u64>) -> impl FnMut(Step<'_>) {
     move |step| match step {
         Step::Try(at) => tab.tried(at.backend, at.target, at.model, at.provider, at.attempt, at.price),
         Step::Handed => prompt.into_iter().for_each(|tokens| tab.estimate_input(tokens)),
+        Step::Untried => tab.untried(),
         Step::Over { worked } => tab.abandoned(worked),
     }
 }

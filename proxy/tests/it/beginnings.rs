@@ -99,6 +99,9 @@ fn a_request_goes_to_a_target_that_can_be_told_all_of_it() {
         let answer = gateway.post("/v1/messages", &call.replace("\"m\"", "\"alone\""));
         let code = answer.json()["error"]["details"]["error_code"].clone();
         assert_eq!((answer.status, code.as_str()), (400, Some("thread_unsupported_request")), "{kind}: {answer:?}");
+        let record = gateway.records().pop().unwrap();
+        assert_eq!((record.attempts, &*record.backend, &*record.model), (0, "", ""), "{kind}: nor where all are such");
+        assert_eq!(answer.header("x-tidegate-backend"), None, "{kind}");
         let asked = other.seen().into_iter().filter(|seen| seen.head.starts_with("post "));
         assert_eq!(asked.count(), 0, "{kind}");
     }
