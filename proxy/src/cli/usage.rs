@@ -57,7 +57,7 @@ impl Usage {
         if self.records {
             records(&store, &filter, self.format)
         } else {
-            totals(&store, &filter, &self.by, self.format)
+            totals(&store, &filter, &told_apart(&self.by), self.format)
         }
     }
 }
@@ -111,6 +111,24 @@ fn cell(format: Format, column: &str, row: &serde_json::Map<String, Value>) -> V
     }
 }
 
+/// Ids of projects and keys are chosen by their owners: without these, rows of different tenants would be one.
+fn told_apart(by: &[Group]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for group in by {
+        let owners: &[Group] = match group {
+            Group::Organization | Group::Model | Group::Day => &[],
+            Group::Project => &[Group::Organization],
+            Group::Key => &[Group::Organization, Group::Project],
+        };
+        for group in owners.iter().filter(|owner| !by.contains(owner)).chain([group]) {
+            if !groups.contains(group) {
+                groups.push(*group);
+            }
+        }
+    }
+    groups
+}
+
 fn totals(store: &Store, filter: &Filter, by: &[Group], format: Format) -> Result<(), String> {
     let rows = store.totals(filter, by).map_err(|error| error.to_string())?;
     let mut columns: Vec<&str> = by.iter().map(|group| group.heading()).collect();
@@ -139,4 +157,24 @@ fn totals(store: &Store, filter: &Filter, by: &[Group], format: Format) -> Resul
         })
         .collect();
     table::print(format, &columns, &cells)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projects_and_keys_are_told_apart_by_whose_they_are() {
+        use Group::{Day, Key, Model, Organization, Project};
+        for (by, groups) in [
+            (vec![Model, Day], vec![Model, Day]),
+            (vec![Organization, Project], vec![Organization, Project]),
+            (vec![Project, Model], vec![Organization, Project, Model]),
+            (vec![Model, Key], vec![Model, Organization, Project, Key]),
+            (vec![Key, Project], vec![Organization, Key, Project]),
+            (vec![Project, Organization], vec![Project, Organization]),
+        ] {
+            assert_eq!(told_apart(&by), groups, "{by:?}");
+        }
+    }
 }
