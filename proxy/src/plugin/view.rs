@@ -51,7 +51,7 @@ impl View {
     /// The whole call; an empty one when it is invalid.
     fn read(&mut self) -> Cow<'_, Call> {
         if self.deep.is_none()
-            && let Err(fault) = self.current().call()
+            && let Err(fault) = self.current().call_for_plugins()
         {
             self.invalid.get_or_insert(fault);
             return Cow::Owned(Call::default());
@@ -201,4 +201,42 @@ impl View {
 fn at(request: &Request, pointer: &str) -> Option<String> {
     let body = crate::wire::json::validate(request.body()).ok()?;
     edit::pointer(body, pointer).map(|json| json.raw().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Dialect;
+    use bytes::Bytes;
+
+    /// Ollama, in whatever API it is spoken to, takes the last of `content` and `Content`.
+    #[test]
+    fn a_text_that_only_some_servers_would_read_does_not_get_past() {
+        use Dialect::{Chat, Messages, OllamaChat, OllamaGenerate};
+        for (dialect, body, param) in [
+            (Chat, r#"{"model":"m","messages":[{"role":"user","content":"a","name":"N"}],"Seen":1}"#, None),
+            (
+                Chat,
+                r#"{"model":"m","messages":[{"role":"user","content":"a","Content":"b"}]}"#,
+                Some("messages.Content"),
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a","TEXT":"b"}]}]}"#,
+                Some("content.TEXT"),
+            ),
+            (Messages, r#"{"model":"m","messages":[{"role":"user","content":"a"}],"System":"b"}"#, Some("System")),
+            (
+                OllamaChat,
+                r#"{"model":"m","messages":[{"role":"tool","tool_call_id":"i","Content":"b"}]}"#,
+                Some("messages.Content"),
+            ),
+            (OllamaGenerate, r#"{"model":"m","prompt":"a","ſuffix":"b"}"#, Some("ſuffix")),
+        ] {
+            let mut view = View::new(Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap());
+            view.texts(0);
+            let found = view.leave().invalid.map(|fault| fault.param.unwrap_or_default());
+            assert_eq!(found.as_deref(), param, "{body}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::check::shorten;
 use super::json::{Json, Kind, validate};
-use super::object::Object;
+use super::object::{Object, folded};
 use super::put::put_text;
 use crate::canon::call::{Content, Role, Turn};
 use crate::canon::{Call, Fault, FaultKind};
@@ -39,6 +39,51 @@ pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'
     if !enough && !last.iter().any(|(known, _)| *known == name) {
         extra.push((name, shorten(json)));
     }
+}
+
+/// Names of what a model reads, and of how much it may say.
+const READ: &[&str] = &[
+    "messages",
+    "input",
+    "instructions",
+    "system",
+    "prompt",
+    "suffix",
+    "template",
+    "tools",
+    "functions",
+    "role",
+    "content",
+    "text",
+    "thinking",
+    "reasoning",
+    "reasoning_content",
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "images",
+    "image_url",
+    "source",
+    "output",
+    "options",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "num_predict",
+];
+
+/// A member whose name differs from one of those in case only says nothing here, and to a server that does not tell the two
+/// apart it may be the one that counts. Whoever looks at calls before they go there would be shown something else.
+pub(super) fn refuse_lookalikes(call: &Call) -> Result<&Call, Fault> {
+    let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    for (name, _) in &call.extra {
+        let word = name.rsplit('.').next().unwrap_or_default();
+        if !word.bytes().all(plain) && READ.contains(&folded(word).as_str()) {
+            let what = format!("Some servers read the field `{name}` as `{}`: write it so.", folded(word));
+            return Err(Fault::invalid(what).with_param(name.as_str()));
+        }
+    }
+    Ok(call)
 }
 
 /// Sampling words without a canonical form that open servers and Ollama share.

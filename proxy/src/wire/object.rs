@@ -13,7 +13,7 @@ pub struct Object {
     /// A bit for every length that a key has (the last one for all beyond 63): most names we ask for are not there, and are
     /// found not to be there without looking at any.
     lengths: u64,
-    /// Some key is written with an escape, so that its bytes are not its name.
+    /// Some key is written with an escape or beyond ASCII: by its bytes alone it is not known from others.
     escaped: bool,
 }
 
@@ -31,7 +31,7 @@ pub enum Refusal {
     Syntax(Syntax),
     /// JSON, but not an object.
     NotAnObject,
-    /// A key that stands twice: one reader would take the first, another the last.
+    /// A key that stands twice, be it in another case: one reader would take the first, another the last.
     Duplicate(String),
 }
 
@@ -45,7 +45,8 @@ impl Object {
             return Err(Refusal::Syntax(Syntax { at: error.valid_up_to(), what: "invalid UTF-8" }));
         }
         let (fields, end) = members(&source)?;
-        let escaped = fields.iter().any(|field| source[field.key.clone()].contains(&b'\\'));
+        let plain = |byte: &u8| *byte != b'\\' && byte.is_ascii();
+        let escaped = !fields.iter().all(|field| source[field.key.clone()].iter().all(plain));
         let lengths = fields.iter().fold(0, |lengths, field| lengths | length_bit(field.key.len() - 2));
         let object = Self { source, fields, end, lengths, escaped };
         object.refuse_duplicates()?;
@@ -159,15 +160,26 @@ impl Object {
                 let bit = length_bit(field.key.len());
                 let known = lengths & bit != 0;
                 lengths |= bit;
-                known && self.fields[..*at].iter().any(|earlier| key(earlier) == key(field))
+                known && self.fields[..*at].iter().any(|earlier| key(earlier).eq_ignore_ascii_case(key(field)))
             });
             twice.map(|(_, field)| Json::trusted(key(field)).raw().trim_matches('"').to_owned())
         } else {
             let mut seen = std::collections::HashSet::new();
-            self.entries().map(|(key, _)| key).find(|key| !seen.insert(key.clone())).map(std::borrow::Cow::into_owned)
+            self.entries().map(|(key, _)| key).find(|key| !seen.insert(folded(key))).map(std::borrow::Cow::into_owned)
         };
         twice.map_or(Ok(()), |key| Err(Refusal::Duplicate(key)))
     }
+}
+
+/// A name as it is read by servers that do not tell upper case from lower: Go's reader of JSON, and with it Ollama. To it two
+/// letters beyond ASCII are the same as one of it.
+pub(super) fn folded(name: &str) -> String {
+    let fold = |letter: char| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    };
+    name.chars().map(fold).collect()
 }
 
 fn length_bit(length: usize) -> u64 {
@@ -238,6 +250,7 @@ mod tests {
             (r#"{"a":1, "b":2, "c":3}"#, &[("b", None), ("c", None)], r#"{"a":1}"#),
             (r#"{"a":"x,y","b":2}"#, &[("b", None)], r#"{"a":"x,y"}"#),
             (r#"{"\u0061":1}"#, &[("a", Some(b"2"))], r#"{"\u0061":2}"#),
+            (r#"{"é":0,"a":1}"#, &[("a", Some(b"2")), ("é", None)], r#"{"a":2}"#),
         ];
         for (text, edits, expect) in cases {
             assert_eq!(object(text).splice(edits), expect.as_bytes(), "{text} {edits:?}");
@@ -246,10 +259,16 @@ mod tests {
 
     #[test]
     fn refuses_what_two_readers_would_read_differently() {
-        for text in [r#"{"model":"a","model":"b"}"#, r#"{"model":"a","m\u006fdel":"b"}"#] {
+        for (text, key) in [
+            (r#"{"model":"a","model":"b"}"#, "model"),
+            (r#"{"model":"a","m\u006fdel":"b"}"#, "model"),
+            (r#"{"model":"a","MODEL":"b"}"#, "MODEL"),
+            (r#"{"model":"a","\u004dodel":"b"}"#, "Model"),
+            (r#"{"messages":[],"messageſ":[]}"#, "messageſ"),
+        ] {
             assert_eq!(
                 Object::read(Bytes::copy_from_slice(text.as_bytes())).unwrap_err(),
-                Refusal::Duplicate("model".into()),
+                Refusal::Duplicate(key.into()),
                 "{text}"
             );
         }

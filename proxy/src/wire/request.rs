@@ -3,7 +3,7 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
 //! towards another dialect written anew from the call.
 
-use super::beyond::{forbidden, no_thread, refuse_silence, system_texts};
+use super::beyond::{forbidden, no_thread, refuse_lookalikes, refuse_silence, system_texts};
 use super::count::Counter;
 use super::object::{Object, Refusal};
 use super::put::put_raw;
@@ -110,6 +110,14 @@ impl Request {
         }
         let call = self.dialect.codec().read_call(&self.object)?;
         Ok(self.call.get_or_init(|| Box::new(call)))
+    }
+
+    /// The call, for whoever must see all of it that a server may read.
+    ///
+    /// # Errors
+    /// As [`Request::call`], and a member that only some servers know by its name.
+    pub fn call_for_plugins(&self) -> Result<&Call, Fault> {
+        self.call().and_then(refuse_lookalikes)
     }
 
     /// The call, for whoever speaks another dialect than the client.
@@ -319,8 +327,9 @@ pub(super) fn refused(refusal: &Refusal, body: &[u8]) -> Fault {
             Fault { details: vec![detail], ..Fault::invalid("The request body must be a JSON object.") }
         }
         Refusal::Duplicate(key) => {
-            Fault::invalid(format!("The key `{key}` stands twice in the request body; send it once."))
-                .with_param(key.clone())
+            let what =
+                format!("The key `{key}` stands twice in the request body, be it in another case; send it once.");
+            Fault::invalid(what).with_param(key.clone())
         }
     }
 }
