@@ -30,14 +30,14 @@ struct Question {
     others: Vec<(String, Option<String>)>,
 }
 
-/// Members of a body that the typed view says, in any dialect.
+/// Members of a body that the typed view says, in any dialect. `prompt` is not among them: a bare prompt is a user's turn there, and
+/// what goes on with it is no answer to that turn.
 const TYPED: &[&str] = &[
     "model",
     "messages",
     "system",
     "input",
     "instructions",
-    "prompt",
     "contents",
     "tools",
     "functions",

@@ -123,7 +123,7 @@ impl Cache {
             Some(temperature) => temperature <= self.max_temperature,
             None => !self.explicit_temperature,
         };
-        calm && parameters.choices == 1 && (self.tools || call.tools().is_empty())
+        calm && !call.asks_for_several() && (self.tools || call.tools().is_empty())
     }
 
     /// Keeps a reply, and says what came of it.

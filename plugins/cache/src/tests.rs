@@ -50,6 +50,7 @@ fn what_makes_a_difference_and_what_does_not() {
         ("max_tokens", base().with("max_tokens", 5), false),
         ("unknown option", base().with("logit_bias", json!({"1": 2})), false),
         ("no temperature", Chat::user("hi"), false),
+        ("a bare prompt", base().with("prompt", "hi"), false),
     ];
     for (name, chat, same) in cases {
         let trial = Trial::<Cache>::new(json!({}));
@@ -144,6 +145,18 @@ fn some_calls_are_let_through() {
         ask(&trial, chat.clone(), "answer");
         assert_eq!(ask(&trial, chat.clone(), "other").is_some(), kept, "{config} {chat:?}");
         assert_eq!(World::metric("lookups", "skipped") == 0.0, kept);
+    }
+}
+
+/// The view shows the reply to the first prompt alone.
+#[test]
+fn several_prompts_are_let_through() {
+    for (prompt, kept) in [(json!({"type": "prompt"}), false), (json!({"type": "text", "text": "one"}), true)] {
+        let trial = Trial::<Cache>::new(json!({}));
+        World::with(|world| world.endpoint = "completions".into());
+        let chat = || Chat::new().message(json!({"role": "user", "content": [prompt]}));
+        ask(&trial, chat(), "answer");
+        assert_eq!(ask(&trial, chat(), "other").is_some(), kept, "{prompt}");
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use crate::{Content, Parameters, Passage, Place, Role, Tool, Turn, host};
+use crate::{Content, Parameters, Passage, Place, Role, Tool, Turn, host, request};
 
 /// What the client wants from a model, whatever API it spoke.
 pub struct Call<'a> {
@@ -130,6 +130,13 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// Whether the client asked for several replies: several choices, or one to each of several prompts. A plugin is shown the
+    /// first of them; the others reach the client unseen.
+    pub fn asks_for_several(&self) -> bool {
+        let prompts = || self.turns(0, 1).iter().flat_map(|turn| &turn.content).any(is_list_of_prompts);
+        self.parameters().choices > 1 || (request::endpoint() == "completions" && prompts())
+    }
+
     /// Puts an instruction before the conversation's own, in one turn with it: not every backend takes two.
     pub fn prepend_system(&self, text: &str) {
         match self.turns(0, 1).first() {
@@ -167,4 +174,11 @@ impl<'a> Call<'a> {
     pub fn is_reply_ignored(&self) -> bool {
         self.reply_ignored.get()
     }
+}
+
+/// What a completions request asks that is no text: prompts, or one in tokens, which are numbers.
+fn is_list_of_prompts(content: &Content) -> bool {
+    let Content::Other(prompt) = content else { return false };
+    let first = prompt.json.trim_start().strip_prefix('[').unwrap_or_default().trim_start();
+    !first.starts_with(|c: char| c.is_ascii_digit())
 }
