@@ -43,8 +43,8 @@ impl Plugin for Guard {
     fn hooks(&self) -> Hooks {
         let mut hooks = Hooks::empty();
         let judges = self.judge.is_some() || !self.refuse_parts.is_empty();
-        hooks.set(Hooks::ON_CALL, judges || !self.on_calls.is_empty());
-        hooks.set(Hooks::ON_EVENTS, !self.on_replies.is_empty() && !self.kinds.is_empty());
+        hooks.set(Hooks::ON_CALL, judges || !self.on_calls.is_empty() || self.reads_replies());
+        hooks.set(Hooks::ON_EVENTS, self.reads_replies());
         hooks
     }
 
@@ -63,6 +63,14 @@ impl Plugin for Guard {
         if let Some(part) = Opaque::first_in(call, &self.refuse_parts) {
             REFUSED.count_as("call");
             return Verdict::refuse("unreadable_part", format!("This gateway lets no {} pass unread.", part.words()));
+        }
+        if self.reads_replies() && call.asks_for_several() {
+            REFUSED.count_as("call");
+            let message = "This gateway reads what is replied, and of several replies only the first: ask for one.";
+            return Verdict::Refuse(Refusal::new("several_replies", message).status(400));
+        }
+        if self.judge.is_none() && self.on_calls.is_empty() {
+            return Verdict::Pass;
         }
         let (mut masked, mut shown) = (0, Vec::new());
         for passage in call.texts(0) {
@@ -104,6 +112,10 @@ impl Plugin for Guard {
 tidegate_plugin::export!(Guard);
 
 impl Guard {
+    fn reads_replies(&self) -> bool {
+        !self.on_replies.is_empty() && !self.kinds.is_empty()
+    }
+
     /// The text of a passage with what is masked in it, if anything is.
     fn look(&self, passage: &Passage) -> Result<Option<String>, Refusal> {
         let mut refusal = None;

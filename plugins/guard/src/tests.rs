@@ -104,6 +104,26 @@ fn nothing_of_a_refused_text_leaves() {
     }
 }
 
+/// Of several only the first is shown: the others would leave unread.
+#[test]
+fn several_replies_are_not_asked_for() {
+    let (both, replies) =
+        (json!({"deny": ["x"]}), json!({"injection": false, "rules": [{"pattern": "x", "on": ["reply"]}]}));
+    let prompts = || Chat::new().message(json!({"role": "user", "content": [{"type": "prompt"}]}));
+    for (config, endpoint, chat, expect) in [
+        (&both, "chat/completions", Chat::user("hi").with("n", 2), "several_replies"),
+        (&both, "chat/completions", Chat::user("hi").with("n", 1), "pass"),
+        (&both, "completions", prompts(), "several_replies"),
+        (&replies, "completions", prompts(), "several_replies"),
+        (&replies, "completions", Chat::user("hi"), "pass"),
+        (&json!({}), "completions", prompts().with("n", 2), "pass"),
+    ] {
+        let trial = Trial::<Guard>::new(config.clone());
+        World::with(|world| world.endpoint = endpoint.into());
+        assert_eq!(code(&trial.call(chat).verdict), expect, "{config} {endpoint}");
+    }
+}
+
 #[test]
 fn masks_do_not_depend_on_chunks() {
     let config = json!({"window": 24, "injection": false, "rules": [
@@ -214,7 +234,7 @@ fn hooks_follow_the_rules() {
         (json!({"injection": false, "judge": {"model": "m"}}), Hooks::ON_CALL),
         (json!({"deny": ["x"]}), Hooks::ON_CALL | Hooks::ON_EVENTS),
         (json!({"deny": ["x"], "read_reply": []}), Hooks::ON_CALL),
-        (json!({"injection": false, "rules": [{"pattern": "x", "on": ["reply"]}]}), Hooks::ON_EVENTS),
+        (json!({"injection": false, "rules": [{"pattern": "x", "on": ["reply"]}]}), Hooks::ON_CALL | Hooks::ON_EVENTS),
     ] {
         assert_eq!(Trial::<Guard>::new(config.clone()).description.hooks, hooks, "{config}");
     }
