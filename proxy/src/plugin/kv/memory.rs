@@ -6,13 +6,15 @@
 use super::{Name, Refused};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of all keys and values together.
 const ROOM: usize = 256 << 20;
-/// Changes between two looks for what has expired.
-const SWEEP: usize = 1024;
+/// Changes between two looks for what has expired, and the least time: where there is no room, each change would ask for one, and
+/// it is a look at everything, on the thread of a request.
+const SWEEP: (usize, Duration) = (1024, Duration::from_secs(1));
 
 struct Entry {
     value: Vec<u8>,
@@ -25,6 +27,7 @@ pub(crate) struct Memory {
     entries: DashMap<Name, Entry>,
     bytes: AtomicUsize,
     changes: AtomicUsize,
+    swept: Mutex<Option<Instant>>,
 }
 
 impl Memory {
@@ -78,9 +81,9 @@ impl Memory {
 
     /// Reserves bytes, after a look for what has expired if that is due or needed.
     fn make_room(&self, bytes: usize) -> Result<(), Refused> {
-        let due = self.changes.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1;
+        let due = self.changes.fetch_add(1, Ordering::Relaxed) % SWEEP.0 == SWEEP.0 - 1;
         if due || self.bytes.load(Ordering::Relaxed) + bytes > ROOM {
-            self.sweep();
+            self.tidy(Instant::now());
         }
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > ROOM {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -93,6 +96,15 @@ impl Memory {
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Looks for what has expired, unless somebody just did or is at it.
+    fn tidy(&self, now: Instant) {
+        let Some(mut swept) = self.swept.try_lock() else { return };
+        if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP.1) {
+            *swept = Some(now);
+            self.sweep();
+        }
     }
 
     fn sweep(&self) {
@@ -134,5 +146,22 @@ mod tests {
         memory.delete(&name("n"));
         memory.sweep();
         assert_eq!(memory.bytes(), 0, "every byte is given back");
+    }
+
+    #[test]
+    fn a_full_store_is_not_searched_with_every_change() {
+        let memory = Memory::default();
+        let set = |key: &str, size: usize, life: u64| {
+            let name = Name { plugin: "p".into(), organization: "o".into(), key: key.into() };
+            memory.set(name, vec![0; size], Duration::from_secs(life))
+        };
+        set("big", ROOM - 600, 60).unwrap();
+        for left in [1, 2] {
+            set("dead", 100, 0).unwrap();
+            assert_eq!(set("more", 1000, 60), Err(Refused::Full));
+            assert_eq!(memory.entries.len(), left);
+        }
+        memory.tidy(Instant::now() + SWEEP.1);
+        assert_eq!(memory.entries.len(), 1);
     }
 }
