@@ -8,7 +8,7 @@ use super::load::Plugin;
 use crate::trust;
 use ::http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,11 @@ where
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| failed(&error))?;
     let asked = async {
         let (head, body) = sender.send_request(message).await.map_err(|error| failed(&error))?.into_parts();
-        let body = Limited::new(body, size).collect().await.map_err(|_| wit::Error::TooLarge)?.to_bytes();
+        let body = Limited::new(body, size).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+            true => wit::Error::TooLarge,
+            false => failed(&error),
+        })?;
+        let body = body.to_bytes();
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         Ok(http::Response { status: head.status.as_u16(), headers, body: body.into() })

@@ -305,3 +305,15 @@ fn a_redirect_is_an_answer() {
     assert_eq!(message(&gateway.post(CHAT_PATH, CALL)), (450, "over there".into()));
     assert_eq!((sink.seen().len(), elsewhere.seen().len()), (1, 0));
 }
+
+#[test]
+fn an_answer_that_breaks_off_is_not_too_large() {
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\nhalf".to_vec();
+    let backend = fake();
+    for (reply, status) in [(vec![Act::Send(half), Act::Close], 465), (json(200, "", &"x".repeat(5000)), 463)] {
+        let sink = Fake::start(move |_| reply.clone());
+        let guest = Guest::new(&importing(&wat(ON_CALL, &(get(&sink.url()) + &tell())), SEND));
+        let settings = format!("grants = {{ http = [\"{}\"] }}\nlimits = {{ output = \"4KiB\" }}", sink.url());
+        assert_eq!(message(&before(&backend, &guest, &settings).post(CHAT_PATH, CALL)).0, status);
+    }
+}
