@@ -261,17 +261,26 @@ impl Guest {
                 .await;
             let view = instance.state().call.take();
             let left = view.map(View::leave).ok_or_else(|| Failure::rejected("it kept the call"))?;
-            Ok((admission?, left))
+            Ok((admission, left))
         }
         .await;
         let (admission, left) = match self.timed(Hook::Call, began, asked) {
             Ok(asked) => asked,
             Err(failure) => return Ok(Err(failure)),
         };
-        self.exchange = admission.exchange;
         if let Some(fault) = left.invalid {
+            // It was shown an empty call: what it made of that does not count, be it that it fell over it.
+            match admission {
+                Ok(admission) => self.exchange = admission.exchange,
+                Err(_) => (self.out, self.instance) = (true, None),
+            }
             return Err(fault);
         }
+        let admission = match admission {
+            Ok(admission) => admission,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        self.exchange = admission.exchange;
         if self.exchange.is_none() {
             self.leave(about);
         }

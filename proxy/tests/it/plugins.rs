@@ -5,7 +5,7 @@
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
 use crate::gateway::{Gateway, KEY, one_backend, until};
 use crate::guest::{
-    CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, store, wat,
+    CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, importing, store, wat,
 };
 use tidegate::canon::Outcome;
 
@@ -116,6 +116,25 @@ fn a_failure_that_may_be_passed_over_is() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
+}
+
+/// The plugin is shown an empty call, and falls over it.
+#[test]
+fn an_invalid_call_is_its_clients_fault() {
+    let count =
+        "(import \"tidegate:plugin/calls@0.1.0\" \"[method]call.turn-count\" (func $count (param i32) (result i32)))";
+    let body = "(if (i32.eqz (call $count (local.get $call))) (then unreachable))";
+    let guest = Guest::new(&importing(&wat(ON_CALL, body), count));
+    let fake = fake();
+    for on_failure in ["closed", "open"] {
+        let gateway = before(&fake, &guest, &format!("on_failure = \"{on_failure}\""));
+        assert_eq!(gateway.post("/v1/chat/completions", CALL).status, 200);
+        let answer = gateway.post("/v1/chat/completions", &CALL.replace("\"role\":\"user\",", ""));
+        assert_eq!(answer.status, 400, "{on_failure}: {}", answer.body);
+        assert!(answer.body.contains("role"), "{}", answer.body);
+        assert!(!gateway.operator("/metrics").body.contains("tidegate_plugin_errors_total{"), "{on_failure}");
+    }
+    assert_eq!(fake.seen().len(), 2, "what is invalid goes nowhere");
 }
 
 #[test]
