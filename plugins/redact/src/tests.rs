@@ -36,6 +36,16 @@ fn calls_leave_with_placeholders() {
     }
 }
 
+/// Each would be followed to the end of the text.
+#[test]
+fn brackets_that_nothing_closes_cost_little() {
+    let (trial, brackets) = (Trial::<Redact>::new(json!({})), "<".repeat(1 << 19));
+    let began = std::time::Instant::now();
+    let request = trial.call(Chat::user(&format!("{brackets} a@b.de")));
+    assert_eq!(request.texts(), [format!("{brackets} <EMAIL_1>")]);
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+}
+
 #[test]
 fn every_passage_is_read_and_arguments_stay_json() {
     let trial = Trial::<Redact>::new(json!({}));

@@ -51,10 +51,11 @@ impl Vault {
     }
 }
 
-/// The length of what looks like a placeholder at the beginning of `text`.
+/// The length of what looks like a placeholder at the beginning of `text`, a bracket. It is looked for no further than it could
+/// reach: nothing may close the brackets of a long text.
 fn length(text: &str) -> Option<usize> {
-    let end = text.find('>')?;
+    let end = 1 + text[1..].find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_')?;
     let (label, number) = text[1..end].rsplit_once('_')?;
     let good = label.starts_with(|c: char| c.is_ascii_uppercase()) && number.parse::<u32>().is_ok();
-    good.then_some(end + 1)
+    (good && text[end..].starts_with('>')).then_some(end + 1)
 }
