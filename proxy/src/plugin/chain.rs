@@ -113,7 +113,8 @@ impl Guests {
 
     /// `seen`: how many of them were reached.
     async fn judge(&mut self, mut request: Request, seen: &mut usize) -> Result<Judged, Fault> {
-        let mut backend = None;
+        // And the model it was chosen for: another model's backends are others.
+        let mut chosen: Option<(String, String)> = None;
         for guest in &mut self.guests {
             *seen += 1;
             if !guest.plugin.described().hooks.contains(Subscriptions::ON_CALL) {
@@ -137,9 +138,7 @@ impl Guests {
                 Verdict::Change => guest.acted(&self.about, "change"),
                 Verdict::Route(destination) => {
                     guest.acted(&self.about, "route");
-                    // Another model's backends are others: an earlier choice among them says nothing.
-                    let earlier = backend.filter(|_| destination.model.is_none());
-                    backend = destination.backend.or(earlier);
+                    chosen = destination.backend.map(|backend| (backend, request.model.clone())).or(chosen);
                 }
                 Verdict::Refuse(refusal) => {
                     guest.acted(&self.about, "refuse");
@@ -152,7 +151,7 @@ impl Guests {
                         Ok(events) => {
                             guest.acted(&self.about, "respond");
                             let answer = Answered { plugin: guest.plugin.name.clone(), events };
-                            return Ok(Judged { request, answer: Some(answer), backend });
+                            return Ok(Judged { request, answer: Some(answer), backend: None });
                         }
                         Err(wrong) => {
                             guest.fail(&self.about, Hook::Call, &Failure::rejected(format!("its answer: {wrong}")))?
@@ -161,6 +160,7 @@ impl Guests {
                 }
             }
         }
+        let backend = chosen.filter(|(_, model)| *model == request.model).map(|(backend, _)| backend);
         Ok(Judged { request, answer: None, backend })
     }
 

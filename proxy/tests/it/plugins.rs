@@ -118,6 +118,33 @@ fn a_failure_that_may_be_passed_over_is() {
     }
 }
 
+#[test]
+fn a_backend_is_chosen_for_the_model_of_then() {
+    let route = format!(
+        "(call $done (local.get $call)) {} (i32.store8 (i32.const 272) (i32.const 1)) (i32.store (i32.const 276) (i32.const 3000)) \
+         (i32.store (i32.const 280) (i32.const 1)) (i32.store8 (i32.const 256) (i32.const 3)) (return (i32.const 256))",
+        store(3000, "b")
+    );
+    let set_model =
+        "(import \"tidegate:plugin/calls@0.1.0\" \"[method]call.set-model\" (func $set (param i32 i32 i32)))";
+    let change = format!(
+        "{} (call $set (local.get $call) (i32.const 3000) (i32.const 5)) (call $done (local.get $call)) \
+         (i32.store8 (i32.const 256) (i32.const 1)) (return (i32.const 256))",
+        store(3000, "other")
+    );
+    let first = Guest::new(&wat(ON_CALL, &route));
+    let second = Guest::new(&importing(&wat(ON_CALL, &change), set_model));
+    let (b, c) = (fake(), fake());
+    let other = format!(
+        "[backends.c]\nkind = \"openai\"\nurl = \"{}\"\nkey = \"k\"\n[models.other]\ntargets = [{{ backend = \"c\" }}]\n",
+        c.url()
+    );
+    let sections = format!("{other}{}{}", first.section("first", ""), second.section("second", ""));
+    let gateway = Gateway::start(&format!("{}{sections}", one_backend("openai", &b.url(), "")));
+    let answer = gateway.post("/v1/chat/completions", CALL);
+    assert_eq!((answer.status, b.seen().len(), c.seen().len()), (200, 0, 1), "{}", answer.body);
+}
+
 /// The plugin is shown an empty call, and falls over it.
 #[test]
 fn an_invalid_call_is_its_clients_fault() {
