@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::limit::{Full, InFlight};
+use super::linger::Lingering;
 use super::pace::{Paced, Streams};
 use super::paths::{Path, endpoint, read};
 use super::requests::{GRACE, Requests};
@@ -138,7 +139,7 @@ async fn converse(stream: Stream, http2: bool, door: &Arc<Door>, timeouts: &Time
     };
     let service = door.in_flight.around(tower::service_fn(service), &requests);
     let service = Bridge(RefCell::new(service));
-    let io = TokioIo::new(Corked::new(stream));
+    let stream = Corked::new(stream);
     if http2 {
         let paced = service_fn(move |request| {
             let answer = service.call(request);
@@ -150,13 +151,14 @@ async fn converse(stream: Stream, http2: bool, door: &Arc<Door>, timeouts: &Time
             .max_send_buf_size(BUFFER)
             .keep_alive_interval(Duration::from_secs(30))
             .max_header_list_size(BUFFER as u32);
-        let connection = builder.serve_connection(io, paced);
+        let connection = builder.serve_connection(TokioIo::new(stream), paced);
         // A client that is told to go (GOAWAY) finishes what it has begun, and knows what it has to ask elsewhere.
         until_over(connection, |connection| connection.graceful_shutdown(), drain.cancelled(), &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(OneTimer::new(timeouts.header)).header_read_timeout(timeouts.header).max_buf_size(BUFFER);
-        let connection = builder.serve_connection(io, service);
+        let stream = Lingering::new(stream, requests.clone());
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let idle = async {
             drain.cancelled().await;
             tokio::select! { () = requests.idle() => {}, () = cut.cancelled() => {} }

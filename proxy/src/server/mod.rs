@@ -5,6 +5,7 @@
 
 mod connection;
 mod limit;
+mod linger;
 mod listener;
 mod pace;
 mod paths;

@@ -37,15 +37,25 @@ impl Requests {
         self.since.set(Instant::now());
     }
 
+    /// Whether the connection has been idle for a moment.
+    pub fn are_over(&self) -> bool {
+        self.left().is_none()
+    }
+
     /// Waits until the connection has been idle for a moment.
     pub async fn idle(&self) {
         loop {
-            let idle = if self.open.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() };
-            match GRACE.checked_sub(idle).filter(|left| !left.is_zero()) {
+            match self.left() {
                 Some(left) => tokio::time::sleep(left).await,
                 None => return,
             }
         }
+    }
+
+    /// What is left of that moment.
+    fn left(&self) -> Option<Duration> {
+        let idle = if self.open.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() };
+        GRACE.checked_sub(idle).filter(|left| !left.is_zero())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bad input: a clear error in the caller's dialect, and a record.
 
 use crate::fake::{CHAT, Fake, json};
-use crate::gateway::{Gateway, KEY, post};
+use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
 use std::io::Write;
 use tidegate::canon::Outcome;
 
@@ -36,10 +36,8 @@ const ANTHROPIC: &str = "\"type\":\"error\",\"error\":{\"type\":";
 #[test]
 fn every_bad_request_is_answered_in_its_dialect_and_booked() {
     let fake = Fake::start(|_| json(200, "", CHAT));
-    let gateway = Gateway::start_with(
-        "body_limit = \"4KiB\"\nbody_timeout = \"300ms\"",
-        &crate::gateway::one_backend("openai", &fake.url(), ""),
-    );
+    let gateway =
+        Gateway::start_with("body_limit = \"4KiB\"\nbody_timeout = \"300ms\"", &one_backend("openai", &fake.url(), ""));
     let with = |headers: &str| post("/v1/chat/completions", headers, GOOD.as_bytes());
     let encoded = |encoding: &str, body: &[u8]| {
         post(
@@ -103,6 +101,24 @@ fn every_bad_request_is_answered_in_its_dialect_and_booked() {
 }
 
 #[test]
+fn who_is_refused_while_sending_can_send_on_and_read_why() {
+    let gateway = Gateway::start_with("body_limit = \"4KiB\"", &one_backend("openai", "http://127.0.0.1:9", ""));
+    // More than the buffers of both sides hold.
+    let long = vec![b' '; 16 << 20];
+    for (path, key, status, says) in [
+        ("/v1/chat/completions", KEY, 413, "4096 bytes"),
+        ("/v1/messages", "nobody", 401, "Incorrect API key"),
+        ("/v1/nothing", KEY, 404, "/v1/nothing"),
+    ] {
+        let mut client = gateway.open();
+        let sent = client.write_all(&post(path, &format!("x-api-key: {key}\r\n"), &long));
+        assert!(sent.is_ok(), "{path}: {sent:?}");
+        let answer = read_answer(&mut client);
+        assert!(answer.status == status && answer.body.contains(says), "{path}: {answer:?}");
+    }
+}
+
+#[test]
 fn encoded_bodies_are_read() {
     let fake = Fake::start(|_| json(200, "", CHAT));
     let gateway = Gateway::before("openai", &fake.url(), "");
@@ -121,7 +137,7 @@ fn encoded_bodies_are_read() {
 fn a_full_gateway_says_so() {
     let fake =
         Fake::start(|_| vec![crate::fake::Act::Wait(std::time::Duration::from_secs(8)), crate::fake::Act::Close]);
-    let gateway = Gateway::start_with("max_in_flight = 1", &crate::gateway::one_backend("openai", &fake.url(), ""));
+    let gateway = Gateway::start_with("max_in_flight = 1", &one_backend("openai", &fake.url(), ""));
     let mut held = gateway.open();
     held.write_all(&chat(GOOD)).unwrap();
     while fake.seen().is_empty() {
