@@ -98,15 +98,13 @@ fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Figment
             Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
             Some("json") => figment.merge(Json::string(&text)),
             _ => {
-                // figment names the error but not the line; the editor's parser does.
-                if let Err(error) = text.parse::<toml_edit::Document<String>>() {
-                    let line =
-                        error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-                    let problem = Problem {
-                        place: Some((path.to_owned(), line)),
-                        ..Problem::new("", format!("this is no TOML: {}", error.message()))
-                    };
-                    return Err(vec![problem]);
+                // Read here first: of what is wrong figment keeps a drawing only, of several lines and with what stands there,
+                // which may be a secret.
+                if let Err(error) = Toml::from_str::<Dict>(&text) {
+                    let before = error.span().map_or(0, |span| span.start.min(text.len()));
+                    let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
+                    let what = format!("this is no TOML 1.0: {}", error.message().trim().replace('\n', ", "));
+                    return Err(vec![Problem { place: Some((path.to_owned(), line)), ..Problem::new("", what) }]);
                 }
                 figment.merge(Toml::string(&text))
             }
@@ -254,6 +252,10 @@ mod tests {
         assert_eq!(found, ["F:3: backends.gpu.url: it is out of fashion"]);
         let found = problems("[server]\nlisten = \n");
         assert!(found[0].starts_with("F:2: this is no TOML"), "{found:?}");
+        // Newer versions of TOML have tables in braces over several lines.
+        let found = problems("[models.m]\ntargets = [ { backend = \"hunter2\",\n  weight = 2 } ]\n");
+        assert!(found.len() == 1 && found[0].starts_with("F:2: this is no TOML 1.0: "), "{found:?}");
+        assert!(!found[0].contains('\n') && !found[0].contains("hunter2"), "{found:?}");
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
     }
 
