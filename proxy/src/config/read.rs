@@ -6,7 +6,7 @@
 use super::place::{Problem, dotted};
 use super::{Config, NOT_YET};
 use figment::Figment;
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Json, Serialized, Toml, Yaml};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
@@ -162,6 +162,7 @@ fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
                 }
                 continue;
             }
+            Kind::InvalidType(found, expected) => mistyped(found, expected),
             kind => kind.to_string(),
         };
         problems.push(Problem::new(dotted(&path), what));
@@ -170,6 +171,21 @@ fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
         }
     }
     (None, problems)
+}
+
+/// What is wrong with a value of another type, without the value: a token of digits is a secret, and so is a key where its hash
+/// belongs.
+fn mistyped(found: &Actual, expected: &str) -> String {
+    let found = match found {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    };
+    let quoted = if expected == "a string" { "; a text has to be in quotes" } else { "" };
+    format!("wrong type: expected {expected}, found {found}{quoted}")
 }
 
 /// Takes the value at this path out of the tree; where it is inside a list, the list's holder.
@@ -244,6 +260,21 @@ mod tests {
         ] {
             assert!(found.iter().any(|line| line == expect), "{expect}\nin {found:#?}");
         }
+    }
+
+    #[test]
+    fn values_are_not_repeated() {
+        let text =
+            "[admin]\ntoken = 4711\n[organizations.acme]\nkeys = [ \"hunter2\" ]\n[server]\nworkers = \"hunter2\"\n";
+        let found = problems(text);
+        for expect in [
+            "F:2: admin.token: wrong type: expected a string, found a number; a text has to be in quotes",
+            "F:4: organizations.acme.keys.0: wrong type: expected struct Key, found a text",
+            "F:6: server.workers: wrong type: expected usize, found a text",
+        ] {
+            assert!(found.iter().any(|line| line == expect), "{expect}\nin {found:#?}");
+        }
+        assert!(found.iter().all(|line| !line.contains("hunter2") && !line.contains("4711")), "{found:#?}");
     }
 
     #[test]
