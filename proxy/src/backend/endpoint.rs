@@ -65,15 +65,16 @@ impl Address {
     /// What is wrong with it.
     pub(super) fn read(url: &str, http2: bool, private: Option<&Authorities>) -> Result<Self, String> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
+        let shown = shown(url);
+        let uri: Uri = url.parse().map_err(|error| format!("{shown} is no URL: {error}"))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(format!("`{url}` must begin with http:// or https://")),
+            _ => return Err(format!("{shown} must begin with http:// or https://")),
         };
-        let name = uri.host().ok_or_else(|| format!("`{url}` names no host"))?.trim_matches(['[', ']']).to_owned();
+        let name = uri.host().ok_or_else(|| format!("{shown} names no host"))?.trim_matches(['[', ']']).to_owned();
         if uri.query().is_some() || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(format!("`{url}` must have neither credentials nor a query; the key goes into `key`"));
+            return Err(format!("{shown} must have neither credentials nor a query; the key goes into `key`"));
         }
         let prefix = uri.path().trim_end_matches('/').to_owned();
         if prefix.ends_with("/v1") {
@@ -147,6 +148,11 @@ impl Address {
     }
 }
 
+/// An address for what is said of it: a password or a key may be in one that is refused, at whatever place it is not understood.
+pub(super) fn shown(url: &str) -> String {
+    if url.contains(['@', '?']) { "this address".to_owned() } else { format!("`{url}`") }
+}
+
 /// A connection to a backend, plain or TLS.
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
@@ -166,12 +172,15 @@ mod tests {
         assert_eq!(read("http://[::1]:1").unwrap().name, "::1");
         for (url, why) in [
             ("ftp://x", "http://"),
-            ("http://u:p@x", "credentials"),
+            ("http://u:hunter2@x", "credentials"),
+            ("http://u:hunter2 @x", "is no URL"),
+            ("postgres://u:hunter2@x", "http://"),
             ("http://x/v1", "without `/v1`"),
             ("http://", ""),
-            ("http://x?k=1", "query"),
+            ("http://x?k=hunter2", "query"),
         ] {
-            assert!(read(url).unwrap_err().contains(why), "{url}");
+            let error = read(url).err().unwrap();
+            assert!(error.contains(why) && !error.contains("hunter2"), "{url}: {error}");
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod slices;
 
+use super::endpoint::shown;
 use super::health;
 use super::names::Name;
 use crate::trust;
@@ -47,7 +48,8 @@ impl Service {
     /// # Errors
     /// What is wrong with it.
     pub fn read(url: &str) -> Result<Self, String> {
-        let uri: http::Uri = url.parse().map_err(|error| format!("`{url}` is no address: {error}"))?;
+        let shown = shown(url);
+        let uri: http::Uri = url.parse().map_err(|error| format!("{shown} is no URL: {error}"))?;
         let mut labels = uri.host().unwrap_or_default().split('.');
         let (name, namespace, svc) = (labels.next().unwrap_or_default(), labels.next(), labels.next());
         let is_label = |label: &str| {
@@ -58,7 +60,7 @@ impl Service {
                 && !label.ends_with('-')
         };
         if !is_label(name) || !namespace.is_none_or(is_label) || svc.is_some_and(|svc| svc != "svc") {
-            return Err(format!("`{url}` must name a Service: http://SERVICE:PORT, http://SERVICE.NAMESPACE:PORT"));
+            return Err(format!("{shown} must name a Service: http://SERVICE:PORT, http://SERVICE.NAMESPACE:PORT"));
         }
         Ok(Self { name: name.to_owned(), namespace: namespace.map(str::to_owned) })
     }
