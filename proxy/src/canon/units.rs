@@ -125,9 +125,13 @@ impl<'de> Deserialize<'de> for Secret {
                 .ok_or_else(|| D::Error::custom(format!("the environment variable {name} is not set")));
         }
         if let Some(path) = text.strip_prefix("file:") {
-            return std::fs::read_to_string(path)
-                .map(|value| Secret(value.trim().to_owned()))
-                .map_err(|error| D::Error::custom(format!("cannot read the secret from {path}: {error}")));
+            let value = std::fs::read_to_string(path)
+                .map_err(|error| D::Error::custom(format!("cannot read the secret from {path}: {error}")))?;
+            // Who renews it may have begun to write.
+            return Some(value.trim())
+                .filter(|value| !value.is_empty())
+                .map(|value| Secret(value.to_owned()))
+                .ok_or_else(|| D::Error::custom(format!("there is no secret in {path}: the file is empty")));
         }
         Ok(Secret(text))
     }
@@ -208,5 +212,10 @@ mod tests {
                 .to_string()
                 .contains("TIDEGATE_NO_SUCH")
         );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let place = format!("\"file:{}\"", file.path().display());
+        assert!(serde_json::from_str::<Secret>(&place).unwrap_err().to_string().contains("the file is empty"));
+        std::fs::write(file.path(), " hunter2\n").unwrap();
+        assert_eq!(serde_json::from_str::<Secret>(&place).unwrap(), secret);
     }
 }
