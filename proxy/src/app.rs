@@ -144,7 +144,8 @@ fn others(config: &Config) -> Others {
 fn check(config: &Config) -> Result<(Gate, Routes, Shown), Vec<Problem>> {
     let accounts = gate::Config { organizations: config.organizations.clone(), users: config.users.clone() };
     let names: Vec<_> = config.backends.keys().cloned().collect();
-    let mut wrong = problems(accounts.errors());
+    let mut wrong = problems(config.server.errors());
+    wrong.extend(problems(accounts.errors()));
     let gate = Gate::build(&accounts).unwrap_or_else(|errors| {
         wrong.extend(errors.into_iter().map(|text| {
             text.split_once(": ")
@@ -355,6 +356,11 @@ mod tests {
                 "url = \"http://x\"\n[limits]\nredis_ca = \"no.pem\"\n",
                 "5: limits.redis_ca: `redis_ca` is for the Redis of `redis`, and there is none",
             ),
+            (
+                "url = \"http://x\"\n[server]\nheader_timeout = \"0s\"\n",
+                "5: server.header_timeout: with 0 hardly a request could be served",
+            ),
+            ("url = \"http://x\"\n[server]\nmax_in_flight = 0\n", "5: server.max_in_flight: with 0 hardly a request"),
             ("url = \"http://x\"\n[admin]\ntoken = \"\"\n", "5: admin.token: an empty token would let everybody in"),
             (
                 "url = \"http://x\"\n[plugins.p]\norder = 1\n",

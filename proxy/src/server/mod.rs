@@ -79,6 +79,20 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What serde cannot see: limits that hardly a request keeps.
+    pub fn errors(&self) -> Vec<(String, String)> {
+        let what = "with 0 hardly a request could be served; leave it out for the default";
+        let limits = [
+            ("body_limit", self.body_limit.0 == 0),
+            ("line_limit", self.line_limit.0 == 0),
+            ("header_timeout", self.header_timeout.0.is_zero()),
+            ("body_timeout", self.body_timeout.0.is_zero()),
+            ("max_in_flight", self.max_in_flight == 0),
+        ];
+        let zeros = limits.into_iter().filter(|(_, zero)| *zero);
+        zeros.map(|(key, _)| (format!("server.{key}"), what.to_owned())).collect()
+    }
+
     /// Threads that serve requests.
     pub fn workers(&self) -> usize {
         self.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
