@@ -17,7 +17,7 @@ use crate::trust::Handshakes;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -141,9 +141,13 @@ async fn converse(stream: Stream, http2: bool, door: &Arc<Door>, timeouts: &Time
     let service = Bridge(RefCell::new(service));
     let stream = Corked::new(stream);
     if http2 {
-        let paced = service_fn(move |request| {
+        let paced = service_fn(move |request: Request<Incoming>| {
+            let only_head = request.method() == Method::HEAD;
             let answer = service.call(request);
-            async { answer.await.map(|response| response.map(Paced::new)) }
+            async move {
+                let response = answer.await?;
+                Ok::<_, Infallible>(if only_head { Paced::head(response) } else { response.map(Paced::new) })
+            }
         });
         let mut builder = hyper::server::conn::http2::Builder::new(Streams { patience: timeouts.write });
         builder

@@ -6,6 +6,7 @@
 //! too long ago. The two meet in a task's own variable, since hyper makes the task and shows neither to the other.
 
 use bytes::Bytes;
+use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use std::cell::Cell;
 use std::pin::Pin;
@@ -60,16 +61,31 @@ async fn unread(patience: Duration) {
 pub(super) struct Paced<B> {
     body: B,
     rest: Bytes,
+    /// Nothing of it is given.
+    unsaid: bool,
 }
 
-impl<B> Paced<B> {
+impl<B: Body> Paced<B> {
     pub fn new(body: B) -> Self {
-        Self { body, rest: Bytes::new() }
+        Self { body, rest: Bytes::new(), unsaid: false }
+    }
+
+    /// The reply to HEAD, whose head tells of a body that does not come. hyper sees to that in HTTP/1.1 only, and to clients of
+    /// HTTP/2 a body there is an error of the stream.
+    pub fn head(response: Response<B>) -> Response<Self> {
+        let mut response = response.map(|body| Self { unsaid: true, ..Self::new(body) });
+        if let Some(length) = response.body().body.size_hint().exact() {
+            response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+        }
+        response
     }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Paced<B> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.unsaid {
+            return Poll::Ready(None);
+        }
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -95,10 +111,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.unsaid || self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.unsaid {
+            return SizeHint::with_exact(0);
+        }
         // Asked for before the first piece is taken: hyper makes the declared length of it.
         self.body.size_hint()
     }

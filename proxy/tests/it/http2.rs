@@ -111,3 +111,19 @@ fn a_client_that_waits_for_its_backend_or_reads_slowly_is_served() {
     });
     assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
 }
+
+#[test]
+fn a_head_comes_without_its_body() {
+    let gateway = Gateway::start(&one_backend("openai", "http://127.0.0.1:9", ""));
+    run(async {
+        let mut sender = connect(gateway.api, 20_000).await;
+        for (path, status) in [("/", 200), ("/v1/models", 200), ("/v1/models/nope", 404), ("/v1/messages", 405)] {
+            let request = http::Request::head(format!("http://x{path}")).header("x-api-key", KEY);
+            let response = sender.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+            let length = response.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap();
+            assert!(response.status() == status && length > 0, "{path}: {response:?}");
+            let body = response.into_body().collect().await;
+            assert!(body.is_ok_and(|body| body.to_bytes().is_empty()), "{path}");
+        }
+    });
+}
