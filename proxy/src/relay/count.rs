@@ -1,12 +1,13 @@
 //! `POST /v1/messages/count_tokens` and `POST /v1/responses/input_tokens`: how long a prompt is. The rooms of a generating
 //! request in the same order, but for the plugins, who see what is generated; nothing is, and nothing is charged.
 
-use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, way};
+use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, unless_cut, way};
 use crate::backend::Counted;
 use crate::canon::{Fault, header as name};
 use crate::ledger::Tab;
 use crate::wire::request::Request;
 use http::{HeaderValue, Response};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,8 @@ use std::time::Instant;
 pub async fn count(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
     let dialect = asked.dialect;
     let mut tab = open_tab(&now, &asked.head.headers, dialect, &asked.endpoint);
-    match answer(&now, asked, &mut tab).await {
+    let answered = unless_cut(&now, pin!(answer(&now, asked, &mut tab))).await;
+    match answered {
         Ok(counted) => {
             let mut response = plain_response(200, "application/json", counted.answer);
             head::describe(response.headers_mut(), dialect, &tab);

@@ -1,6 +1,6 @@
 //! `GET /v1/models`, `GET /api/tags` and their like: what a caller may use, in the shape it expects.
 
-use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, way};
+use super::{Asked, Body, Rooms, admit, head, intake, open_tab, plain_response, refuse, unless_cut, way};
 use crate::canon::{About, Fault, Listed, Route};
 use crate::gate::Admitted;
 use crate::ledger::Tab;
@@ -11,6 +11,7 @@ use crate::wire::{Dialect, anthropic, ollama, openai};
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// The models of the caller's project.
@@ -44,7 +45,7 @@ pub async fn tell_of_model(now: Arc<Rooms>, asked: Asked) -> Response<Body> {
         let name = name.ok_or_else(|| Fault::invalid("model is required").with_param("model"))?;
         one(&now, &caller, dialect, &name)
     };
-    let told = told.await;
+    let told = unless_cut(&now, pin!(told)).await;
     finish(told, dialect, tab)
 }
 

@@ -1,7 +1,8 @@
 //! How long a prompt is: asked of whoever can count, estimated where nobody can, and never charged.
 
 use crate::fake::{Act, CHAT, Fake, Seen, json};
-use crate::gateway::{Answer, Gateway, KEY, one_backend, post};
+use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
+use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
 
 const MESSAGES: &str = "/v1/messages/count_tokens";
@@ -128,4 +129,17 @@ fn what_cannot_be_answered_is_not_counted() {
     }
     assert_eq!(asked(&fake).len(), 1, "only one got so far");
     assert!(gateway.records().iter().all(|record| record.outcome != Outcome::Ok && record.cost.is_none()));
+}
+
+#[test]
+fn who_asks_when_the_gateway_stops_is_answered() {
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(8)), Act::Close]);
+    let mut gateway = Gateway::start_with("drain = \"100ms\"", &one_backend("anthropic", &fake.url(), ""));
+    let mut client = gateway.send(MESSAGES, KEY, PROMPT);
+    until(|| !asked(&fake).is_empty(), "the backend is not asked");
+    gateway.begin_stop();
+    let answer = read_answer(&mut client);
+    assert!(answer.status == 503 && answer.body.contains("stopping"), "{answer:?}");
+    gateway.finish();
+    assert_eq!(gateway.record().status, 503);
 }
