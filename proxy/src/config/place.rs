@@ -12,7 +12,7 @@ pub struct Problem {
     pub what: String,
     /// File and line (from 1), where the key stands in a file.
     pub place: Option<(PathBuf, usize)>,
-    /// The layer it comes from, where that is not a file.
+    /// The variable of the environment it comes from, where that is not a file.
     pub layer: Option<String>,
 }
 
@@ -20,6 +20,17 @@ impl Problem {
     /// A problem at a key; its place is looked up later.
     pub fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { key: key.into(), what: what.into(), place: None, layer: None }
+    }
+
+    /// Finds the variable of the environment that gives the key, or the list it is in, among these names.
+    pub(super) fn blame(&mut self, variables: &[String]) {
+        let mut parts = segments(&self.key);
+        while parts.last().is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+            parts.pop();
+        }
+        // Names of variables reach keys in lower case only.
+        let name = format!("tidegate_{}", parts.join("__"));
+        self.layer = variables.iter().find(|variable| variable.to_ascii_lowercase() == name).cloned();
     }
 
     /// Finds the line of the key in a TOML file: of the key itself, or of the nearest thing around it.
@@ -77,5 +88,27 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.key)?;
         }
         f.write_str(&self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_answer_for_what_they_give() {
+        let variables =
+            ["TIDEGATE_SERVER__BODY_LIMT", "tidegate_backends__gpu__urls", "TIDEGATE_LOG"].map(str::to_owned);
+        for (key, says) in [
+            ("server.body_limt", "TIDEGATE_SERVER__BODY_LIMT: server.body_limt: no"),
+            ("backends.gpu.urls.0", "tidegate_backends__gpu__urls: backends.gpu.urls.0: no"),
+            ("server", "server: no"),
+            ("backends.GPU.urls", "backends.GPU.urls: no"),
+            ("", "no"),
+        ] {
+            let mut problem = Problem::new(key, "no");
+            problem.blame(&variables);
+            assert_eq!(problem.to_string(), says);
+        }
     }
 }

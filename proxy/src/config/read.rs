@@ -39,8 +39,10 @@ pub fn load(
     Err(problems)
 }
 
-/// Finds the lines of problems in the file, and puts them in order.
+/// Finds the variables of the environment and the lines in the file that problems are about, and puts them in order.
 pub fn place(file: Option<&Path>, problems: &mut [Problem]) {
+    let variables: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    problems.iter_mut().for_each(|problem| problem.blame(&variables));
     if let Some(path) = file
         && let Ok(text) = std::fs::read_to_string(path)
     {

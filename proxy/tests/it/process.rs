@@ -106,3 +106,18 @@ pub fn may_have_files_of_its_own() -> bool {
     }
     may
 }
+
+#[test]
+fn a_wrong_variable_is_named_instead_of_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tidegate.toml"), "[server]\ndrain = 1\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("check").current_dir(&folder).env("TIDEGATE_SERVER__BODY_LIMT", "1MiB");
+    let output = command.output().unwrap();
+    let says = String::from_utf8(output.stderr).unwrap();
+    for expect in
+        ["\n  TIDEGATE_SERVER__BODY_LIMT: server.body_limt: unknown key", "\n  tidegate.toml:2: server.drain: "]
+    {
+        assert!(!output.status.success() && says.contains(expect), "{expect} in {says}");
+    }
+}
