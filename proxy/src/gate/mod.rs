@@ -227,10 +227,11 @@ impl Gate {
 
 /// The key of a request: Bearer or `x-api-key`.
 fn credential(headers: &HeaderMap) -> Result<&[u8], Fault> {
-    let bearer = match single_bytes(headers, &http::header::AUTHORIZATION)? {
+    let said = single_bytes(headers, &http::header::AUTHORIZATION)?.map(<[u8]>::trim_ascii);
+    let bearer = match said.filter(|said| !said.is_empty()) {
         None => None,
-        Some(value) => match value.split_at_checked(7) {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(key.trim_ascii()),
+        Some(said) => match said.split_at(said.iter().position(|byte| *byte == b' ').unwrap_or(said.len())) {
+            (scheme, key) if scheme.eq_ignore_ascii_case(b"bearer") => Some(key.trim_ascii()),
             _ => return Err(unauthenticated("The Authorization header must be `Bearer` and a key.")),
         },
     };

@@ -53,6 +53,12 @@ fn the_credentials_and_the_two_headers() {
         ("authorization: Bearer dfuser_root\nopenai-project: lab\nopenai-organization: beta", Ok("beta/lab/r")),
         ("authorization: Bearer nobody", Err(401)),
         ("authorization: Basic x", Err(401)),
+        ("authorization: Basic x\nx-api-key: dfproj_1", Err(401)),
+        ("authorization: Bearerdfproj_1", Err(401)),
+        // What HTTP/1.1 leaves of `Bearer ` and an empty key.
+        ("authorization: Bearer", Err(401)),
+        ("authorization: Bearer\nx-api-key: dfproj_1", Ok("acme/web/web-1")),
+        ("authorization: \nx-api-key: dfproj_1", Ok("acme/web/web-1")),
         ("authorization: é", Err(401)),
         ("", Err(401)),
     ];
