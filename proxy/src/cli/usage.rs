@@ -40,7 +40,8 @@ pub(super) struct Usage {
 
 impl Usage {
     pub fn run(self) -> Result<(), String> {
-        let path = self.from.load(&[])?.ledger.path;
+        let ledger = crate::config::books(self.from.file().as_deref()).map_err(|problems| super::explain(&problems))?;
+        let path = ledger.path;
         if !path.exists() {
             return Err(format!(
                 "there is no ledger at {} yet: it begins with the first `tidegate serve`",

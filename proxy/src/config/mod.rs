@@ -10,7 +10,7 @@ mod watch;
 
 pub use change::{changes, waiting};
 pub use place::Problem;
-pub use read::{files, load, place};
+pub use read::{books, files, load, place};
 pub use watch::Watch;
 
 use crate::canon::Secret;

@@ -25,7 +25,7 @@ pub fn load(
     overrides: &[(String, String)],
     check: impl FnOnce(&Config) -> Vec<Problem>,
 ) -> Result<Config, Vec<Problem>> {
-    let (config, mut problems) = read(&layers(file, overrides)?);
+    let (config, mut problems) = read(tree(&layers(file, overrides)?)?);
     match config {
         Some(config) if problems.is_empty() => {
             problems = check(&config);
@@ -37,6 +37,23 @@ pub fn load(
     }
     place(file, &mut problems);
     Err(problems)
+}
+
+/// The `[ledger]` of a configuration, for who only reads the books: the rest of it may need secrets that nobody but the gateway has.
+///
+/// # Errors
+/// Every problem of that section.
+pub fn books(file: Option<&Path>) -> Result<crate::ledger::Config, Vec<Problem>> {
+    let mut tree = tree(&layers(file, &[])?)?;
+    tree.retain(|section, _| section == "ledger");
+    let (config, mut problems) = read(tree);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config.ledger),
+        _ => {
+            place(file, &mut problems);
+            Err(problems)
+        }
+    }
 }
 
 /// Finds the variables of the environment and the lines in the file that problems are about, and puts them in order.
@@ -120,16 +137,12 @@ fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Figment
     Ok(figment)
 }
 
-fn read(figment: &Figment) -> (Option<Config>, Vec<Problem>) {
-    let mut tree: Dict = match figment.extract() {
-        Ok(tree) => tree,
-        Err(error) => {
-            return (
-                None,
-                error.into_iter().map(|error| Problem::new(dotted(&error.path), error.kind.to_string())).collect(),
-            );
-        }
-    };
+fn tree(figment: &Figment) -> Result<Dict, Vec<Problem>> {
+    let problem = |error: figment::Error| Problem::new(dotted(&error.path), error.kind.to_string());
+    figment.extract().map_err(|error| error.into_iter().map(problem).collect())
+}
+
+fn read(mut tree: Dict) -> (Option<Config>, Vec<Problem>) {
     let mut problems = Vec::new();
     for (pattern, what) in NOT_YET {
         refuse(&mut tree, &pattern.split('.').collect::<Vec<_>>(), &mut Vec::new(), what, &mut problems);
@@ -290,6 +303,19 @@ mod tests {
         assert!(found.len() == 1 && found[0].starts_with("F:2: this is no TOML 1.0: "), "{found:?}");
         assert!(!found[0].contains('\n') && !found[0].contains("hunter2"), "{found:?}");
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn who_reads_the_books_needs_nothing_else() {
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        let read = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            books(Some(file.path())).map_err(|problems| problems[0].to_string())
+        };
+        let text = "[admin]\ntoken = \"env:TIDEGATE_NO_SUCH\"\n[nothing]\n[ledger]\n";
+        assert_eq!(read(&format!("{text}path = \"x.db\"\n")).unwrap().path, Path::new("x.db"));
+        assert!(read(&format!("{text}pth = \"x.db\"\n")).unwrap_err().contains(":5: ledger.pth: unknown key"));
+        assert!(read("[ledger\n").unwrap_err().contains("this is no TOML"));
     }
 
     #[test]
