@@ -364,11 +364,11 @@ pub(super) fn first_line(error: &candle_core::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A header: version 3, the given counts, then `rest`.
-    fn header(tensors: u64, entries: u64, rest: &[u8]) -> Vec<u8> {
+    pub fn header(tensors: u64, entries: u64, rest: &[u8]) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(3u32.to_le_bytes());
         bytes.extend(tensors.to_le_bytes());
@@ -377,11 +377,13 @@ mod tests {
         bytes
     }
 
-    fn string(text: &str) -> Vec<u8> {
+    /// A text with its length before it.
+    pub fn string(text: &str) -> Vec<u8> {
         [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
     }
 
-    fn entry(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    /// An entry of the metadata.
+    pub fn entry(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
         [&string(key), &kind.to_le_bytes()[..], value].concat()
     }
 

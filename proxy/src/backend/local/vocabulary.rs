@@ -5,7 +5,7 @@
 
 use super::call::{CLOSING, LIST, OPENING};
 use super::gguf::{Gguf, LoadError};
-use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::tokenizer::TokenizerFromGguf;
 use std::collections::HashMap;
 use tokenizers::Tokenizer;
@@ -36,12 +36,15 @@ impl Vocabulary {
             Some(Value::Array(tokens)) => tokens,
             _ => return Err(missing("tokenizer.ggml.tokens is missing")),
         };
-        let mut tokenizer = Tokenizer::from_gguf(&gguf.content)
+        let name = gguf.text("tokenizer.ggml.pre");
+        let cut = Cut::named(name).ok_or_else(|| {
+            let name = name.unwrap_or_default();
+            gguf.fault(format!("its tokenizer cuts text as {name:?} does, which is not known here"))
+        })?;
+        let mut tokenizer = Tokenizer::from_gguf(&cut.for_candle(gguf))
             .map_err(|e| missing(e.to_string().lines().next().unwrap_or("unreadable")))?;
-        if gguf.text("tokenizer.ggml.pre") == Some("smollm") {
-            // candle's default for names it does not know sets a space in front and keeps digits together.
-            let parts = vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()];
-            tokenizer.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(parts))));
+        if let Some(own) = cut.own() {
+            tokenizer.with_pre_tokenizer(Some(own));
         }
         let kinds = match gguf.content.metadata.get("tokenizer.ggml.token_type") {
             Some(Value::Array(kinds)) => kinds.as_slice(),
@@ -119,6 +122,60 @@ impl Vocabulary {
     }
 }
 
+/// How text is cut into words before the bytes of each are joined to tokens. With another cut a model is shown tokens that it
+/// never saw together, and answers badly without anybody knowing why; so a name that is not known is an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// GPT-2's words.
+    Words,
+    /// The same, each digit by itself.
+    Digits,
+    /// Llama 3's: up to three digits together, and a word that is a token is taken whole.
+    Llama3,
+    /// Qwen's: each digit by itself, letters with their accents composed.
+    Qwen2,
+}
+
+impl Cut {
+    /// By the name in the file, as llama.cpp's converter writes it.
+    fn named(name: Option<&str>) -> Option<Cut> {
+        Some(match name {
+            // Files from before there were names.
+            None | Some("default" | "gpt-2" | "gpt2" | "olmo") => Cut::Words,
+            Some("smollm" | "starcoder" | "refact" | "command-r" | "minerva-7b") => Cut::Digits,
+            Some("llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "pixtral" | "smaug-bpe") => Cut::Llama3,
+            Some("qwen2" | "deepseek-r1-qwen" | "megrez" | "kormo") => Cut::Qwen2,
+            Some(_) => return None,
+        })
+    }
+
+    /// What candle's reader of tokenizers needs of the file, with the name that it has for this cut.
+    fn for_candle(self, gguf: &Gguf) -> Content {
+        let ours = gguf.content.metadata.iter().filter(|(key, _)| key.starts_with("tokenizer."));
+        let mut metadata: HashMap<String, Value> = ours.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let name = match self {
+            Cut::Words | Cut::Digits => "gpt-2",
+            Cut::Llama3 => "llama3",
+            Cut::Qwen2 => "qwen2",
+        };
+        metadata.insert("tokenizer.ggml.pre".into(), Value::String(name.into()));
+        if self == Cut::Llama3 {
+            metadata.insert("tokenizer.ggml.ignore_merges".into(), Value::Bool(true));
+        }
+        Content { magic: gguf.content.magic, metadata, tensor_infos: HashMap::new(), tensor_data_offset: 0 }
+    }
+
+    /// In place of candle's default, which sets a space in front and keeps digits together.
+    fn own(self) -> Option<PreTokenizerWrapper> {
+        let words = ByteLevel::new(false, true, true);
+        match self {
+            Cut::Words => Some(words.into()),
+            Cut::Digits => Some(Sequence::new(vec![Digits::new(true).into(), words.into()]).into()),
+            Cut::Llama3 | Cut::Qwen2 => None,
+        }
+    }
+}
+
 /// A token's text in the metadata, such as the one `tokenizer.ggml.bos_token_id` points at.
 pub fn token_text(gguf: &Gguf, key: &str) -> String {
     let id = gguf.number(key).unwrap_or(u64::MAX);
@@ -151,7 +208,45 @@ fn spell(token: &str, alphabet: &HashMap<char, u8>) -> Box<[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gguf::tests::{entry, header, string};
     use super::*;
+
+    /// A file with this name for its cut, if any, and the tokens that tell one cut from another.
+    fn vocabulary(name: Option<&str>) -> Result<Vocabulary, String> {
+        let list = |texts: &[&str]| {
+            let bytes: Vec<u8> = texts.iter().flat_map(|text| string(text)).collect();
+            [&8u32.to_le_bytes()[..], &(texts.len() as u64).to_le_bytes(), &bytes].concat()
+        };
+        let tokens = ["1", "2", "3", "4", "a", "Ġ", "12", "123", "1234", "b", "ab"];
+        let mut entries = vec![
+            entry("tokenizer.ggml.model", 8, &string("gpt2")),
+            entry("tokenizer.ggml.tokens", 9, &list(&tokens)),
+            entry("tokenizer.ggml.merges", 9, &list(&["1 2", "12 3", "123 4"])),
+        ];
+        entries.extend(name.map(|name| entry("tokenizer.ggml.pre", 8, &string(name))));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cut.gguf");
+        std::fs::write(&path, header(0, entries.len() as u64, &entries.concat())).unwrap();
+        Vocabulary::read(&Gguf::open(&path).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn text_is_cut_as_the_file_says() {
+        let cases: &[(Option<&str>, &[u32])] = &[
+            (None, &[8, 4, 9]),
+            (Some("gpt-2"), &[8, 4, 9]),
+            (Some("smollm"), &[0, 1, 2, 3, 4, 9]),
+            (Some("llama-bpe"), &[7, 3, 10]),
+            (Some("llama3"), &[7, 3, 10]),
+            (Some("qwen2"), &[0, 1, 2, 3, 4, 9]),
+            (Some("deepseek-r1-qwen"), &[0, 1, 2, 3, 4, 9]),
+        ];
+        for &(name, expect) in cases {
+            assert_eq!(vocabulary(name).unwrap().encode("1234ab").unwrap(), expect, "{name:?}");
+        }
+        let error = vocabulary(Some("tekken")).map(|_| ()).unwrap_err();
+        assert!(error.contains("\"tekken\"") && error.contains("llama.cpp"), "{error}");
+    }
 
     #[test]
     fn byte_letters_spell_every_byte() {
