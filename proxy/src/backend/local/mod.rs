@@ -112,7 +112,7 @@ pub struct Job {
     pub max_tokens: Option<usize>,
     /// 0 always takes the likeliest token.
     pub temperature: f32,
-    /// Keeps the likeliest tokens that together have this share; 1 keeps all.
+    /// Keeps the likeliest tokens that together have this share, at least one; 1 keeps all.
     pub top_p: f32,
     /// Keeps that many likeliest tokens; 0 keeps all.
     pub top_k: usize,

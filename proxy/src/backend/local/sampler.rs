@@ -79,7 +79,7 @@ impl Sampler {
             self.kept.truncate(top_k);
         }
         // Only top-p needs an order, but with one the same seed also means the same token on every machine.
-        let cut = top_p > 0.0 && top_p < 1.0;
+        let cut = top_p < 1.0;
         if cut || top_k > 0 {
             self.kept.sort_unstable_by(down);
         }
@@ -167,6 +167,7 @@ mod tests {
             (Taste { top_k: 1, ..taste() }, vec![1]),
             (Taste { top_k: 2, ..taste() }, vec![1, 4]),
             (Taste { top_p: 0.05, ..taste() }, vec![1]),
+            (Taste { top_p: 0.0, ..taste() }, vec![1]),
             (Taste { top_p: 0.7, ..taste() }, vec![1, 4]),
             (Taste { min_p: 0.85, ..taste() }, vec![1, 4]),
             (Taste { min_p: 0.3, ..taste() }, vec![1, 2, 4]),
