@@ -114,7 +114,8 @@ impl Pull {
 
     /// The file that was asked for, or the only GGUF there is.
     fn choose(&self) -> Result<Listed, String> {
-        let address = format!("{}/api/models/{}/tree/{}?recursive=true", self.endpoint, self.repository, self.revision);
+        let Self { repository, revision, .. } = self;
+        let address = format!("{}/api/models/{repository}/tree/{revision}?recursive=true", self.hub());
         let mut answer = self.get(&address, 0)?;
         let listed: Vec<Listed> = serde_json::from_reader(answer.body_mut().as_reader())
             .map_err(|error| format!("{address} gave no list of files: {error}"))?;
@@ -141,6 +142,11 @@ impl Pull {
         }
     }
 
+    /// The hub's own programs take `HF_ENDPOINT` with a slash at its end, too.
+    fn hub(&self) -> &str {
+        self.endpoint.trim_end_matches('/')
+    }
+
     fn get(&self, address: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, String> {
         let mut request = ureq::get(address);
         if from > 0 {
@@ -160,7 +166,9 @@ impl Pull {
         if have == file.size {
             return Ok(());
         }
-        let address = format!("{}/{}/resolve/{}/{}", self.endpoint, self.repository, self.revision, file.path);
+        // What is longer than the file is no beginning of it.
+        let have = if have < file.size { have } else { 0 };
+        let address = format!("{}/{}/resolve/{}/{}", self.hub(), self.repository, self.revision, file.path);
         let mut answer = self.get(&address, have)?;
         // A server that does not know ranges sends all of it again.
         let resumes = answer.status().as_u16() == 206;
@@ -174,7 +182,8 @@ impl Pull {
         let mut reader = bar.wrap_read(answer.body_mut().as_reader());
         let mut buffer = vec![0; 1 << 20];
         loop {
-            match reader.read(&mut buffer).map_err(fail)? {
+            let read = reader.read(&mut buffer);
+            match read.map_err(|error| format!("{address} broke off: {error}; run the same command again to go on"))? {
                 0 => break,
                 read => out.write_all(&buffer[..read]).map_err(fail)?,
             }
@@ -213,5 +222,75 @@ impl Pull {
             Some(_) => Ok(()),
             None => Err(format!("the hub gives no checksum for {}; not keeping what cannot be checked", file.path)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader};
+    use std::net::TcpListener;
+
+    const CONTENT: &[u8] = b"GGUF and all that follows";
+    const NOTHING: &[u8] = b"";
+
+    /// The address of a hub with one file. It knows ranges; its first reply with the file breaks off after `cut` bytes.
+    fn hub(mut cut: Option<usize>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                let lines = BufReader::new(&socket).lines().map_while(Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let from: Option<usize> = head.iter().find_map(|line| {
+                    line.to_lowercase().strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok()
+                });
+                let rest = from.map(|from| CONTENT.get(from..).unwrap_or_default());
+                let oid: String = Sha256::digest(CONTENT).iter().map(|byte| format!("{byte:02x}")).collect();
+                let list = format!(r#"[{{"path":"m.gguf","size":{},"lfs":{{"oid":"{oid}"}}}}]"#, CONTENT.len());
+                let asked = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+                let (status, body) = match (asked, rest) {
+                    ("/api/models/o/m/tree/main?recursive=true", _) => (200, list.as_bytes()),
+                    ("/o/m/resolve/main/m.gguf", None) => (200, CONTENT),
+                    ("/o/m/resolve/main/m.gguf", Some([])) => (416, NOTHING),
+                    ("/o/m/resolve/main/m.gguf", Some(rest)) => (206, rest),
+                    _ => (404, NOTHING),
+                };
+                let whole = body.len();
+                let sent = if asked.starts_with("/o/") { cut.take().unwrap_or(whole) } else { whole };
+                let _ = write!(socket, "HTTP/1.1 {status} \r\ncontent-length: {whole}\r\nconnection: close\r\n\r\n");
+                let _ = socket.write_all(&body[..sent]);
+            }
+        });
+        address
+    }
+
+    fn pull(endpoint: &str, to: &Path) -> Result<(), String> {
+        let (repository, revision) = ("o/m".to_owned(), "main".to_owned());
+        Pull { repository, file: None, revision, to: to.to_owned(), endpoint: endpoint.to_owned() }.run()
+    }
+
+    #[test]
+    fn whatever_is_there_already_the_file_is_whole() {
+        let hub = hub(None);
+        let longer = [CONTENT, CONTENT].concat();
+        for there in [None, Some(&CONTENT[..0]), Some(&CONTENT[..7]), Some(CONTENT), Some(&longer[..])] {
+            let folder = tempfile::tempdir().unwrap();
+            if let Some(there) = there {
+                std::fs::write(folder.path().join("m.gguf.part"), there).unwrap();
+            }
+            pull(&hub, folder.path()).unwrap();
+            assert_eq!(std::fs::read(folder.path().join("m.gguf")).unwrap(), CONTENT, "{:?}", there.map(<[u8]>::len));
+        }
+    }
+
+    #[test]
+    fn what_breaks_off_is_gone_on_with() {
+        let (hub, folder) = (hub(Some(7)), tempfile::tempdir().unwrap());
+        let error = pull(&hub, folder.path()).unwrap_err();
+        assert!(error.contains("run the same command again") && !error.contains("cannot write"), "{error}");
+        assert_eq!(std::fs::read(folder.path().join("m.gguf.part")).unwrap(), &CONTENT[..7]);
+        pull(&hub, folder.path()).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("m.gguf")).unwrap(), CONTENT);
     }
 }
