@@ -33,6 +33,13 @@ pub enum Event {
     Fault(Fault),
 }
 
+impl Event {
+    /// Whether the model has generated something: what it says, or a count of what it cannot say yet.
+    pub fn tells_of_output(&self) -> bool {
+        matches!(self, Self::Delta(_) | Self::Usage(Usage { output: Some(1..), .. }))
+    }
+}
+
 /// What a part is, known when it opens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {

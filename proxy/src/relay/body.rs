@@ -241,7 +241,8 @@ impl Stream {
                 }
                 let began = Instant::now();
                 // Until the first token the request waits for a place in the engine: that is what `first_token` bounds.
-                if batch.iter().any(|event| matches!(event, Event::Delta(_))) {
+                // Then what is held back, as a call is until it is complete, is told by counts.
+                if batch.iter().any(Event::tells_of_output) {
                     self.clock.saw(began);
                     self.clock.began(self.backend.timeouts().idle.0);
                 }

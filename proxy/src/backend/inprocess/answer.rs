@@ -57,6 +57,9 @@ impl Writing {
                 out.push(Event::Delta(Delta::Arguments(call.arguments)));
                 out.push(Event::Close);
             }
+            Some(Piece::Held { completion_tokens }) => {
+                out.push(Event::Usage(Usage { output: Some(completion_tokens as u64), ..Usage::default() }));
+            }
             Some(Piece::End { reason, prompt_tokens, cached_tokens, completion_tokens }) => {
                 self.close(out);
                 out.push(Event::Usage(Usage {
@@ -100,4 +103,26 @@ impl Writing {
 /// The model will not do what was asked.
 pub(super) fn refused(Refusal { place, message }: Refusal) -> Fault {
     Fault { param: place.map(Into::into), ..Fault::invalid(message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::local::ToolCall;
+    use crate::canon::event::Grammar;
+
+    #[test]
+    fn tokens_of_which_nothing_can_be_said_yet_are_told() {
+        let call = ToolCall { name: "f".into(), arguments: "{}".into() };
+        let end = Piece::End { reason: End::Stop, prompt_tokens: 9, cached_tokens: 0, completion_tokens: 3 };
+        let held = |completion_tokens| Piece::Held { completion_tokens };
+        let (mut answer, mut events) = (Writing { seed: 0, open: false, calls: 0 }, Vec::new());
+        for piece in [Piece::Start { prompt_tokens: 9 }, held(1), held(2), Piece::Call(call), end] {
+            answer.write(Some(piece), &mut events);
+        }
+        Grammar::check(&events).unwrap();
+        // Start and its count, two held tokens, a call of three events, the last count and the end.
+        let told: Vec<bool> = events.iter().map(Event::tells_of_output).collect();
+        assert_eq!(told, [false, false, true, true, false, true, false, true, false], "{events:?}");
+    }
 }

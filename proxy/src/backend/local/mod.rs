@@ -186,7 +186,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// A part of an answer: `Start · (Text | Call)* · End`, or `Failed` at any point.
+/// A part of an answer: `Start · (Text | Call | Held)* · End`, or `Failed` at any point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// The prompt was read.
@@ -198,6 +198,12 @@ pub enum Piece {
     Text(String),
     /// A call of a tool, complete.
     Call(ToolCall),
+    /// A token of which nothing can be said yet: of a call, half a character, perhaps a stop sequence. Who waits knows that the
+    /// answer goes on.
+    Held {
+        /// Tokens generated so far.
+        completion_tokens: usize,
+    },
     /// The last piece of an answer that went well.
     End {
         /// Why it ended.

@@ -117,3 +117,23 @@ fn an_answer_with_tools_and_a_schema_is_one_or_the_other() {
     let called = others.iter().any(|piece| matches!(piece, Piece::Call(_)));
     assert!(called && text.is_empty() || text == "{\"x\": true}" || text == "{\"x\": false}", "{text} {others:?}");
 }
+
+/// A call of hundreds of tokens comes at once; who waits for it must be able to tell that from silence.
+#[test]
+fn tokens_of_a_call_are_counted_while_it_is_held() {
+    let Some(engine) = engine() else { return };
+    let job = Job { tools: Some(weather()), choice: Choice::Required, parallel: false, ..ask("How is the weather?") };
+    let mut pieces = engine.submit(Job { max_tokens: Some(200), ..job }).unwrap();
+    let (mut counts, mut called) = (Vec::new(), false);
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::Held { completion_tokens } => counts.push(completion_tokens),
+            Piece::Call(_) => called = true,
+            Piece::End { completion_tokens, .. } => {
+                assert!(called && counts.len() + 2 >= completion_tokens, "{counts:?}")
+            }
+            other => assert!(matches!(other, Piece::Start { .. }), "{other:?}"),
+        }
+    }
+    assert!(counts.len() > 8 && counts.is_sorted() && counts[0] == 1, "{counts:?}");
+}
