@@ -67,7 +67,8 @@ impl<'a> Worker<'a> {
             self.sweep();
             let room = self.slots - self.running.len();
             let Some(started) = queue.take(room, self.patience()) else { break };
-            started.into_iter().for_each(|sequence| self.start(sequence));
+            // Who left while waiting gets no slot: something remembered would be forgotten for nobody.
+            started.into_iter().filter(|sequence| !sequence.is_cancelled()).for_each(|sequence| self.start(sequence));
             self.step();
         }
         for mut sequence in self.running.drain(..).chain(self.lingering.drain(..)) {

@@ -76,3 +76,18 @@ fn who_shares_only_a_beginning_leaves_the_rest_to_others() {
     let Piece::Start { prompt_tokens } = others[0] else { panic!("{others:?}") };
     assert_eq!(cached(&others), prompt_tokens - 1);
 }
+
+#[test]
+fn who_left_while_waiting_makes_nothing_forgotten() {
+    let Some(engine) = load(Options { slots: 1, ..Options::default() }) else { return };
+    let endless = |limit| Job { owner: "a".into(), max_tokens: limit, ..ask(ENDLESS) };
+    let mut running = engine.submit(endless(None)).unwrap();
+    wait_for_text(&mut running);
+    let mut waiting = engine.submit(Job { owner: "b".into(), ..ask(SEA) }).unwrap();
+    assert!(matches!(waiting.blocking_recv(), Some(Piece::Start { .. })), "it has no slot yet");
+    drop(waiting);
+    drop(running);
+    let (_, again) = run(&engine, endless(Some(1)));
+    let Piece::Start { prompt_tokens } = again[0] else { panic!("{again:?}") };
+    assert_eq!(cached(&again), prompt_tokens - 1);
+}
