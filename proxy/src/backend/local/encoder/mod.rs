@@ -207,18 +207,41 @@ struct Worker {
 
 /// A job that has begun.
 struct Running {
+    /// Texts that nobody has looked at.
+    unread: std::vec::IntoIter<String>,
+    /// The tokens of those before them.
     texts: Vec<Vec<u32>>,
     vectors: Vec<Vec<f32>>,
+    truncate: bool,
     dimensions: Option<usize>,
     outlet: Outlet,
+}
+
+impl Running {
+    fn new(EncodeJob { texts, truncate, dimensions }: EncodeJob, outlet: Outlet) -> Running {
+        let vectors = Vec::with_capacity(texts.len());
+        Running { unread: texts.into_iter(), texts: Vec::new(), vectors, truncate, dimensions, outlet }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.vectors.len() == self.texts.len() && self.unread.as_slice().is_empty()
+    }
 }
 
 impl Worker {
     fn serve(&self, queue: &Queue) {
         let mut running: VecDeque<Running> = VecDeque::new();
         while let Some(jobs) = queue.take(self.slots - running.len(), running.is_empty()) {
-            running.extend(jobs.into_iter().filter_map(|(job, outlet)| self.begin(job, outlet)));
+            running.extend(jobs.into_iter().map(|(job, outlet)| Running::new(job, outlet)));
             running.retain(|job| !job.outlet.is_closed());
+            for _ in 0..running.len() {
+                let Some(mut job) = running.pop_front() else { break };
+                match self.read(&mut job) {
+                    Ok(()) => running.push_back(job),
+                    // Who has left does not mind.
+                    Err(error) => drop(job.outlet.send(Err(error))),
+                }
+            }
             if running.is_empty() {
                 continue;
             }
@@ -229,7 +252,7 @@ impl Worker {
             }
             for _ in 0..running.len() {
                 let Some(job) = running.pop_front() else { break };
-                if job.vectors.len() < job.texts.len() {
+                if !job.is_complete() {
                     running.push_back(job);
                     continue;
                 }
@@ -240,22 +263,16 @@ impl Worker {
         }
     }
 
-    /// Texts as tokens; a job that cannot be done is answered.
-    fn begin(&self, job: EncodeJob, outlet: Outlet) -> Option<Running> {
-        let mut texts = Vec::with_capacity(job.texts.len());
-        for text in &job.texts {
-            if outlet.is_closed() {
-                return None;
-            }
-            match self.tokens(text, job.truncate) {
-                Ok(tokens) => texts.push(tokens),
-                Err(error) => {
-                    let _ = outlet.send(Err(error));
-                    return None;
-                }
-            }
+    /// Texts as tokens, no more of a job than a step could take: reading thousands of texts takes seconds, too.
+    fn read(&self, job: &mut Running) -> Result<(), EncodeError> {
+        let mut ahead: usize = job.texts[job.vectors.len()..].iter().map(Vec::len).sum();
+        while ahead < STEP {
+            let Some(text) = job.unread.next() else { break };
+            let tokens = self.tokens(&text, job.truncate)?;
+            ahead += tokens.len();
+            job.texts.push(tokens);
         }
-        Some(Running { vectors: Vec::with_capacity(texts.len()), texts, dimensions: job.dimensions, outlet })
+        Ok(())
     }
 
     /// A text's tokens between its marks.

@@ -80,6 +80,28 @@ fn a_text_has_the_same_vector_in_any_company() {
 }
 
 #[test]
+fn no_more_of_a_job_is_read_than_a_step_takes() {
+    let Some(path) = folder() else { return };
+    let folder = Folder::open(&path).unwrap();
+    let worker = Worker {
+        net: Net::read(&folder).unwrap(),
+        tokenizer: folder.tokenizer().unwrap(),
+        longest: folder.longest,
+        pooling: folder.pooling,
+        normalize: folder.normalize,
+        slots: 1,
+    };
+    let (outlet, _answer) = oneshot::channel();
+    let text = "word ".repeat(198);
+    let mut job = Running::new(job(&[text.as_str(); 100]), outlet);
+    for _ in 0..2 {
+        worker.read(&mut job).unwrap();
+        assert_eq!((job.texts.len(), job.texts[0].len()), (6, 200), "six of two hundred tokens are more than 1024");
+    }
+    worker.step(&mut VecDeque::from([job])).unwrap();
+}
+
+#[test]
 fn lengths_have_bounds() {
     let Some(encoder) = encoder() else { return };
     let long = "word ".repeat(300);
