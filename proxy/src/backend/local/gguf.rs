@@ -15,6 +15,7 @@ use candle_core::CpuStorage;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -59,6 +60,8 @@ pub struct Gguf {
     pub length: u64,
     /// Header: metadata and where the tensors are.
     pub content: Content,
+    /// Tensors that were read.
+    taken: HashSet<String>,
 }
 
 impl Gguf {
@@ -91,7 +94,7 @@ impl Gguf {
                     None => fail(format!("its header cannot be read: {problem}"), FETCH_AGAIN),
                 }
             })?;
-        let gguf = Gguf { path: path.to_owned(), file, length, content };
+        let gguf = Gguf { path: path.to_owned(), file, length, content, taken: HashSet::new() };
         for (name, tensor) in &gguf.content.tensor_infos {
             gguf.check_extent(name, tensor)?;
         }
@@ -194,7 +197,18 @@ impl Gguf {
             true => Some(self.matrix(&[("output.weight", spec.vocabulary)], width)?),
             false => None,
         };
+        self.nothing_is_left()?;
         Ok(Model { spec, isa, embedding, layers, norm, output })
+    }
+
+    /// A tensor that nobody read is a part of the model that would not be computed, such as a bias: its answers would be wrong,
+    /// and nobody would know. Angles of the rotation, which old files have for each layer, are computed here.
+    fn nothing_is_left(&self) -> Result<(), LoadError> {
+        let left = self.content.tensor_infos.keys().filter(|name| !self.taken.contains(*name));
+        match left.filter(|name| !name.contains("rot_embd")).min() {
+            Some(name) => Err(self.fault(format!("its tensor {name} is a part that this engine does not compute"))),
+            None => Ok(()),
+        }
     }
 
     fn spec(&mut self) -> Result<Spec, LoadError> {
@@ -299,6 +313,7 @@ impl Gguf {
         let start = SeekFrom::Start(self.content.tensor_data_offset + offset);
         let read = self.file.seek(start).and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|e| self.damage(format!("tensor {name} cannot be read: {e}")))?;
+        self.taken.insert(name.to_owned());
         Ok(bytes)
     }
 

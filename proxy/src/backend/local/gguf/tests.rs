@@ -75,15 +75,44 @@ fn hostile_files_are_refused() {
     }
 }
 
-#[test]
-fn a_missing_tensor_is_named() {
+const TABLE: &[u64] = &[32, 4];
+const SQUARE: &[u64] = &[32, 32];
+const ROW: &[u64] = &[32];
+
+/// A model of one layer, all zeros, of which these tensors are there.
+fn model(tensors: &[(&str, &[u64])]) -> Vec<u8> {
     let sizes = [("embedding_length", 32), ("attention.head_count", 2), ("feed_forward_length", 32)];
     let mut rest = entry("general.architecture", 8, &string("llama"));
     for (key, size) in sizes.into_iter().chain([("block_count", 1u32)]) {
         rest.extend(entry(&format!("llama.{key}"), 4, &size.to_le_bytes()));
     }
-    rest.extend(tensor("token_embd.weight", &[32, 4], 0, 0));
-    let mut bytes = header(1, 5, &rest);
-    bytes.resize(bytes.len().next_multiple_of(32) + 32 * 4 * 4, 0);
+    rest.extend(tensors.iter().flat_map(|(name, dims)| tensor(name, dims, 0, 0)));
+    let mut bytes = header(tensors.len() as u64, 5, &rest);
+    bytes.resize(bytes.len().next_multiple_of(32) + 32 * 32 * 4, 0);
+    bytes
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let bytes = model(&[("token_embd.weight", TABLE)]);
     assert!(load("missing", &bytes).contains("no tensor blk.0.attn_norm.weight"));
+}
+
+#[test]
+fn what_would_not_be_computed_is_refused() {
+    let square = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+    let square = square.map(|part| format!("blk.0.{part}.weight"));
+    let mut tensors: Vec<(&str, &[u64])> = square.iter().map(|name| (name.as_str(), SQUARE)).collect();
+    tensors.push(("token_embd.weight", TABLE));
+    tensors.extend(["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"].map(|name| (name, ROW)));
+    tensors.push(("blk.0.attn_rot_embd.weight", ROW));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole");
+    std::fs::write(&path, model(&tensors)).unwrap();
+    Gguf::open(&path).and_then(|mut gguf| gguf.model()).map(|_| ()).unwrap();
+    for name in ["blk.0.ffn_up.bias", "blk.0.attn_output.bias", "output.bias"] {
+        let mut more = tensors.clone();
+        more.push((name, ROW));
+        assert!(load("more", &model(&more)).contains(&format!("its tensor {name} is a part")), "{name}");
+    }
 }
