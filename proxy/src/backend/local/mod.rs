@@ -58,7 +58,7 @@ pub struct Options {
     pub context: Option<usize>,
     /// Sequences that run at the same time.
     pub slots: usize,
-    /// Jobs that may wait for a slot.
+    /// Jobs that may wait for a slot, at least one.
     pub queue: usize,
 }
 

@@ -33,6 +33,8 @@ struct State {
     /// Jobs whose prompt is being tokenized now.
     preparing: usize,
     ready: VecDeque<Sequence>,
+    /// Slots that were free when the engine last looked: so many of those that are here do not wait for one.
+    room: usize,
     stopped: bool,
 }
 
@@ -47,7 +49,7 @@ pub enum Patience {
 }
 
 impl Queue {
-    /// Room for `limit` waiting jobs.
+    /// Room for `limit` jobs that wait for a slot.
     pub fn new(limit: usize) -> Queue {
         Queue { state: Mutex::default(), changed: Condvar::new(), limit: limit.max(1) }
     }
@@ -58,10 +60,11 @@ impl Queue {
         if state.stopped {
             return Err(SubmitError::Stopped);
         }
-        if state.waiting() >= self.limit {
+        let limit = self.limit.saturating_add(state.room);
+        if state.waiting() >= limit {
             state.jobs.retain(|waiting| !waiting.outlet.is_closed());
             state.ready.retain(|sequence| !sequence.is_cancelled());
-            if state.waiting() >= self.limit {
+            if state.waiting() >= limit {
                 return Err(SubmitError::Full);
             }
         }
@@ -97,6 +100,7 @@ impl Queue {
     /// Up to `room` sequences to start; `None` once stopped.
     pub fn take(&self, room: usize, patience: Patience) -> Option<Vec<Sequence>> {
         let mut state = self.state.lock();
+        state.room = room;
         match patience {
             Patience::None => {}
             Patience::Until(time) => {
@@ -113,8 +117,9 @@ impl Queue {
         if state.stopped {
             return None;
         }
-        let room = room.min(state.ready.len());
-        Some(state.ready.drain(..room).collect())
+        let started = room.min(state.ready.len());
+        state.room -= started;
+        Some(state.ready.drain(..started).collect())
     }
 }
 
@@ -137,5 +142,25 @@ impl Stop for Queue {
 impl State {
     fn waiting(&self) -> usize {
         self.jobs.len() + self.preparing + self.ready.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_a_free_slot_does_not_wait() {
+        let queue = Queue::new(1);
+        let submit = || queue.submit(Job::new(serde_json::json!([])));
+        let look = |room| queue.take(room, Patience::None).map(|started| started.len());
+        assert_eq!(look(2), Some(0));
+        let inside: Vec<_> = (0..3).map(|_| submit().unwrap()).collect();
+        assert_eq!(submit().unwrap_err(), SubmitError::Full);
+        drop(inside);
+        assert_eq!(look(0), Some(0));
+        let inside = submit().unwrap();
+        assert_eq!(submit().unwrap_err(), SubmitError::Full);
+        drop(inside);
     }
 }

@@ -150,6 +150,8 @@ struct Queue {
 #[derive(Default)]
 struct Waiting {
     jobs: VecDeque<(EncodeJob, Outlet)>,
+    /// Jobs that the thread has room for beside those it had when it last looked: so many of these do not wait for a slot.
+    room: usize,
     stopped: bool,
 }
 
@@ -159,9 +161,10 @@ impl Queue {
         if state.stopped {
             return Err(SubmitError::Stopped);
         }
-        if state.jobs.len() >= self.limit {
+        let limit = self.limit.saturating_add(state.room);
+        if state.jobs.len() >= limit {
             state.jobs.retain(|(_, outlet)| !outlet.is_closed());
-            if state.jobs.len() >= self.limit {
+            if state.jobs.len() >= limit {
                 return Err(SubmitError::Full);
             }
         }
@@ -174,14 +177,16 @@ impl Queue {
     /// Up to `room` jobs to begin, waiting for one if there is nothing else to do; `None` once stopped.
     fn take(&self, room: usize, idle: bool) -> Option<Vec<(EncodeJob, Outlet)>> {
         let mut state = self.state.lock();
+        state.room = room;
         while idle && !state.stopped && state.jobs.is_empty() {
             self.changed.wait(&mut state);
         }
         if state.stopped {
             return None;
         }
-        let room = room.min(state.jobs.len());
-        Some(state.jobs.drain(..room).collect())
+        let begun = room.min(state.jobs.len());
+        state.room -= begun;
+        Some(state.jobs.drain(..begun).collect())
     }
 }
 
