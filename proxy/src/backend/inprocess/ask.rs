@@ -41,8 +41,11 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     if call.choices > 1 {
         return Err(Fault::unsupported("n", "This model gives one answer a request; set `n` to 1."));
     }
-    if !matches!(call.thinking, None | Some(Thinking::Off)) {
-        dropped.push("thinking".into());
+    let thinking = call.thinking.map(|thinking| thinking != Thinking::Off);
+    // It thinks or it does not: how much cannot be said.
+    if thinking == Some(true) && (!target.thinking_kwargs || matches!(call.thinking, Some(Thinking::Effort(_)))) {
+        let name = if call.family == "openai" { "reasoning_effort" } else { "thinking" };
+        dropped.push(name.into());
     }
     let extra = |names: &[&str]| call.extra.iter().find(|(name, _)| names.contains(&name.as_str()))?.1.parse().ok();
     let (min_p, repetition) = (extra(&["min_p"]), extra(&["repetition_penalty", "repeat_penalty"]));
@@ -86,6 +89,7 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
             Some(ToolChoice::Auto | ToolChoice::None) | None => Choice::Auto,
         },
         parallel: call.parallel_tools != Some(false),
+        thinking,
         format: format(call.format.as_ref())?,
         owner: organization.clone(),
         max_tokens: count(call.max_tokens),
@@ -116,6 +120,7 @@ fn format(asked: Option<&call::Format>) -> Result<Format, Fault> {
 mod tests {
     use super::*;
     use crate::backend::kind::Kind;
+    use crate::canon::call::{Effort, Turn};
     use crate::wire::request::Request;
 
     /// The job that a request is, and what is named.
@@ -165,6 +170,28 @@ mod tests {
         for (prefill, goes_on, dropped) in [(Prefill::Told, true, 0), (Prefill::Ended, false, 2)] {
             let (job, said) = asked_of(prefill, Dialect::Chat, &told);
             assert_eq!((job.goes_on, said.dropped.len()), (goes_on, dropped), "{:?}", said.dropped);
+        }
+    }
+
+    #[test]
+    fn thinking_is_asked_of_models_that_can_be_told() {
+        let effort = Some(Thinking::Effort(Effort::High));
+        let cases: &[(&str, Option<Thinking>, bool, Option<bool>, &[&str])] = &[
+            ("ollama", None, true, None, &[]),
+            ("anthropic", Some(Thinking::Off), true, Some(false), &[]),
+            ("anthropic", Some(Thinking::Off), false, Some(false), &[]),
+            ("anthropic", Some(Thinking::Budget(1024)), true, Some(true), &[]),
+            ("anthropic", Some(Thinking::Budget(1024)), false, Some(true), &["thinking"]),
+            ("openai", effort, true, Some(true), &["reasoning_effort"]),
+            ("openai", effort, false, Some(true), &["reasoning_effort"]),
+        ];
+        for &(family, thinking, thinking_kwargs, expect, named) in cases {
+            let turns = vec![Turn { role: Role::User, content: vec![Content::Text("Hi".into())] }];
+            let call = Call { turns, thinking, family, choices: 1, ..Call::default() };
+            let (target, mut said) = (Target { thinking_kwargs, ..Target::default() }, Written::default());
+            let job = text(&call, &target, &Arc::default(), &mut said).unwrap();
+            assert_eq!(job.thinking, expect, "{family} {thinking:?} {thinking_kwargs}");
+            assert_eq!(said.dropped, named, "{family} {thinking:?} {thinking_kwargs}");
         }
     }
 

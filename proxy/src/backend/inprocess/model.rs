@@ -222,10 +222,10 @@ impl Local {
     }
 }
 
-/// The target as it turned out: whether an answer can be begun for it is up to its template.
+/// The target as it turned out: whether it can be told to think, and an answer be begun for it, is up to its template.
 fn as_loaded(target: &Target, engine: &Engine) -> Target {
     let prefill = if engine.info().goes_on { Prefill::Told } else { Prefill::Ended };
-    Target { prefill, ..target.clone() }
+    Target { prefill, thinking_kwargs: engine.info().knows_thinking, ..target.clone() }
 }
 
 fn unavailable(message: &str) -> Verdict {

@@ -85,6 +85,8 @@ pub struct ModelInfo {
     pub file_size: u64,
     /// Bytes the packed weights take in memory.
     pub memory: u64,
+    /// Whether it can be told to think or not.
+    pub knows_thinking: bool,
     /// Its chat template lets a prompt end within an answer.
     pub goes_on: bool,
 }
@@ -102,6 +104,8 @@ pub struct Job {
     pub choice: Choice,
     /// Whether there may be more than one call.
     pub parallel: bool,
+    /// Whether to think first, said to models that can be told; `None` leaves it to them.
+    pub thinking: Option<bool>,
     /// What the answer must be, where it is no call.
     pub format: Format,
     /// Whose it is. What one owner's prompts left in memory is never used for another's: the time that it saves would
@@ -139,6 +143,7 @@ impl Job {
             tools: None,
             choice: Choice::Auto,
             parallel: true,
+            thinking: None,
             format: Format::Free,
             owner: "".into(),
             max_tokens: None,
@@ -300,6 +305,7 @@ impl Engine {
             quantization: gguf.quantization(),
             file_size: gguf.length,
             memory: model.size() as u64,
+            knows_thinking: template.knows_thinking,
             goes_on: template.goes_on(),
         };
         let prompts = Arc::new(Prompts { template, vocabulary, context, grammars: OnceLock::new() });

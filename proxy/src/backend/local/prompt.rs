@@ -111,7 +111,7 @@ impl Prompts {
     }
 
     fn fitting(&self, job: &Job) -> Result<Vec<u32>, String> {
-        let prompt = self.template.render(&job.messages, job.tools.as_ref(), job.goes_on)?;
+        let prompt = self.template.render(&job.messages, job.tools.as_ref(), job.goes_on, job.thinking)?;
         let context = self.context;
         // Who wants to know how long a prompt is wants to know it of one that is too long, too; within reason.
         let room = if job.max_tokens == Some(0) { context.saturating_mul(COUNTED) } else { context };

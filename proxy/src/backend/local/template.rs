@@ -15,6 +15,8 @@ pub struct Template {
     eos: String,
     /// Whether it says tools, calls and results itself.
     knows_tools: bool,
+    /// Whether it can be told to let the model think or not.
+    pub knows_thinking: bool,
     /// How the models it was written for say calls.
     pub form: Form,
 }
@@ -43,6 +45,7 @@ impl Template {
         environment.add_filter("tojson", to_json);
         let source = source.unwrap_or(CHATML).to_owned();
         let knows_tools = source.contains("tools");
+        let knows_thinking = source.contains("enable_thinking");
         let form = match () {
             () if !knows_tools || source.contains(OPENING) => Form::Hermes,
             () if source.contains(LIST) => Form::Mistral,
@@ -50,18 +53,25 @@ impl Template {
             () => Form::Hermes,
         };
         environment.add_template_owned("chat", source).map_err(|e| format!("chat template: {e}"))?;
-        Ok(Template { environment, bos: bos.to_owned(), eos: eos.to_owned(), knows_tools, form })
+        Ok(Template { environment, bos: bos.to_owned(), eos: eos.to_owned(), knows_tools, knows_thinking, form })
     }
 
     /// Whether a prompt can end within an answer: some templates demand that it was the user who spoke last.
     pub fn goes_on(&self) -> bool {
         let begun = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]);
-        self.render(&begun, None, true).is_ok_and(|prompt| prompt.ends_with("Hello"))
+        self.render(&begun, None, true, None).is_ok_and(|prompt| prompt.ends_with("Hello"))
     }
 
     /// The prompt for OpenAI chat `messages`; with `goes_on` it ends within the last of them. Errors are the caller's: parts
-    /// that are not text, or what the template itself refuses.
-    pub fn render(&self, messages: &Value, tools: Option<&Value>, goes_on: bool) -> Result<String, String> {
+    /// that are not text, or what the template itself refuses. `thinking` is said to templates that know it; without a word they
+    /// do as they like.
+    pub fn render(
+        &self,
+        messages: &Value,
+        tools: Option<&Value>,
+        goes_on: bool,
+        thinking: Option<bool>,
+    ) -> Result<String, String> {
         let messages = messages.as_array().ok_or("messages must be an array")?;
         let mut messages = messages.iter().map(plain).collect::<Result<Vec<_>, _>>()?;
         let template = self.environment.get_template("chat").map_err(|e| e.to_string())?;
@@ -80,6 +90,8 @@ impl Template {
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
             add_generation_prompt => !goes_on,
+            // Templates ask whether it is defined.
+            enable_thinking => thinking.map_or(Jinja::UNDEFINED, Jinja::from),
         };
         let rendered = template.render(context);
         let mut prompt = rendered.map_err(|e| format!("the model's chat template refused these messages: {e}"))?;
@@ -249,7 +261,7 @@ mod tests {
         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
     fn render(source: &str, messages: Value) -> Result<String, String> {
-        Template::new(Some(source), "<s>", "</s>").unwrap().render(&messages, None, false)
+        Template::new(Some(source), "<s>", "</s>").unwrap().render(&messages, None, false, None)
     }
 
     #[test]
@@ -261,7 +273,7 @@ mod tests {
         let expect = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi\nthere<|im_end|>\n\
                       <|im_start|>assistant\n";
         assert_eq!(render(SMOLLM, messages.clone()).unwrap(), expect);
-        assert_eq!(Template::new(None, "", "").unwrap().render(&messages, None, false).unwrap(), expect);
+        assert_eq!(Template::new(None, "", "").unwrap().render(&messages, None, false, None).unwrap(), expect);
     }
 
     #[test]
@@ -278,7 +290,7 @@ mod tests {
             (Some(silent), "leaves out the beginning"),
         ] {
             let template = Template::new(source, "", "").unwrap();
-            let rendered = template.render(&begun, None, true);
+            let rendered = template.render(&begun, None, true, None);
             assert_eq!(template.goes_on(), rendered.is_ok(), "{source:?}");
             match rendered {
                 Ok(prompt) => assert_eq!(prompt, expect),
@@ -300,15 +312,30 @@ mod tests {
         let call = json!({"function": {"name": "f", "arguments": "{\"city\":\"Paris\"}"}});
         let messages = json!([{"role": "assistant", "content": null, "tool_calls": [call]}]);
         let template = Template::new(Some(source), "<s>", "</s>").unwrap();
-        assert_eq!(template.render(&messages, Some(&json!([{"name": "f"}])), false).unwrap(), "<s>\nParisf</s>");
-        assert_eq!(template.render(&messages, Some(&json!([])), false).unwrap(), "<s>\nParis</s>");
+        assert_eq!(template.render(&messages, Some(&json!([{"name": "f"}])), false, None).unwrap(), "<s>\nParisf</s>");
+        assert_eq!(template.render(&messages, Some(&json!([])), false, None).unwrap(), "<s>\nParis</s>");
+    }
+
+    /// The end of Qwen3's template.
+    #[test]
+    fn whether_to_think_is_said_where_somebody_did() {
+        let source = "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n    \
+            {%- if enable_thinking is defined and enable_thinking is false %}\n        \
+            {{- '<think>\\n\\n</think>\\n\\n' }}\n    {%- endif %}\n{%- endif %}";
+        let template = Template::new(Some(source), "", "").unwrap();
+        assert!(template.knows_thinking && !Template::new(Some(SMOLLM), "", "").unwrap().knows_thinking);
+        let (open, shut) = ("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n");
+        for (thinking, expect) in [(None, open), (Some(true), open), (Some(false), shut)] {
+            assert_eq!(template.render(&json!([]), None, false, thinking).unwrap(), expect, "{thinking:?}");
+        }
     }
 
     #[test]
     fn json_is_pythons() {
         let source = "{{ tools | tojson }}|{{ tools[0] | tojson(indent=2) }}|{{ \"<&'é\" | tojson }}";
         let template = Template::new(Some(source), "", "").unwrap();
-        let rendered = template.render(&json!([]), Some(&json!([{"type": "f", "a": [1, 2.5, null]}])), false).unwrap();
+        let rendered =
+            template.render(&json!([]), Some(&json!([{"type": "f", "a": [1, 2.5, null]}])), false, None).unwrap();
         let expect = "[{\"type\": \"f\", \"a\": [1, 2.5, null]}]|{\n  \"type\": \"f\",\n  \"a\": [\n    1,\n    2.5,\n    null\n  ]\n}|\"<&'é\"";
         assert_eq!(rendered, expect);
     }
