@@ -98,7 +98,7 @@ mod tests {
         let long = "x".repeat(LIST);
         let cut = format!("{long}, ...");
         for (list, value) in [
-            (vec!["a", "é"], "a, ?"),
+            (vec!["a", "é\n"], "a, ??"),
             (vec!["a", long.as_str(), "b"], "a, ..."),
             (vec![long.as_str()], long.as_str()),
             (vec![long.as_str(), "b"], cut.as_str()),

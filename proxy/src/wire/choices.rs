@@ -22,8 +22,8 @@ impl Choices {
             self.ended = self.ended.saturating_add(*output);
             *output = self.ended;
         } else if let Some(number) = glance.choice {
-            match self.running.iter_mut().find(|(known, _)| *known == number) {
-                Some((_, tokens)) => *tokens = (*tokens).max(*output),
+            match self.running.iter().position(|(known, _)| *known == number) {
+                Some(at) => self.running[at].1 = self.running[at].1.max(*output),
                 None if self.running.len() < MOST => self.running.push((number, *output)),
                 None => {}
             }
