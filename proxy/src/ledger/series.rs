@@ -49,6 +49,7 @@ pub(super) struct Series {
     records: IntCounterVec,
     pending: IntGauge,
     spool: IntGauge,
+    failing: IntGauge,
     token_usage: HistogramVec,
     duration: HistogramVec,
     first_token: HistogramVec,
@@ -149,6 +150,7 @@ impl Series {
             records: counter("tidegate_usage_records_total", "Usage records by what became of them.", &["outcome"])?,
             pending: gauge("tidegate_usage_pending", "Records in the journal that are not in the database yet.")?,
             spool: gauge("tidegate_usage_spool_bytes", "Size of the journal on disk.")?,
+            failing: gauge("tidegate_usage_journal_failing", "1 while the journal cannot be written, 0 otherwise.")?,
             token_usage: histogram(
                 "gen_ai_client_token_usage",
                 "Tokens of a request.",
@@ -247,6 +249,7 @@ impl Series {
     pub(super) fn follow(&self, journal: &Journal) {
         self.pending.set(journal.pending() as i64);
         self.spool.set(journal.bytes() as i64);
+        self.failing.set(i64::from(journal.is_failing()));
         for (outcome, total) in [("committed", &journal.committed), ("rejected", &journal.rejected)] {
             let counter = self.records.with_label_values(&[outcome]);
             counter.inc_by(total.load(Ordering::Relaxed).saturating_sub(counter.get()));

@@ -1,5 +1,7 @@
 use super::*;
+use crate::ledger::series::Series;
 use crate::store::{Filter, Store};
+use prometheus::Registry;
 
 fn record(id: u128) -> Record {
     Record { id: uuid::Uuid::from_u128(id), ..Record::default() }
@@ -65,17 +67,27 @@ fn a_full_disk_is_full_until_it_takes_a_line() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("t.db");
     let journal = Journal::open(&path, 1, false).unwrap();
+    let registry = Registry::new();
+    let series = Series::register(&registry).unwrap();
+    let told = |line: &str| {
+        series.follow(&journal);
+        let page = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(page.lines().any(|other| other == line), "{line} in {page}");
+    };
+    told("tidegate_usage_journal_failing 0");
     let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
     let real = std::mem::replace(&mut journal.shards[0].lock().file, full);
     // A refusal and what has to be paid for.
     journal.append(record(1));
     journal.write_backlog();
     assert!(journal.is_failing(), "nothing says that there is room again");
+    told("tidegate_usage_journal_failing 1");
     journal.append(record(2));
     journal.append(Record { attempts: 1, ..record(3) });
     journal.shards[0].lock().file = real;
     journal.write_backlog();
     assert!(!journal.is_failing());
+    told("tidegate_usage_journal_failing 0");
     let mut store = Store::open(&path).unwrap();
     assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0), "of the refusals only the first is kept");
     assert_eq!(journal.rejected.load(Ordering::Relaxed), 1);
