@@ -12,7 +12,7 @@ use crate::config::{self, Config, Problem, Watch, changes, waiting};
 use crate::relay::Rooms;
 use crate::server::Followers;
 use arc_swap::ArcSwap;
-use prometheus::{IntGauge, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -68,7 +68,7 @@ pub(super) fn start(
 ) -> Result<Reloading, String> {
     let reload = Reload {
         source,
-        series: Series::register(&foundation.registry).map_err(|error| error.to_string())?,
+        series: Series::register(&foundation.registry, &now.load()).map_err(|error| error.to_string())?,
         foundation: foundation.clone(),
         started: now.load_full(),
         now: now.clone(),
@@ -156,7 +156,7 @@ impl Reload {
         match self.read() {
             Ok((config, rooms, shown)) => {
                 let changed = self.exchange(config, rooms, shown);
-                self.series.succeeded();
+                self.series.succeeded(&self.now.load());
                 let all = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
                 let seconds = began.elapsed().as_secs_f32();
                 tracing::info!(why, changed = all, seconds, "configuration reloaded");
@@ -231,10 +231,15 @@ impl Reload {
 struct Series {
     success: IntGauge,
     timestamp: IntGauge,
+    info: IntGaugeVec,
 }
 
 impl Series {
-    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    fn register(registry: &Registry, config: &Config) -> Result<Self, prometheus::Error> {
+        let info = Opts::new(
+            "tidegate_config_info",
+            "Which configuration file is in use: the first 12 digits of its SHA-256.",
+        );
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -249,14 +254,22 @@ impl Series {
                 "tidegate_config_reload_timestamp_seconds",
                 "When the configuration in use was read, in seconds since 1970.",
             )?,
+            info: IntGaugeVec::new(info, &["sha256"])?,
         };
-        series.succeeded();
+        registry.register(Box::new(series.info.clone()))?;
+        series.succeeded(config);
         Ok(series)
     }
 
-    fn succeeded(&self) {
+    /// This one is in use.
+    fn succeeded(&self, config: &Config) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.timestamp.set(now.as_secs() as i64);
         self.success.set(1);
+        // One at a time: replicas are told apart by it.
+        self.info.reset();
+        if let Some(digest) = &config.digest {
+            self.info.with_label_values(&[digest]).set(1);
+        }
     }
 }

@@ -45,6 +45,10 @@ pub struct Config {
     pub users: BTreeMap<Arc<str>, gate::User>,
     /// Plugins, by name.
     pub plugins: plugin::Config,
+    /// The first 12 digits of the SHA-256 of the file it was read from; `None` where there is no file. Not of what the file names:
+    /// a short secret in a file of its own could be guessed by it.
+    #[serde(skip)]
+    pub digest: Option<String>,
 }
 
 /// `[limits]`

@@ -10,6 +10,7 @@ use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Json, Serialized, Toml, Yaml};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
 /// More problems than this are not listed: something is wrong with the file as a whole.
@@ -25,12 +26,13 @@ pub fn load(
     overrides: &[(String, String)],
     check: impl FnOnce(&Config) -> Vec<Problem>,
 ) -> Result<Config, Vec<Problem>> {
-    let (config, mut problems) = read(tree(&layers(file, overrides)?)?);
+    let (layers, digest) = layers(file, overrides)?;
+    let (config, mut problems) = read(tree(&layers)?);
     match config {
         Some(config) if problems.is_empty() => {
             problems = check(&config);
             if problems.is_empty() {
-                return Ok(config);
+                return Ok(Config { digest, ..config });
             }
         }
         _ => {}
@@ -44,7 +46,7 @@ pub fn load(
 /// # Errors
 /// Every problem of that section.
 pub fn books(file: Option<&Path>) -> Result<crate::ledger::Config, Vec<Problem>> {
-    let mut tree = tree(&layers(file, &[])?)?;
+    let mut tree = tree(&layers(file, &[])?.0)?;
     tree.retain(|section, _| section == "ledger");
     let (config, mut problems) = read(tree);
     match config {
@@ -71,7 +73,8 @@ pub fn place(file: Option<&Path>, problems: &mut [Problem]) {
 /// The files a configuration is made of: itself, and all that it names. As far as it can be read.
 pub fn files(file: Option<&Path>, overrides: &[(String, String)]) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
-    if let Ok(tree) = layers(file, overrides).map_err(drop).and_then(|layers| layers.extract::<Dict>().map_err(drop)) {
+    let layers = layers(file, overrides).map_err(drop);
+    if let Ok(tree) = layers.and_then(|(layers, _)| layers.extract::<Dict>().map_err(drop)) {
         named(&Value::from(tree), &mut Vec::new(), &mut files);
     }
     files
@@ -108,11 +111,13 @@ fn named(value: &Value, path: &mut Vec<String>, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Figment, Vec<Problem>> {
-    let mut figment = Figment::new();
+/// The layers, and the digest of the file among them: of the very text that was read.
+fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<(Figment, Option<String>), Vec<Problem>> {
+    let (mut figment, mut digest) = (Figment::new(), None);
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
+        digest = Some(Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect());
         figment = match path.extension().and_then(|extension| extension.to_str()) {
             Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
             Some("json") => figment.merge(Json::string(&text)),
@@ -134,7 +139,7 @@ fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Figment
     for (key, value) in overrides {
         figment = figment.merge(Serialized::default(key, value));
     }
-    Ok(figment)
+    Ok((figment, digest))
 }
 
 fn tree(figment: &Figment) -> Result<Dict, Vec<Problem>> {
@@ -316,6 +321,15 @@ mod tests {
         assert_eq!(read(&format!("{text}path = \"x.db\"\n")).unwrap().path, Path::new("x.db"));
         assert!(read(&format!("{text}pth = \"x.db\"\n")).unwrap_err().contains(":5: ledger.pth: unknown key"));
         assert!(read("[ledger\n").unwrap_err().contains("this is no TOML"));
+    }
+
+    #[test]
+    fn a_configuration_knows_the_text_it_was_read_from() {
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(&file, "[server]\nlisten = \"127.0.0.1:1\"\n").unwrap();
+        let digest = |file| load(file, &[], |_| Vec::new()).unwrap().digest;
+        assert_eq!(digest(Some(file.path())).as_deref(), Some("221808ede154"), "as sha256sum has it");
+        assert_eq!(digest(None), None);
     }
 
     #[test]

@@ -153,6 +153,26 @@ fn a_bad_configuration_changes_nothing_but_a_metric() {
 }
 
 #[test]
+fn a_metric_tells_which_file_is_in_use() {
+    let sections = one_backend("openai", "http://127.0.0.1:9", "");
+    let gateway = Gateway::start(&sections);
+    let told = |sections: &str| {
+        let hash = hash_of(&format!("{}{sections}", gateway.common()));
+        let line = format!("tidegate_config_info{{sha256=\"{}\"}} 1", &hash["sha256:".len()..][..12]);
+        gateway.wait_for_metric(&line, true);
+        let page = gateway.operator("/metrics").body;
+        assert_eq!(page.matches("\ntidegate_config_info{").count(), 1, "{page}");
+    };
+    told(&sections);
+    let other = sections.clone() + &marker("other");
+    gateway.rewrite(&other);
+    told(&other);
+    gateway.rewrite(&(sections + "[api]\ndeepfellow = true\n"));
+    gateway.wait_for_metric("tidegate_config_reload_success 0", true);
+    told(&other);
+}
+
+#[test]
 fn a_model_that_had_failed_at_the_start_does_not_stand_in_the_way() {
     let fake = Fake::start(answer);
     let weights = Guest::new(&wat(ON_CALL, ""));
