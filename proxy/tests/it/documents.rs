@@ -1,10 +1,12 @@
 //! What the documentation and the files of `deploy/` say, held against the program: what is named there exists, and what exists
 //! is named there.
 
+use clap::CommandFactory as _;
 use figment::providers::{Format, Yaml};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use tidegate::cli::Command;
 
 /// A file, by its path from the repository's root.
 fn at(path: &str) -> PathBuf {
@@ -93,6 +95,26 @@ fn every_key_of_the_configuration_is_documented_and_in_the_example() {
 fn the_example_is_a_good_configuration() {
     let example = tidegate::app::load(Some(&at("deploy/tidegate.example.toml")), &[]);
     assert!(example.is_ok(), "{:?}", example.err());
+}
+
+/// The commands that do something, in words.
+fn commands(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        let words = format!("{words} {}", inner.get_name());
+        if !inner.is_subcommand_required_set() {
+            found.push(words.clone());
+        }
+        commands(inner, &words, found);
+    }
+}
+
+#[test]
+fn every_command_is_in_the_table() {
+    let (page, mut found) = (read("docs/operations.md"), Vec::new());
+    commands(&Command::command(), "tidegate", &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    let missing: Vec<_> = found.iter().filter(|words| !page.contains(&format!("\n| `{words}` |"))).collect();
+    assert!(missing.is_empty(), "docs/operations.md lacks {missing:?}");
 }
 
 #[cfg(feature = "kubernetes")]
