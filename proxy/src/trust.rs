@@ -6,9 +6,11 @@
 //! set up in one place and its cryptography is chosen once.
 
 mod handshake;
+mod own;
 mod papers;
 
 pub use handshake::{Handshakes, Series};
+pub use own::own;
 pub use papers::{Files, Papers};
 
 use sha2::{Digest as _, Sha256};

@@ -1,6 +1,7 @@
 //! Commands, each in a file of its own.
 
 mod check;
+mod health;
 mod import;
 mod keys;
 mod log;
@@ -28,6 +29,8 @@ enum Verb {
     Serve(serve::Serve),
     /// Check a configuration and print everything that is wrong with it.
     Check(check::Check),
+    /// Ask the gateway that runs here whether it takes requests.
+    Health(health::Health),
     /// Make a configuration from that of another gateway.
     Import(import::Import),
     /// Make keys.
@@ -49,6 +52,7 @@ impl Command {
         match self.verb {
             Verb::Serve(serve) => serve.run(),
             Verb::Check(check) => check.run(),
+            Verb::Health(health) => health.run(),
             Verb::Import(import) => import.run(),
             Verb::Keys(keys) => keys.run(),
             Verb::Models(models) => models.run(),
@@ -156,6 +160,7 @@ mod tests {
         for line in [
             "serve",
             "check",
+            "health --live --admin 127.0.0.1:9090",
             "import litellm config.yaml",
             "models --format json",
             "models pull acme/m",

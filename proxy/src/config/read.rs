@@ -112,7 +112,10 @@ fn named(value: &Value, path: &mut Vec<String>, files: &mut Vec<PathBuf>) {
 }
 
 /// The layers, and the digest of the file among them: of the very text that was read.
-fn layers(file: Option<&Path>, overrides: &[(String, String)]) -> Result<(Figment, Option<String>), Vec<Problem>> {
+pub(super) fn layers(
+    file: Option<&Path>,
+    overrides: &[(String, String)],
+) -> Result<(Figment, Option<String>), Vec<Problem>> {
     let (mut figment, mut digest) = (Figment::new(), None);
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)

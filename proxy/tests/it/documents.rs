@@ -1,7 +1,7 @@
 //! What the documentation and the files of `deploy/` say, held against the program: what is named there exists, and what exists
 //! is named there.
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use figment::providers::{Format, Yaml};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -95,6 +95,28 @@ fn every_key_of_the_configuration_is_documented_and_in_the_example() {
 fn the_example_is_a_good_configuration() {
     let example = tidegate::app::load(Some(&at("deploy/tidegate.example.toml")), &[]);
     assert!(example.is_ok(), "{:?}", example.err());
+}
+
+#[test]
+fn the_image_runs_commands_that_exist_and_asks_where_it_listens() {
+    let image = read("deploy/Dockerfile");
+    let words = |instruction: &str| -> Vec<String> {
+        let line =
+            image.lines().find(|line| line.starts_with(instruction)).unwrap_or_else(|| panic!("no {instruction}"));
+        serde_json::from_str(&line[line.find('[').unwrap()..]).unwrap()
+    };
+    let program = words("ENTRYPOINT ");
+    let (serve, health) = ([program.clone(), words("CMD ")].concat(), words("HEALTHCHECK "));
+    assert_eq!(&health[..1], program.as_slice());
+    for line in [&serve, &health] {
+        if let Err(error) = Command::try_parse_from(line) {
+            panic!("{line:?}: {error}");
+        }
+    }
+    for option in ["--config", "--admin"] {
+        let value = |line: &[String]| line[line.iter().position(|word| word == option).unwrap() + 1].clone();
+        assert_eq!(value(&serve), value(&health), "{option}");
+    }
 }
 
 /// The commands that do something, in words.

@@ -18,6 +18,7 @@ mod fuzzed;
 mod gateway;
 mod golden;
 mod guest;
+mod health;
 mod heap;
 mod http2;
 mod https;
