@@ -60,21 +60,47 @@ fn metrics(text: &str) -> BTreeSet<&str> {
     words(text).filter(|word| is_metric(word)).map(family).collect()
 }
 
-/// The same as constants in the program.
-fn constants() -> BTreeSet<String> {
-    let (mut found, mut folders) = (BTreeSet::new(), vec![at("proxy/src")]);
+/// The files of the program.
+fn sources() -> Vec<String> {
+    let (mut found, mut folders) = (Vec::new(), vec![at("proxy/src")]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
-                continue;
+            } else {
+                found.push(std::fs::read_to_string(path).unwrap());
             }
-            let text = std::fs::read_to_string(path).unwrap();
-            found.extend(text.split('"').filter(|word| is_metric(word)).map(|word| family(word).to_owned()));
         }
     }
     found
+}
+
+/// The metrics that are constants in the program.
+fn constants() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for text in sources() {
+        found.extend(text.split('"').filter(|word| is_metric(word)).map(|word| family(word).to_owned()));
+    }
+    found
+}
+
+/// The last text among the arguments that begin here.
+fn last_text(arguments: &str) -> &str {
+    let (mut depth, mut begin, mut last) = (1, None, "");
+    for (at, letter) in arguments.char_indices() {
+        match (letter, begin) {
+            ('"', None) => begin = Some(at + 1),
+            ('"', Some(from)) => (begin, last) = (None, &arguments[from..at]),
+            ('(', None) => depth += 1,
+            (')', None) => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    last
 }
 
 #[test]
@@ -180,6 +206,26 @@ fn the_manifest_for_kubernetes_fits_its_configuration_and_the_image() {
     let account = accounts.iter().find(|object| object["kind"] == "ServiceAccount").unwrap();
     assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
     assert_eq!(object("StatefulSet")["metadata"]["namespace"], account["metadata"]["namespace"]);
+}
+
+#[test]
+fn every_warning_in_the_log_is_in_the_table() {
+    let (page, mut seen) = (read("docs/operations.md").replace('`', ""), 0);
+    let mut missing = BTreeSet::new();
+    for text in sources() {
+        let program = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        for level in ["warn", "error"] {
+            for arguments in program.split(&format!("tracing::{level}!(")).skip(1) {
+                let message = last_text(arguments).replace('`', "");
+                seen += 1;
+                if !page.contains(&format!("\n| {message} | ")) {
+                    missing.insert(message);
+                }
+            }
+        }
+    }
+    assert!(seen > 30, "the sources were read: {seen}");
+    assert!(missing.is_empty(), "docs/operations.md lacks {missing:?}");
 }
 
 #[test]
