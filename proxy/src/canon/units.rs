@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
     borrow::Cow,
     fmt,
+    str::FromStr,
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +20,8 @@ pub struct Period(pub Duration);
 /// So that a period can be added to any point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86400);
 
+const DATE: &str = "expected a date in quotes, such as \"2026-07-01\"";
+
 /// A day: `"2026-07-01"`. The moment it begins in UTC, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Date(pub i64);
@@ -28,6 +31,16 @@ impl fmt::Display for Date {
         let begins = SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.unsigned_abs());
         let text = humantime::format_rfc3339_seconds(begins).to_string();
         f.write_str(text.split('T').next().unwrap_or_default())
+    }
+}
+
+impl FromStr for Date {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let begins = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).ok().filter(|_| text.len() == 10);
+        let since = begins.and_then(|begins| begins.duration_since(SystemTime::UNIX_EPOCH).ok());
+        since.map(|since| Self(since.as_millis() as i64)).ok_or_else(|| format!("{DATE}; found \"{text}\""))
     }
 }
 
@@ -105,12 +118,8 @@ impl<'de> Deserialize<'de> for Period {
 
 impl<'de> Deserialize<'de> for Date {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let expected = "expected a date in quotes, such as \"2026-07-01\"";
-        let text = String::deserialize(from).map_err(|_| D::Error::custom(expected))?;
-        let begins = humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).ok().filter(|_| text.len() == 10);
-        let since = begins.and_then(|begins| begins.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let since = since.ok_or_else(|| D::Error::custom(format!("{expected}; found \"{text}\"")))?;
-        Ok(Self(since.as_millis() as i64))
+        let text = String::deserialize(from).map_err(|_| D::Error::custom(DATE))?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

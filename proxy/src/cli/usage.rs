@@ -2,15 +2,18 @@
 
 use super::table;
 use super::{Format, From};
+use crate::canon::Date;
 use crate::ledger::ingest;
 use crate::store::{Filter, Group, Store};
 use clap::Args;
 use serde_json::Value;
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
 
 /// Show what was used, by whom and at what price. Works beside a running gateway.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  tidegate usage --by project,model --since 7d\n  tidegate usage --records --format json | tail"
+    after_help = "Example:\n  tidegate usage --by project,model --since 7d\n  tidegate usage --by project,model --month 2026-11 --format csv\n  tidegate usage --records --format json | tail"
 )]
 pub(super) struct Usage {
     #[command(flatten)]
@@ -21,9 +24,15 @@ pub(super) struct Usage {
     /// Single records instead of totals.
     #[arg(long)]
     records: bool,
-    /// Only what started so long ago at most: 24h, 7d.
-    #[arg(long, value_parser = humantime::parse_duration)]
-    since: Option<std::time::Duration>,
+    /// Only what started from then on: so long ago (24h, 7d), or a day or time in UTC (2026-11-01, 2026-11-01T12:00:00Z).
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
+    /// Only what started before then, which is written as for --since.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Moment>,
+    /// Only what started in this month, in UTC: 2026-11.
+    #[arg(long, value_parser = month, conflicts_with_all = ["since", "until"])]
+    month: Option<Range<i64>>,
     /// Only this organization.
     #[arg(long)]
     organization: Option<String>,
@@ -40,6 +49,8 @@ pub(super) struct Usage {
 
 impl Usage {
     pub fn run(self) -> Result<(), String> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (since, until) = self.window(now)?;
         let ledger = crate::config::books(self.from.file().as_deref()).map_err(|problems| super::explain(&problems))?;
         let path = ledger.path;
         if !path.exists() {
@@ -51,16 +62,74 @@ impl Usage {
         let mut store = Store::open(&path)?;
         // What the gateway (or one that died) has written a moment ago is still in the journal.
         ingest(&mut store, &path)?;
-        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let since = self.since.map(|since| now.saturating_sub(since).as_millis() as i64);
-        let filter =
-            Filter { since, until: None, organization: self.organization, project: self.project, limit: self.limit };
+        let filter = Filter { since, until, organization: self.organization, project: self.project, limit: self.limit };
         if self.records {
             records(&store, &filter, self.format)
         } else {
             totals(&store, &filter, &told_apart(&self.by), self.format)
         }
     }
+
+    /// From when on, and before when, in milliseconds since 1970.
+    fn window(&self, now: Duration) -> Result<(Option<i64>, Option<i64>), String> {
+        if let Some(month) = &self.month {
+            return Ok((Some(month.start), Some(month.end)));
+        }
+        let [since, until] = [self.since, self.until].map(|moment| moment.map(|moment| moment.millis(now)));
+        match (since, until) {
+            (Some(since), Some(until)) if since >= until => {
+                Err("nothing can be between --since and --until: the first has to be the earlier".into())
+            }
+            _ => Ok((since, until)),
+        }
+    }
+}
+
+/// A point in time as people write it.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Ago(Duration),
+    /// Milliseconds since 1970.
+    At(i64),
+}
+
+impl Moment {
+    fn millis(self, now: Duration) -> i64 {
+        match self {
+            Self::Ago(period) => now.saturating_sub(period).as_millis() as i64,
+            Self::At(millis) => millis,
+        }
+    }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    if let Ok(day) = text.parse::<Date>() {
+        return Ok(Moment::At(day.0));
+    }
+    let time = humantime::parse_rfc3339(text).ok();
+    if let Some(since) = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+        return Ok(Moment::At(since.as_millis() as i64));
+    }
+    humantime::parse_duration(text).map(Moment::Ago).map_err(|_| {
+        "expected a period back such as 7d, a day such as 2026-11-01 or a time in UTC such as 2026-11-01T12:00:00Z"
+            .into()
+    })
+}
+
+/// From where a month begins to where the next one does.
+fn month(text: &str) -> Result<Range<i64>, String> {
+    let begins = |month: &str| format!("{month}-01").parse::<Date>().ok().map(|day| day.0);
+    let whole = || {
+        let start = begins(text)?;
+        // Digits only: it begins with a day.
+        let (year, month) = text.split_once('-')?;
+        let next = match (year.parse::<u32>().ok()?, month.parse::<u32>().ok()?) {
+            (year, 12) => format!("{}-01", year + 1),
+            (year, month) => format!("{year}-{:02}", month + 1),
+        };
+        Some(start..begins(&next)?)
+    };
+    whole().ok_or_else(|| "expected a month such as 2026-11".into())
 }
 
 fn records(store: &Store, filter: &Filter, format: Format) -> Result<(), String> {
@@ -163,6 +232,46 @@ fn totals(store: &Store, filter: &Filter, by: &[Group], format: Format) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        usage: Usage,
+    }
+
+    #[test]
+    fn the_time_asked_for_is_a_period_back_a_day_a_time_or_a_month() {
+        // 2026-11-01 and 2026-12-01 begin at these milliseconds.
+        let (november, december) = (1_793_491_200_000, 1_796_083_200_000);
+        let noon = november + 43_200_000;
+        let now = Duration::from_millis(december as u64);
+        for (line, window) in [
+            ("", Some((None, None))),
+            ("--since 24h", Some((Some(december - 86_400_000), None))),
+            ("--since 2d --until 1d", Some((Some(december - 172_800_000), Some(december - 86_400_000)))),
+            ("--since 2026-11-01 --until 2026-12-01", Some((Some(november), Some(december)))),
+            ("--since 2026-11-01T12:00:00Z", Some((Some(noon), None))),
+            ("--until 2026-11-01T12:00:00.25+00:00", Some((None, Some(noon + 250)))),
+            ("--month 2026-11", Some((Some(november), Some(december)))),
+            ("--month 2026-12", Some((Some(december), Some(december + 31 * 86_400_000)))),
+            ("--since 2026-12-01 --until 2026-11-01", None),
+            ("--since 2026-11-01 --until 2026-11-01", None),
+            ("--since 2026-11-31", None),
+            ("--since 2026-11", None),
+            ("--since 2026-11-01T12:00:00+02:00", None),
+            ("--until yesterday", None),
+            ("--month 2026-13", None),
+            ("--month 2026-+1", None),
+            ("--month 9999-12", None),
+            ("--month 2026-11-01", None),
+            ("--month 2026-11 --until 2026-11-15", None),
+        ] {
+            let words = std::iter::once("usage").chain(line.split_whitespace());
+            let found = Line::try_parse_from(words).ok().and_then(|line| line.usage.window(now).ok());
+            assert_eq!(found, window, "{line}");
+        }
+    }
 
     #[test]
     fn projects_and_keys_are_told_apart_by_whose_they_are() {
