@@ -8,6 +8,7 @@ use crate::store::{Filter, Group, Store};
 use clap::Args;
 use serde_json::Value;
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Show what was used, by whom and at what price. Works beside a running gateway.
@@ -59,9 +60,7 @@ impl Usage {
                 path.display()
             ));
         }
-        let mut store = Store::open(&path)?;
-        // What the gateway (or one that died) has written a moment ago is still in the journal.
-        ingest(&mut store, &path)?;
+        let store = open(&path)?;
         let filter = Filter { since, until, organization: self.organization, project: self.project, limit: self.limit };
         if self.records {
             records(&store, &filter, self.format)
@@ -83,6 +82,23 @@ impl Usage {
             _ => Ok((since, until)),
         }
     }
+}
+
+/// The books, with what is still in the journal if that can be brought into them.
+fn open(path: &Path) -> Result<Store, String> {
+    let (store, problem) = match Store::open(path) {
+        // What the gateway (or one that died) has written a moment ago is in the journal only.
+        Ok(mut store) => match ingest(&mut store, path) {
+            Ok(_) => return Ok(store),
+            Err(problem) => (store, problem),
+        },
+        Err(problem) => match Store::open_read_only(path) {
+            Ok(store) => (store, problem),
+            Err(_) => return Err(problem),
+        },
+    };
+    eprintln!("tidegate: {problem}; what only the journal has is not in these numbers");
+    Ok(store)
 }
 
 /// A point in time as people write it.

@@ -11,7 +11,8 @@ mod schema;
 
 use crate::canon::Record;
 use foldhash::HashMap;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use schema::VERSION;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,6 +64,28 @@ impl Store {
         connection.set_prepared_statement_cache_capacity(16);
         let kinds = kinds(&connection).map_err(fail)?;
         Ok(Self { connection, kinds })
+    }
+
+    /// Opens a ledger that nobody uses where nothing can be written, not even the files that SQLite puts beside it to read it.
+    ///
+    /// # Errors
+    /// SQLite's; the schema is of another version; not all of it is in this file.
+    pub fn open_read_only(path: &Path) -> Result<Self, String> {
+        let fail = |error: rusqlite::Error| format!("cannot read the ledger {}: {error}", path.display());
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        // It would be passed over, and with it what a gateway writes meanwhile.
+        if std::fs::metadata(&log).is_ok_and(|log| log.is_file() && log.len() > 0) {
+            return Err(format!("some of the ledger {} is only in its write-ahead log", path.display()));
+        }
+        let name = percent_encode(path.as_os_str().as_encoded_bytes(), NON_ALPHANUMERIC);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags).map_err(fail)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fail)?;
+        if version != VERSION {
+            return Err(format!("the ledger {} has schema {version}, not {VERSION}", path.display()));
+        }
+        Ok(Self { connection, kinds: HashMap::default() })
     }
 
     /// Starts a batch. Nothing is in the books before `Batch::commit`.

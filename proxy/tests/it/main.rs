@@ -46,6 +46,7 @@ mod stopping;
 mod tenants;
 mod tls;
 mod tries;
+mod usage;
 
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;

@@ -14,9 +14,15 @@ const BATCH: u64 = 4 << 20;
 /// Returns how many records it added and how many lines it had to set aside.
 ///
 /// # Errors
-/// SQLite's, or a journal that cannot be read.
+/// SQLite's, or a journal that cannot be read. What was added until then stays.
 pub fn ingest(store: &mut Store, ledger: &Path) -> Result<(u64, u64), String> {
     let folder = folder(ledger);
+    // A folder that is not there has nothing to tell; one that is closed to us may have.
+    if let Err(error) = std::fs::read_dir(&folder)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(format!("cannot read the journal {}: {error}", folder.display()));
+    }
     let (mut added, mut rejected) = (0, 0);
     for (name, path) in segments(&folder) {
         loop {

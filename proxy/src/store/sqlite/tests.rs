@@ -59,6 +59,23 @@ fn a_ledger_of_a_newer_version_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn a_ledger_is_read_where_nothing_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a b?#.db");
+    let record = Record { id: uuid::Uuid::now_v7(), request_id: "r".into(), ..Record::default() };
+    let mut store = Store::open(&path).unwrap();
+    insert(&mut store, &record);
+    assert!(Store::open_read_only(&path).is_err(), "the record is not in this file yet");
+    drop(store);
+    let store = Store::open_read_only(&path).unwrap();
+    assert_eq!(store.records(&Filter::default()).unwrap(), [record]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no file was made beside it");
+    drop(store);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION - 1).unwrap();
+    assert!(Store::open_read_only(&path).err().unwrap().contains("schema"));
+}
+
+#[test]
 fn a_ledger_of_version_1_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.db");
