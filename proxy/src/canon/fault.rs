@@ -40,6 +40,8 @@ pub enum FaultKind {
     Method,
     /// The client did not send its request in time (408).
     RequestTimeout,
+    /// The client left before it had sent its request (499, nginx's word: mostly nobody reads it).
+    ClientGone,
     /// Body over the limit (413).
     TooLarge,
     /// Content type or encoding we do not read (415).
@@ -82,6 +84,7 @@ impl FaultKind {
             Self::PathNotFound => "caller_path_not_found",
             Self::Method => "caller_method",
             Self::RequestTimeout => "caller_timeout",
+            Self::ClientGone => "caller_gone",
             Self::TooLarge => "caller_too_large",
             Self::MediaType => "caller_media_type",
             Self::RateLimited => "policy_rate_limited",
@@ -124,6 +127,7 @@ impl FaultKind {
             Self::ModelNotFound | Self::PathNotFound => 404,
             Self::Method => 405,
             Self::RequestTimeout => 408,
+            Self::ClientGone => 499,
             Self::TooLarge => 413,
             Self::MediaType => 415,
             Self::RateLimited | Self::BackendBusy => 429,

@@ -5,7 +5,7 @@
 
 use super::Ledger;
 use super::series::Labels;
-use crate::canon::{Caller, Fault, Outcome, Prices, Record, Route, Usage, UsageSource};
+use crate::canon::{Caller, Fault, FaultKind, Outcome, Prices, Record, Route, Usage, UsageSource};
 use crate::wire::{Glance, Times};
 use std::any::Any;
 use std::rc::Rc;
@@ -296,6 +296,7 @@ impl Tab {
             crate::canon::Blame::Plugin => Outcome::Plugin,
             _ if begun => Outcome::Cut,
             crate::canon::Blame::Backend => Outcome::BackendError,
+            _ if fault.kind == FaultKind::ClientGone => Outcome::ClientGone,
             _ => Outcome::Refused,
         };
         if !begun {

@@ -10,7 +10,8 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use std::io::Read;
+use std::error::Error as _;
+use std::io::{self, Read};
 
 /// Room made at once for a body that says how long it will be: whoever says much and sends little gets no more.
 const AHEAD: usize = 1 << 20;
@@ -35,7 +36,8 @@ pub(super) async fn read(
 /// Reads the whole body, of whatever type, and undoes its encoding. A body that came in one piece is not copied.
 ///
 /// # Errors
-/// 415 for an encoding we do not read, 413 as soon as it is known to be too large, 408 for a client that stops sending.
+/// 415 for an encoding we do not read, 413 as soon as it is known to be too large, 408 for a client that stops sending; 499
+/// where it has left.
 pub(super) async fn whole(headers: &HeaderMap, mut body: Incoming, limits: Limits) -> Result<Bytes, Fault> {
     let declared = body.size_hint().lower();
     if declared > limits.body as u64 {
@@ -52,7 +54,7 @@ pub(super) async fn whole(headers: &HeaderMap, mut body: Incoming, limits: Limit
         let frame = match frame {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(Fault::invalid("The request body broke off.")),
+            Ok(Some(Err(error))) => return Err(broken(&error)),
             Err(_) => return Err(Fault::new(FaultKind::RequestTimeout, "The request body did not arrive in time.")),
         };
         let Ok(data) = frame.into_data() else { continue };
@@ -106,6 +108,18 @@ fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fau
         return Err(too_large(limits));
     }
     Ok(text.into())
+}
+
+/// A body that has no end. What HTTP/1.1 cannot read as chunks is a mistake of its sender's. All else that can happen, an end too
+/// early, a reset of the connection or of the stream, leaves nobody who waits for an answer.
+fn broken(error: &hyper::Error) -> Fault {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            Fault::invalid("The body is not what its Transfer-Encoding says.").with_param("transfer-encoding")
+        }
+        _ => Fault::new(FaultKind::ClientGone, "The client left before it had sent the whole request body."),
+    }
 }
 
 fn too_large(limits: Limits) -> Fault {

@@ -3,8 +3,10 @@
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
 use crate::gateway::{Gateway, KEY, one_backend};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
@@ -21,8 +23,11 @@ fn run<T>(client: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime, client)
 }
 
+/// The body of a request.
+type Sent = UnsyncBoxBody<Bytes, std::io::Error>;
+
 /// A connection whose streams may be this far ahead of what is read of them.
-async fn connect(to: SocketAddr, window: u32) -> SendRequest<Full<Bytes>> {
+async fn connect(to: SocketAddr, window: u32) -> SendRequest<Sent> {
     let socket = tokio::net::TcpStream::connect(to).await.unwrap();
     let (sender, connection) =
         Builder::new(LocalExecutor).initial_stream_window_size(window).handshake(TokioIo::new(socket)).await.unwrap();
@@ -30,9 +35,16 @@ async fn connect(to: SocketAddr, window: u32) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-async fn ask(sender: &mut SendRequest<Full<Bytes>>, body: &'static str) -> Incoming {
-    let request = http::Request::post("http://x/v1/chat/completions").header("x-api-key", KEY).body(body.into());
-    let response = sender.send_request(request.unwrap()).await.unwrap();
+fn request(body: Sent) -> http::Request<Sent> {
+    http::Request::post("http://x/v1/chat/completions").header("x-api-key", KEY).body(body).unwrap()
+}
+
+fn whole(body: &'static str) -> Sent {
+    Full::<Bytes>::from(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+async fn ask(sender: &mut SendRequest<Sent>, body: &'static str) -> Incoming {
+    let response = sender.send_request(request(whole(body))).await.unwrap();
     assert_eq!(response.status(), 200);
     response.into_body()
 }
@@ -119,11 +131,34 @@ fn a_head_comes_without_its_body() {
         let mut sender = connect(gateway.api, 20_000).await;
         for (path, status) in [("/", 200), ("/v1/models", 200), ("/v1/models/nope", 404), ("/v1/messages", 405)] {
             let request = http::Request::head(format!("http://x{path}")).header("x-api-key", KEY);
-            let response = sender.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+            let response = sender.send_request(request.body(whole("")).unwrap()).await.unwrap();
             let length = response.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap();
             assert!(response.status() == status && length > 0, "{path}: {response:?}");
             let body = response.into_body().collect().await;
             assert!(body.is_ok_and(|body| body.to_bytes().is_empty()), "{path}");
         }
     });
+}
+
+#[test]
+fn a_client_that_resets_a_stream_while_it_sends_is_gone() {
+    let gateway = Gateway::start(&one_backend("openai", "http://127.0.0.1:9", ""));
+    run(async {
+        let mut sender = connect(gateway.api, 1000).await;
+        let begun = stream::once(async { Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"{"))) });
+        let given_up = stream::once(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Err(std::io::Error::other("nothing comes after it"))
+        });
+        let body = StreamBody::new(begun.chain(given_up)).boxed_unsync();
+        let answer = tokio::time::timeout(Duration::from_secs(1), sender.send_request(request(body))).await;
+        assert!(!matches!(answer, Ok(Ok(_))), "a stream that is reset has no answer");
+        let began = Instant::now();
+        while gateway.records().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(10), "it is in no book");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let record = gateway.record();
+    assert_eq!((record.outcome, record.status), (Outcome::ClientGone, 499));
 }

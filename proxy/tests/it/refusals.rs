@@ -71,6 +71,7 @@ fn every_bad_request_is_answered_in_its_dialect_and_booked() {
         case("undeclared too large", format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ntransfer-encoding: chunked\r\n\r\n1400\r\n{}\r\n0\r\n\r\n", "x".repeat(0x1400)).into_bytes(), 413, &["request_too_large"]),
         case("bomb", encoded("gzip", &gzip(&vec![b' '; 1 << 20])), 413, &["4096 bytes"]),
         case("not what it says", encoded("zstd", b"plain"), 400, &["Content-Encoding"]),
+        case("chunks that are none", format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n").into_bytes(), 400, &["its Transfer-Encoding"]),
         case("unknown encoding", encoded("lzma", b"x"), 415, &["gzip, zstd or br"]),
         case("a form", post("/v1/chat/completions", &format!("authorization: Bearer {KEY}\r\ncontent-type: application/x-www-form-urlencoded\r\n"), b"a=b"), 415, &["application/json"]),
         case("never sends", format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\ncontent-length: 10\r\n\r\nx").into_bytes(), 408, &["did not arrive in time"]),
@@ -116,6 +117,25 @@ fn who_is_refused_while_sending_can_send_on_and_read_why() {
         let answer = read_answer(&mut client);
         assert!(answer.status == status && answer.body.contains(says), "{path}: {answer:?}");
     }
+}
+
+#[test]
+fn who_leaves_while_it_sends_a_body_is_gone() {
+    let gateway = Gateway::before("openai", "http://127.0.0.1:9", "");
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n");
+    let sent = [
+        "content-length: 10\r\n\r\n",
+        "content-length: 10\r\n\r\n{",
+        "transfer-encoding: chunked\r\n\r\n5\r\n{",
+        "transfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
+    ];
+    for sent in sent {
+        gateway.open().write_all(format!("{head}{sent}").as_bytes()).unwrap();
+    }
+    for record in gateway.wait_for_records(sent.len()) {
+        assert_eq!((record.outcome, record.status, &*record.project), (Outcome::ClientGone, 499, "web"));
+    }
+    assert!(gateway.operator("/metrics").body.contains("error_type=\"caller_gone\""));
 }
 
 #[test]
