@@ -170,7 +170,11 @@ pub fn admit(now: &Rooms, headers: &HeaderMap, tab: &mut Tab) -> Result<Admitted
 /// Requests are taken while their books can be kept.
 fn accepts(now: &Rooms) -> Result<(), Fault> {
     let full = "The gateway cannot write its usage records and takes no requests until it can.";
-    if now.ledger.accepts() { Ok(()) } else { Err(Fault::new(FaultKind::Overloaded, full)) }
+    if now.ledger.accepts() {
+        return Ok(());
+    }
+    // Room is made by a person or by another program, not within moments.
+    Err(Fault { retry_after: Some(Duration::from_secs(5)), ..Fault::new(FaultKind::Overloaded, full) })
 }
 
 /// Answers with a fault and closes the books on it.

@@ -2,6 +2,7 @@
 
 use crate::fake::{CHAT, Fake, json};
 use crate::gateway::{Gateway, KEY, one_backend, post, read_answer};
+use crate::process::{Process, may_have_files_of_its_own, unshared};
 use std::io::Write;
 use tidegate::canon::Outcome;
 
@@ -167,6 +168,20 @@ fn a_full_gateway_says_so() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
     assert!(answer.body.contains("overloaded_error"));
     assert_eq!(gateway.post("/v1/chat/completions", GOOD).status, 503);
+}
+
+#[test]
+fn a_gateway_that_cannot_keep_its_books_says_so() {
+    if !may_have_files_of_its_own() {
+        return;
+    }
+    // A page, which the first few records fill.
+    let small = unshared("mkdir t.db.spool && mount -t tmpfs -o size=4k none t.db.spool");
+    let process = Process::start(&one_backend("openai", "http://127.0.0.1:9", ""), &[], small);
+    let unknown = GOOD.replace("\"m\"", "\"nope\"");
+    let answer = (0..100).map(|_| process.post(&unknown)).find(|answer| answer.status != 404).unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{answer:?}");
+    assert!(answer.body.contains("usage records"), "{answer:?}");
 }
 
 #[test]
