@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 const INSERT: &str = "INSERT OR IGNORE INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 const INSERT_KIND: &str = "INSERT INTO kinds VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const DELETE_OLDEST: &str =
+    "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE id < ? ORDER BY id LIMIT ?)";
 
 /// Columns in the order of the contract (docs/usage.md).
 pub(super) const COLUMNS: &str = "id, request_id, started_at, ended_at, organization, project, key, user, endpoint, dialect, model_requested, model, backend, target, attempts, stream, \
@@ -108,12 +110,16 @@ impl Store {
         self.connection.execute("DELETE FROM journals WHERE name = ?", [name]).map(|_| ())
     }
 
-    /// Deletes records that started before this time, and kinds that only they can have been of. Returns how many records.
+    /// Deletes the oldest of the records that started before this time, so many at most, and after the last of them the kinds that
+    /// only they can have been of. Returns how many records.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn delete_before(&mut self, millis: i64) -> Result<usize, rusqlite::Error> {
-        let deleted = self.connection.execute("DELETE FROM requests WHERE id < ?", [id_floor(millis).as_slice()])?;
+    pub fn delete_before(&mut self, millis: i64, most: usize) -> Result<usize, rusqlite::Error> {
+        let deleted = self.connection.execute(DELETE_OLDEST, params![id_floor(millis).as_slice(), most as i64])?;
+        if deleted == most {
+            return Ok(deleted);
+        }
         let day = millis.max(0) / DAY;
         // Not by looking for requests of each, which would be all there are.
         if self.kinds.values().any(|kind| kind.last_day < day) {

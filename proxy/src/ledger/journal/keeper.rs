@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_millis(200);
 const BUSY_TICK: Duration = Duration::from_millis(20);
 /// Records in a batch that mean there is much to do.
 const MUCH: u64 = 64;
+/// Records deleted at a time: nothing is brought into the database meanwhile.
+pub(super) const ROUND: usize = 10_000;
 
 /// Starts the thread that brings the journal into the database.
 pub(in crate::ledger) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(), String> {
@@ -31,7 +33,7 @@ pub(in crate::ledger) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(
     let keeper = std::thread::Builder::new()
         .name("ledger".into())
         .spawn(move || {
-            let (mut swept, mut spare) = (None::<Instant>, Vec::new());
+            let (mut swept, mut spare, mut more_is_old) = (None::<Instant>, Vec::new(), false);
             while let Some(ledger) = weak.upgrade() {
                 let journal = &ledger.journal;
                 let closing = journal.closing.load(Ordering::Acquire);
@@ -46,17 +48,17 @@ pub(in crate::ledger) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(
                     tracing::error!(%error, "the ledger is behind; records wait in the journal");
                 }
                 ledger.series.follow(journal);
-                if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) || closing {
-                    swept = Some(Instant::now());
-                    let horizon = SystemTime::now()
-                        .duration_since(SystemTime::UNIX_EPOCH)
-                        .unwrap_or_default()
-                        .saturating_sub(ledger.retention());
-                    let swept =
-                        journal.sweep(&mut store).and_then(|()| store.delete_before(horizon.as_millis() as i64));
-                    if let Err(error) = swept {
-                        tracing::warn!(%error, "could not tidy the ledger; trying again in a minute");
+                let due = swept.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) || closing;
+                if due || more_is_old {
+                    let mut tidied = Ok(());
+                    if due {
+                        swept = Some(Instant::now());
+                        tidied = journal.sweep(&mut store);
                     }
+                    more_is_old = tidied.and_then(|()| forget(&ledger, &mut store)).unwrap_or_else(|error| {
+                        tracing::warn!(%error, "could not tidy the ledger; trying again in a minute");
+                        false
+                    });
                 }
                 drop(ledger);
                 if closing {
@@ -68,6 +70,13 @@ pub(in crate::ledger) fn keep(ledger: &Arc<Ledger>, config: &Config) -> Result<(
         .map_err(|error| format!("cannot start the ledger's thread: {error}"))?;
     *ledger.journal.keeper.lock() = Some(keeper);
     Ok(())
+}
+
+/// Deletes records that are older than they are to be kept. Returns whether there may be more of them.
+fn forget(ledger: &Ledger, store: &mut Store) -> Result<bool, rusqlite::Error> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let horizon = now.saturating_sub(ledger.retention());
+    store.delete_before(horizon.as_millis() as i64, ROUND).map(|deleted| deleted == ROUND)
 }
 
 impl Journal {

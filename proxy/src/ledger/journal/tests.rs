@@ -120,6 +120,25 @@ fn a_successor_shares_the_books_and_takes_over_what_is_left() {
 }
 
 #[test]
+fn much_that_is_old_goes_round_by_round() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
+    let mut store = Store::open(&path).unwrap();
+    let records: Vec<Record> = (1..=keeper::ROUND as u128 + 1).map(record).collect();
+    let mut batch = store.batch().unwrap();
+    batch.insert(&records).unwrap();
+    batch.commit().unwrap();
+    let config = crate::ledger::Config { path, ..Default::default() };
+    let ledger = crate::ledger::Ledger::open(&config, &prometheus::Registry::new(), 1, false).unwrap();
+    let (began, any) = (std::time::Instant::now(), Filter { limit: Some(1), ..Filter::default() });
+    while !store.records(&any).unwrap().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the next round does not follow at once");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ledger.close();
+}
+
+#[test]
 fn gathered_records_are_one_append_in_time() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("t.db");

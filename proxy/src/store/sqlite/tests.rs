@@ -141,8 +141,8 @@ fn kinds_go_with_the_last_of_their_requests() {
         insert(&mut store, &record(day, target));
     }
     let mut other = Store::open(&path).unwrap();
-    assert_eq!((store.delete_before(10 * DAY).unwrap(), kinds_of(&store)), (0, 2));
-    assert_eq!((store.delete_before(11 * DAY).unwrap(), kinds_of(&store), store.kinds.len()), (2, 1, 1));
+    assert_eq!((store.delete_before(10 * DAY, 9).unwrap(), kinds_of(&store)), (0, 2));
+    assert_eq!((store.delete_before(11 * DAY, 9).unwrap(), kinds_of(&store), store.kinds.len()), (2, 1, 1));
     // Who comes back is a kind again, also for a process that does not know that it was gone.
     for store in [&mut other, &mut store] {
         insert(store, &record(13, "gpu/10.0.0.1"));
@@ -151,7 +151,9 @@ fn kinds_go_with_the_last_of_their_requests() {
     assert_eq!(targets.iter().map(|target| &**target).collect::<Vec<_>>(), {
         ["gpu/10.0.0.2", "gpu/10.0.0.2", "gpu/10.0.0.1", "gpu/10.0.0.1"]
     });
-    assert_eq!((store.delete_before(14 * DAY).unwrap(), kinds_of(&store), store.kinds.len()), (4, 0, 0));
+    assert_eq!(store.delete_before(14 * DAY, 3).unwrap(), 3);
+    assert_eq!(store.records(&Filter::default()).unwrap().len(), 1, "what is left for the next round has its kind");
+    assert_eq!((store.delete_before(14 * DAY, 3).unwrap(), kinds_of(&store), store.kinds.len()), (1, 0, 0));
 }
 
 fn insert(store: &mut Store, record: &Record) {
