@@ -75,7 +75,7 @@ mod tests {
             let began = timer.now();
             timer.sleep(limit).await;
             let took = timer.now() - began;
-            assert!((limit..3 * limit).contains(&took), "{took:?}");
+            assert!((limit..10 * limit).contains(&took), "{took:?}");
         }
     }
 }

@@ -86,7 +86,7 @@ class Chains(Exchanges):
 
     def copies(self, number):
         """So many documents, and no more."""
-        self.eventually(lambda: len(self.sink.got) >= number, 5, "a copy did not come")
+        self.eventually(lambda: len(self.sink.got) >= number, 15, "a copy did not come")
         time.sleep(0.02)
         self.assertEqual(len(self.sink.got), number)
         return self.sink.got
@@ -133,7 +133,7 @@ class Chains(Exchanges):
             with self.assertRaises(ERRORS[client].PermissionDeniedError):
                 self.ask(client, "model-chat", "Nightingale")
         self.ask("openai", "model-chat", "Hello")
-        self.eventually(lambda: any("model" in copy for _, copy in self.sink.got), 5, "the copy of the allowed exchange did not come")
+        self.eventually(lambda: any("model" in copy for _, copy in self.sink.got), 15, "the copy of the allowed exchange did not come")
         time.sleep(0.2)
         self.assertEqual([copy["outcome"] for _, copy in self.sink.got], ["ok"])
 
@@ -210,7 +210,7 @@ class Chains(Exchanges):
                     got = self.ask(client, "hidden-chat", "Greet " + address, stream)
                     self.assertEqual(got.text, "Dear {}, hello.".format(address))
                     if name == "ada":
-                        self.eventually(lambda: kept() == before + 1, 5, "the reply was not kept")
+                        self.eventually(lambda: kept() == before + 1, 15, "the reply was not kept")
                     else:
                         self.assertIn("cache", got.headers["x-tidegate-plugins"])
                 self.assertEqual(self.asked(), 1)

@@ -410,7 +410,7 @@ class Cache(Exchanges):
     def kept(self, plugin="cache"):
         """Call it when a reply has been read: returns when it is in the cache."""
         before = self.metric("tidegate_plugin_{}_stores_total".format(plugin), outcome="kept")
-        return lambda: self.eventually(lambda: self.metric("tidegate_plugin_{}_stores_total".format(plugin), outcome="kept") > before, 5, "the reply was not kept")
+        return lambda: self.eventually(lambda: self.metric("tidegate_plugin_{}_stores_total".format(plugin), outcome="kept") > before, 15, "the reply was not kept")
 
     def test_the_second_call_asks_nobody(self):
         """Whatever client asked first and whatever asks second."""
@@ -484,7 +484,7 @@ class Cache(Exchanges):
         incomplete = self.counted("tidegate_plugin_cache_stores_total", outcome="incomplete")
         with self.assertRaises(openai.APIError):
             self.ask("openai", "big-chat", "A cut one?", True)
-        self.eventually(lambda: incomplete() == 1, 5, "the end was not seen")
+        self.eventually(lambda: incomplete() == 1, 15, "the end was not seen")
         self.plays("Half of it all.")
         self.assertEqual(self.ask("openai", "big-chat", "A cut one?").text, "Half of it all.")
 

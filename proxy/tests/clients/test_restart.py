@@ -259,7 +259,7 @@ class Certificates(Case):
                 stranger.models.list()
             self.assertIn("CERTIFICATE_VERIFY_FAILED", str(failed.exception.__cause__))
         # The client knows of it first.
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         counted = {}
         while counted.get("refused") != 1 and time.monotonic() < deadline:
             counted = {labels["reason"]: value for name, labels, value in self.gateway.metrics() if name == "tidegate_tls_handshake_failures_total"}

@@ -71,7 +71,7 @@ class Shared(Exchanges):
     def test_a_hit_crosses_gateways_and_never_organizations(self):
         self.plays("Kept by the first.")
         self.assertEqual(self.ask("openai", "small-chat", "What is shared?").text, "Kept by the first.")
-        self.eventually(self.keys, 5, "nothing was kept")
+        self.eventually(self.keys, 15, "nothing was kept")
         (key,) = self.keys()
         self.assertTrue(key.startswith("tidegate:kv:cache:acme:"), key)
         self.assertGreater(self.redis.ask("TTL", key), 0)
@@ -79,7 +79,7 @@ class Shared(Exchanges):
             self.answers("Kept by the first.", 0, gateway)
         for secret in (APP, RESEARCH):
             self.answers("From the backend.", 1, self.other, secret)
-        self.eventually(lambda: len(self.keys()) == 3, 5, "the others' replies were not kept")
+        self.eventually(lambda: len(self.keys()) == 3, 15, "the others' replies were not kept")
         self.assertEqual(len([key for key in self.keys() if key.startswith("tidegate:kv:cache:globex:")]), 1)
         self.answers("Kept by the first.", 0, self.other)
 
@@ -97,12 +97,12 @@ class Shared(Exchanges):
                     self.assertLess(time.monotonic() - began, 5)
                     self.assertEqual((failures(), self.metric("tidegate_plugin_redis_up")), (0, 0))
                 self.eventually(self.nudged, 10, "Redis was not found again")
-                self.eventually(lambda: "Redis answers" in log(), 5, "the log does not say that it is back")
+                self.eventually(lambda: "Redis answers" in log(), 15, "the log does not say that it is back")
                 self.assertEqual((log().count(AWAY), log().count("Redis answers")), (1, 1))
                 self.redis.ask("FLUSHALL")
                 self.plays("Kept again.")
                 self.ask("openai", "small-chat", "And now?")
-                self.eventually(self.keys, 5, "nothing was kept")
+                self.eventually(self.keys, 15, "nothing was kept")
                 self.answers("Kept again.", 0, self.one, prompt="And now?")
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class Shared(Exchanges):
                     self.through(gateway)
                     self.answers("From the backend.", 1, gateway, prompt="Who is there?")
                     self.answers("From the backend.", 1, gateway, prompt="Who is there?")
-                    self.eventually(lambda: gateway.logged(AWAY), 5, "the log does not say so")
+                    self.eventually(lambda: gateway.logged(AWAY), 15, "the log does not say so")
                     self.assertIn(says, gateway.logged(AWAY)[0])
                     self.assertNotIn(Redis.PASSWORD, gateway.log.read_text())
                     self.assertEqual(self.keys(), [])
@@ -144,7 +144,7 @@ class Shared(Exchanges):
         try:
             self.one.stop()
             self.one.start()
-            self.eventually(lambda: AWAY in self.one.log.read_text(), 5, "the log does not say so")
+            self.eventually(lambda: AWAY in self.one.log.read_text(), 15, "the log does not say so")
             self.answers("From the backend.", 1, self.one, prompt="At the start?")
         finally:
             self.redis.start()

@@ -69,11 +69,11 @@ fn who_says_that_it_is_there_may_still_read_the_prompt() {
     let text = chat_stream("m");
     let (role, rest) = text.split_at(text.find("\n\n").unwrap() + 2);
     let acts = [
-        vec![stream_head(), Act::Chunk(b": alive\n\n".to_vec()), after(200), Act::Chunk(role.into()), after(800)],
+        vec![stream_head(), Act::Chunk(b": alive\n\n".to_vec()), after(200), Act::Chunk(role.into()), after(1500)],
         stream(rest, 1000).split_off(1),
     ];
     let fake = Fake::start(move |_| acts.concat());
-    let limits = "timeouts = { first_token = \"5s\", idle = \"300ms\" }";
+    let limits = "timeouts = { first_token = \"5s\", idle = \"1s\" }";
     let gateway =
         Gateway::start(&(backend("one", "openai", &fake, limits) + "[models.m]\ntargets = [{ backend = \"one\" }]\n"));
     let answer = gateway.post(CHAT_PATH, STREAM);

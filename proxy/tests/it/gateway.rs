@@ -11,6 +11,8 @@ use tidegate::store::{Filter, Store};
 
 /// The key of project `acme/web` in every test configuration.
 pub const KEY: &str = "dfproj_test";
+/// How long what must happen may take: on two cores that all tests share, anything may take seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Gateway {
     pub api: SocketAddr,
@@ -55,7 +57,7 @@ impl Gateway {
             let none = tidegate::server::Inherited::default();
             tidegate::app::run(source, config, none, until, |running| ready.send((running.api, running.admin)).unwrap())
         });
-        let (api, admin) = started.recv_timeout(Duration::from_secs(20)).expect("the gateway starts");
+        let (api, admin) = started.recv_timeout(PATIENCE).expect("the gateway starts");
         Self { api, admin, common, stop: Some(stop), thread: Some(thread), folder }
     }
 
@@ -91,7 +93,7 @@ impl Gateway {
             if page.lines().any(|other| other.starts_with(line)) == there {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "`{line}` there: {there} in {page}");
+            assert!(began.elapsed() < PATIENCE, "`{line}` there: {there} in {page}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -100,7 +102,7 @@ impl Gateway {
     pub fn wait_for_model(&self, name: &str) {
         let began = Instant::now();
         while !self.get("/v1/models", "").body.contains(&format!("\"{name}\"")) {
-            assert!(began.elapsed() < Duration::from_secs(10), "no model {name}");
+            assert!(began.elapsed() < PATIENCE, "no model {name}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -112,7 +114,7 @@ impl Gateway {
 
     pub fn open(&self) -> TcpStream {
         let stream = TcpStream::connect(self.api).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
@@ -176,7 +178,7 @@ impl Gateway {
         let began = Instant::now();
         loop {
             let records = self.records();
-            if records.len() >= count || began.elapsed() > Duration::from_secs(10) {
+            if records.len() >= count || began.elapsed() > PATIENCE {
                 assert_eq!(records.len(), count, "{records:#?}");
                 return records;
             }
@@ -220,7 +222,7 @@ pub fn free_address() -> SocketAddr {
 pub fn until(holds: impl Fn() -> bool, otherwise: &str) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "{otherwise}");
+        assert!(began.elapsed() < PATIENCE, "{otherwise}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

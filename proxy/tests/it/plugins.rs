@@ -110,11 +110,7 @@ fn a_failure_that_may_be_passed_over_is() {
             "{records:#?}"
         );
         let line = format!("tidegate_plugin_errors_total{{hook=\"{hook}\",kind=\"trap\",plugin=\"p\"}} 2");
-        let began = std::time::Instant::now();
-        while !gateway.operator("/metrics").body.contains(&line) {
-            assert!(began.elapsed().as_secs() < 5, "no {line}");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        gateway.wait_for_metric(&line, true);
     }
 }
 

@@ -77,11 +77,14 @@ fn a_flapping_replica_costs_clients_nothing_and_is_taken_back() {
     let steady = good();
     let health = "health = { aside = \"3s\", minimum = 10 }";
     let gateway = Gateway::start(&pool("openai", &[flapping.url(), steady.url()], health, "policy = \"round_robin\""));
+    let began = Instant::now();
     for _ in 0..60 {
         assert_eq!(call(&gateway).status, 200);
     }
     let seen = asked(&flapping);
-    assert!((10..20).contains(&seen), "the share of errors has set it aside: {seen}");
+    // On a busy machine it may have been taken back by then.
+    let in_time = began.elapsed() < Duration::from_secs(3);
+    assert!(seen >= 10 && (seen < 20 || !in_time), "the share of errors has set it aside: {seen}");
     well.store(true, Ordering::SeqCst);
     let began = Instant::now();
     while asked(&flapping) < seen + 10 {
@@ -106,7 +109,7 @@ fn a_full_target_is_left_alone_for_as_long_as_it_asks() {
         gateway.wait_for_metric("tidegate_backend_set_aside{backend=\"b\",reason=\"full\",target=\"b/0\"} 1", true);
         while asked(&full) < 2 {
             assert_eq!(call(&gateway).status, 200);
-            assert!(began.elapsed() < Duration::from_secs(10), "{status}");
+            assert!(began.elapsed() < Duration::from_secs(20), "{status}");
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());

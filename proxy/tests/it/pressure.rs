@@ -63,15 +63,15 @@ fn a_reply_that_takes_longer_than_it_may_in_all_is_ended() {
         }
         let head =
             format!("HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", CHAT.len());
-        vec![Act::Send(head.into_bytes()), Act::Wait(Duration::from_secs(5)), Act::Close]
+        vec![Act::Send(head.into_bytes()), Act::Wait(Duration::from_secs(60)), Act::Close]
     });
-    let gateway = Gateway::before("openai", &fake.url(), "timeouts = { total = \"500ms\" }");
+    let gateway = Gateway::before("openai", &fake.url(), "timeouts = { total = \"1s\" }");
     let began = Instant::now();
     let stream = gateway.post("/v1/chat/completions", STREAM);
     assert!(stream.body.contains("did not finish its reply in the time it has"), "{}", stream.body);
     assert!(stream.status == 200 && !stream.body.contains("[DONE]"), "{stream:?}");
     assert_eq!(gateway.post("/v1/chat/completions", CALL).status, 504);
-    assert!(began.elapsed() > Duration::from_millis(900) && began.elapsed() < Duration::from_secs(4));
+    assert!((1900..15_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     let outcomes: Vec<_> = gateway.records().iter().map(|record| record.outcome).collect();
     assert_eq!(outcomes, [Outcome::Cut, Outcome::BackendError]);
 }
@@ -100,7 +100,7 @@ fn deaf() -> (String, std::sync::mpsc::Receiver<()>, std::sync::mpsc::Receiver<I
 fn a_backend_is_told_at_once_when_a_client_leaves() {
     let (url, asked, ended) = deaf();
     let plain = Gateway::before("openai", &url, "");
-    let mut delays = Vec::new();
+    let soon = Duration::from_millis(100);
     // Bytes that are no TLS are waited for: it is being connected to.
     let connecting = Gateway::before("openai", &url.replace("http:", "https:"), "timeouts = { connect = \"20s\" }");
     for gateway in [&plain, &connecting] {
@@ -110,19 +110,20 @@ fn a_backend_is_told_at_once_when_a_client_leaves() {
             ("/v1/messages", MESSAGES),
             ("/api/chat", CALL),
         ] {
-            let client = gateway.send(path, KEY, body);
-            asked.recv_timeout(Duration::from_secs(10)).unwrap();
-            let gone = Instant::now();
-            drop(client);
-            let told = ended.recv_timeout(Duration::from_secs(10)).expect("the backend is told");
-            delays.push(told - gone);
-            while asked.try_recv().is_ok() {}
+            let mut delays: Vec<Duration> = Vec::new();
+            // Any may be told late by a busy machine, but not each time.
+            while delays.last().is_none_or(|delay| *delay > soon) {
+                assert!(delays.len() < 6, "{path} {body}: {delays:?}");
+                let client = gateway.send(path, KEY, body);
+                asked.recv_timeout(Duration::from_secs(20)).unwrap();
+                let gone = Instant::now();
+                drop(client);
+                let told = ended.recv_timeout(Duration::from_secs(20)).expect("the backend is told");
+                delays.push(told - gone);
+                while asked.try_recv().is_ok() {}
+            }
         }
     }
-    // Any of them may be told late by a busy machine, but not most.
-    delays.sort_unstable();
-    assert!(delays[delays.len() / 2] < Duration::from_millis(100), "{delays:?}");
-    assert!(delays.iter().all(|delay| *delay < Duration::from_secs(3)), "{delays:?}");
 }
 
 /// A backend that writes a stream as fast as it can, and counts the bytes.

@@ -130,7 +130,7 @@ fn a_client_s_own_time_limit_counts() {
         let began = Instant::now();
         let headers = format!("x-api-key: {KEY}\r\n{says}\r\n");
         assert_eq!(gateway.raw(&post(CHAT_PATH, &headers, CALL.as_bytes())).status, 503);
-        assert!(began.elapsed() < Duration::from_secs(5), "the queue's own limit is 30 s");
+        assert!(began.elapsed() < Duration::from_secs(15), "the queue's own limit is 30 s");
     }
     assert_eq!(fake.seen().len(), 1, "nor does a fallback work for who has left");
 }
@@ -192,7 +192,7 @@ fn who_leaves_the_queue_is_forgotten_at_once() {
     drop(leavers);
     let gone = Instant::now();
     waiting(&gateway, 1);
-    assert!(gone.elapsed() < Duration::from_secs(5), "their time is 30 s: {:?}", gone.elapsed());
+    assert!(gone.elapsed() < Duration::from_secs(15), "their time is 30 s: {:?}", gone.elapsed());
     go.send(()).unwrap();
     assert_eq!(read_answer(&mut first).status, 200);
     go.send(()).unwrap();

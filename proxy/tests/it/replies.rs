@@ -313,11 +313,11 @@ fn a_connection_that_dies_idle_costs_nothing() {
 
 #[test]
 fn a_backend_that_never_answers_a_stream_is_given_up() {
-    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(5)), Act::Close]);
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(60)), Act::Close]);
     let gateway = Gateway::before("openai", &fake.url(), "timeouts = { first_token = \"200ms\" }");
     let began = Instant::now();
     assert_eq!(gateway.post("/v1/chat/completions", STREAM).status, 504);
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert_eq!(gateway.record().outcome, Outcome::BackendError);
 }
 
@@ -346,7 +346,7 @@ fn a_client_that_leaves_frees_the_backend_and_is_charged_for_what_passed() {
         assert_eq!((record.outcome, record.usage_source), (Outcome::ClientGone, UsageSource::Estimated), "{path}");
         assert!(record.output_tokens.unwrap() > 0 && record.input_tokens.unwrap() > 0);
         while fake.left().is_empty() {
-            assert!(gone.elapsed() < Duration::from_secs(5), "{path}: the backend was never told");
+            assert!(gone.elapsed() < Duration::from_secs(15), "{path}: the backend was never told");
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(gateway.operator("/metrics").body.contains("tidegate_client_disconnects_total{endpoint="));

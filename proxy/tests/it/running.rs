@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use std::io::Write;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tidegate::canon::Outcome;
 
@@ -51,9 +52,11 @@ fn http2_with_prior_knowledge_on_both_sides() {
 #[test]
 fn a_stop_lets_streams_finish_and_ends_the_rest_with_an_error() {
     let chunk = chat_stream("served").split_inclusive("\n\n").nth(1).unwrap().to_owned();
+    let (go, gone) = mpsc::channel();
+    let hold = Act::Hold(Arc::new(Mutex::new(gone)));
     let fake = Fake::start(move |seen| {
         if seen.body.contains("short") {
-            let mut acts = vec![stream_head(), Act::Chunk(chunk.clone().into()), Act::Wait(Duration::from_secs(1))];
+            let mut acts = vec![stream_head(), Act::Chunk(chunk.clone().into()), hold.clone()];
             acts.push(Act::Chunk(chat_stream("served").into()));
             acts.push(Act::Send(b"0\r\n\r\n".to_vec()));
             return acts;
@@ -79,6 +82,7 @@ fn a_stop_lets_streams_finish_and_ends_the_rest_with_an_error() {
     let ready = gateway.operator("/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "stopping\n"));
     assert_eq!(gateway.operator("/livez").status, 200);
+    go.send(()).unwrap();
     let answers: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
     assert!(answers[0].body.ends_with("data: [DONE]\n\n"), "{}", answers[0].body);
     let last = answers[1].body.trim_end().rsplit("\n\n").next().unwrap();
@@ -205,7 +209,7 @@ fn readiness_tells_of_local_models_that_failed_to_load() {
 
 #[test]
 fn a_stop_does_not_wait_for_whole_replies_for_ever_and_books_them() {
-    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(8)), Act::Close]);
+    let fake = Fake::start(|_| vec![Act::Wait(Duration::from_secs(60)), Act::Close]);
     let mut gateway = Gateway::start_with("drain = \"200ms\"", &one_backend("openai", &fake.url(), ""));
     let mut client = gateway.open();
     let body = STREAM.replace(",\"stream\":true", "");
@@ -218,7 +222,7 @@ fn a_stop_does_not_wait_for_whole_replies_for_ever_and_books_them() {
     let answer = read_answer(&mut client);
     assert!(answer.status == 503 && answer.body.contains("stopping"), "{answer:?}");
     gateway.finish();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert_eq!(gateway.records().len(), 1);
 }
 

