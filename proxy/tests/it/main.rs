@@ -19,6 +19,7 @@ mod gateway;
 mod golden;
 mod guest;
 mod health;
+mod heads;
 mod heap;
 mod http2;
 mod https;
