@@ -25,6 +25,7 @@ mod http2;
 mod https;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+mod layers;
 mod listed;
 mod ollama;
 mod opaque;
