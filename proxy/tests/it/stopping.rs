@@ -2,6 +2,7 @@
 
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
 use crate::gateway::{Answer, Gateway, KEY, one_backend, post, read_answer, until};
+use crate::process::Process;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -10,6 +11,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tidegate::backend::http::LocalExecutor;
+use tidegate::store::{Filter, Store};
 
 const CALL: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
 const HELD: &str = r#"{"model":"m","messages":[{"role":"user","content":"held"}]}"#;
@@ -137,6 +139,33 @@ fn http2_streams_finish_and_the_client_is_told_to_go() {
         assert!(sender.ready().await.is_err(), "it takes no more requests");
     });
     gateway.finish();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_keeps_what_is_written() {
+    for second in [false, true] {
+        let (fake, go) = backend();
+        let command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut gateway = Process::start(&one_backend("openai", &fake.url(), ""), &[], command);
+        assert_eq!(gateway.post(CALL).status, 200);
+        let mut streams = gateway.send(STREAM);
+        until(|| fake.seen().len() == 2, "the stream is asked for");
+        gateway.signal("-TERM");
+        until(|| gateway.page("/readyz").contains("stopping"), "it does not stop");
+        if second {
+            gateway.signal("-INT");
+        } else {
+            go.send(()).unwrap();
+        }
+        assert_eq!(gateway.ended(), Some(if second { 130 } else { 0 }), "{}", gateway.log());
+        let answer = read_answer(&mut streams);
+        assert_eq!(answer.body.ends_with("data: [DONE]\n\n"), !second, "{answer:?}");
+        let path = gateway.folder.path().join("t.db");
+        let mut store = Store::open(&path).unwrap();
+        tidegate::ledger::ingest(&mut store, &path).unwrap();
+        let records = store.records(&Filter::default()).unwrap();
+        assert_eq!(records.len(), if second { 1 } else { 2 }, "{records:#?}");
+    }
 }
 
 /// What takes long before a gateway serves must not keep the signal from it: the first process of a container has no other way to hear.
