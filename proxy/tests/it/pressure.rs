@@ -1,6 +1,6 @@
 //! Slow clients, silent backends and those who leave: what is held for them, what they hear, and when the backend is told.
 
-use crate::fake::{Act, CHAT, Fake, chat_stream, stream_head};
+use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
 use crate::gateway::{Gateway, KEY, one_backend, read_answer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -212,6 +212,34 @@ fn memory(key: &str) -> usize {
 
 fn resident() -> usize {
     memory("VmRSS:")
+}
+
+#[test]
+fn a_client_that_does_not_send_its_head_is_let_go() {
+    let fake = Fake::start(|_| json(200, "", CHAT));
+    let gateway = Gateway::start_with("header_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
+    let began = Instant::now();
+    // Nothing; what may become either HTTP; what may become HTTP/2; half of a head.
+    let clients = ["", "P", "PRI * HTTP/2.0\r\n", "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"].map(|said| {
+        let mut client = gateway.open();
+        client.write_all(said.as_bytes()).unwrap();
+        (said, client)
+    });
+    for (said, mut client) in clients {
+        let end = client.read(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{said:?}: {end:?}");
+    }
+    assert!(began.elapsed() > Duration::from_millis(900), "they had their second: {:?}", began.elapsed());
+    // A letter now and then does not help.
+    let mut slow = gateway.open();
+    slow.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nx: ").unwrap();
+    let letters = (0..400).take_while(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        slow.write_all(b"x").is_ok()
+    });
+    assert!(letters.count() < 400, "it is waited for");
+    assert_eq!(gateway.post("/v1/chat/completions", CALL).status, 200);
+    assert_eq!(gateway.records().len(), 1, "who has not asked has no record");
 }
 
 #[test]
