@@ -59,7 +59,7 @@ fn every_kind_is_asked_in_its_own_way() {
         assert!(seen.iter().all(|seen| seen.head.starts_with(&format!("post {by} "))), "{kind} {path}: {seen:?}");
         assert_eq!(seen.len(), if by.is_empty() { 0 } else { 2 }, "{kind} {path}");
         assert!(seen.iter().all(|seen| seen.body.contains("\"model\":\"served\"") && !seen.body.contains("max_")));
-        for record in gateway.records() {
+        for record in gateway.booked(2) {
             assert_eq!((&*record.endpoint, record.outcome, record.status), (&path[4..], Outcome::Ok, 200));
             assert_eq!((record.input_tokens, record.output_tokens, record.cost), (None, None, None));
             assert_eq!((record.usage_source, &*record.backend, &*record.model), (UsageSource::Missing, "b", "served"));
@@ -128,7 +128,7 @@ fn what_cannot_be_answered_is_not_counted() {
         assert!(answer.body.contains(says), "{name}: {}", answer.body);
     }
     assert_eq!(asked(&fake).len(), 1, "only one got so far");
-    assert!(gateway.records().iter().all(|record| record.outcome != Outcome::Ok && record.cost.is_none()));
+    assert!(gateway.booked(8).iter().all(|record| record.outcome != Outcome::Ok && record.cost.is_none()));
 }
 
 #[test]

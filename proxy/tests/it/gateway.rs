@@ -166,11 +166,16 @@ impl Gateway {
         store.records(&Filter::default()).unwrap()
     }
 
+    /// All records so far, which are this many.
+    pub fn booked(&self, count: usize) -> Vec<Record> {
+        let records = self.records();
+        assert_eq!(records.len(), count, "{records:#?}");
+        records
+    }
+
     /// The only record there is.
     pub fn record(&self) -> Record {
-        let mut records = self.records();
-        assert_eq!(records.len(), 1, "{records:#?}");
-        records.remove(0)
+        self.booked(1).remove(0)
     }
 
     /// Waits for this many records: for requests whose end the client does not see.

@@ -118,7 +118,7 @@ fn backends_over_tls_and_http2() {
         let address = http2.then(|| format!("{base}/v1/chat/completions"));
         let seen = server.seen.lock().unwrap().clone();
         assert_eq!(seen, vec![(version, address); 4], "{base}");
-        assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
+        assert!(gateway.booked(4).iter().all(|record| record.outcome == Outcome::Ok));
     }
 }
 
@@ -163,7 +163,7 @@ fn a_certificate_that_nobody_vouches_for_is_a_backend_out_of_reach() {
                 }
             }
         }
-        assert!(gateway.records().iter().all(|record| record.outcome == Outcome::BackendError));
+        assert!(gateway.booked(4).iter().all(|record| record.outcome == Outcome::BackendError));
     }
     assert!(server.seen.lock().unwrap().is_empty(), "no request goes to whom we do not trust");
 }

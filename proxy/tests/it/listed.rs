@@ -74,7 +74,7 @@ fn requests_go_where_the_model_is() {
         let (first, second) = (asked(&first) - before.0, asked(&second) - before.1);
         assert_eq!((first, second), (on_first, on_second), "{model}");
     }
-    assert!(gateway.records().iter().all(|record| record.attempts == 1), "nobody was sent where it is not");
+    assert!(gateway.booked(36).iter().all(|record| record.attempts == 1), "nobody was sent where it is not");
 }
 
 #[test]

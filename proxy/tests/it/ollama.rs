@@ -215,7 +215,7 @@ fn a_stream_that_breaks_ends_in_a_line_that_says_so() {
                 assert!(last_line(&answer.body)["error"].as_str().unwrap().contains(says), "{name}: {}", answer.body);
             }
         }
-        assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Cut), "{name}");
+        assert!(gateway.booked(2).iter().all(|record| record.outcome == Outcome::Cut), "{name}");
     }
 }
 
@@ -276,7 +276,7 @@ fn a_request_that_only_loads_a_model() {
         assert_eq!(answer["done_reason"], word, "{call}");
     }
     assert!(asked(&openai).is_empty(), "there is nothing to be done at another backend");
-    assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok && record.cost == Some(0.0)));
+    assert!(gateway.booked(3).iter().all(|record| record.outcome == Outcome::Ok && record.cost == Some(0.0)));
     assert_eq!(gateway.post("/api/generate", r#"{"model":"none"}"#).status, 404);
 
     let ollama = Fake::start(|_| json(200, "", r#"{"model":"served","response":"","done":true,"done_reason":"load"}"#));

@@ -54,7 +54,7 @@ fn a_ranking_keeps_its_bytes_both_ways_and_is_booked() {
         assert_eq!(seen.body, QUERY.replace("\"model\" : \"m\"", "\"model\" : \"served\""));
         assert_eq!(seen.connection, 0, "connections are kept on both sides");
     }
-    for record in gateway.records() {
+    for record in gateway.booked(3) {
         assert_eq!((&*record.endpoint, &*record.dialect, record.outcome), ("rerank", "openai", Outcome::Ok));
         assert_eq!((record.model_requested.as_str(), &*record.model, record.status), ("m", "served", 200));
         assert_eq!((record.input_tokens, record.output_tokens), (Some(56), Some(0)));

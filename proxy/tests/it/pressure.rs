@@ -50,7 +50,7 @@ fn silence_in_a_stream_is_filled_with_signs_of_life_between_its_frames() {
         assert!(messages.trim_end().ends_with("{\"type\":\"message_stop\"}"), "{messages}");
         assert_eq!(messages.contains(ping), signs, "{messages}");
         assert!(ollama.lines().all(|line| line.starts_with('{')), "nothing but JSON on a line: {ollama}");
-        assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok));
+        assert!(gateway.booked(3).iter().all(|record| record.outcome == Outcome::Ok));
     }
 }
 

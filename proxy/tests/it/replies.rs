@@ -126,7 +126,7 @@ fn a_client_and_a_backend_that_disagree_about_streaming() {
         assert_eq!(whole.header("content-type"), Some("application/json"), "{path}");
         assert!(whole.body.contains("Hé thère!"), "{}", whole.body);
     }
-    assert!(gateway.records().iter().all(|record| record.outcome == Outcome::Ok && record.output_tokens == Some(3)));
+    assert!(gateway.booked(4).iter().all(|record| record.outcome == Outcome::Ok && record.output_tokens == Some(3)));
 }
 
 /// How a stream that fails must end, per path.
@@ -165,7 +165,7 @@ fn a_stream_that_breaks_ends_in_the_client_s_own_error() {
             assert_failed(path, &answer, says);
             assert!(!answer.body.contains("10.0.0.1"), "{name}: no address reaches the client");
         }
-        for record in gateway.records() {
+        for record in gateway.booked(2) {
             assert_eq!(
                 (record.outcome, record.status, record.usage_source),
                 (Outcome::Cut, 200, UsageSource::Estimated),
@@ -231,7 +231,7 @@ fn what_backends_refuse_with() {
         }
         assert!(
             gateway
-                .records()
+                .booked(2)
                 .iter()
                 .all(|record| record.outcome == Outcome::BackendError && record.input_tokens.is_none())
         );
