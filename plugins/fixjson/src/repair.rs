@@ -221,11 +221,9 @@ impl<'t> Reader<'t> {
             'f' => value.push('\u{c}'),
             '"' | '\'' | '\\' | '/' | '`' => value.push(c),
             'u' => match self.hex(4) {
-                Some(high @ 0xd800..=0xdbff) if self.rest().starts_with("\\u") => {
-                    self.at += 2;
-                    let low = self.hex(4).unwrap_or_default();
-                    let pair = 0x10000 + ((high - 0xd800) << 10) + low.wrapping_sub(0xdc00);
-                    value.push(char::from_u32(pair).unwrap_or(char::REPLACEMENT_CHARACTER));
+                Some(high @ 0xd800..=0xdbff) => {
+                    let pair = self.low_half().map(|low| 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00));
+                    value.push(pair.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
                 Some(code) => value.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)),
                 None => value.push_str("\\u"),
@@ -238,6 +236,18 @@ impl<'t> Reader<'t> {
             '\n' => {}
             c => value.extend(['\\', c]),
         }
+    }
+
+    /// The second half of a character that is written as two escapes. Any other escape is left to be read for itself.
+    fn low_half(&mut self) -> Option<u32> {
+        let before = self.at;
+        self.rest().strip_prefix("\\u")?;
+        self.at += 2;
+        let low = self.hex(4).filter(|code| (0xdc00..=0xdfff).contains(code));
+        if low.is_none() {
+            self.at = before;
+        }
+        low
     }
 
     fn hex(&mut self, digits: usize) -> Option<u32> {

@@ -53,6 +53,9 @@ fn what_was_meant() {
         ("raw line feed", "{\"a\": \"one\ntwo\"}", json!({"a": "one\ntwo"})),
         ("bad escape", r#"{"a": "C:\dir \'x\' \x41 \u00e9"}"#, json!({"a": "C:\\dir 'x' A é"})),
         ("surrogates", r#"{'a': "\ud83d\ude00"}"#, json!({"a": "😀"})),
+        ("half a surrogate", r#"{'a': "\ud83d\u0041 \ud83d\n\ud83d"}"#, json!({"a": "\u{fffd}A \u{fffd}\n\u{fffd}"})),
+        ("two first halves", r#"{'a': "\ud83d\ud83d\ude00\ude00"}"#, json!({"a": "\u{fffd}😀\u{fffd}"})),
+        ("half an escape", r#"{'a': "\ud83d\u12"}"#, json!({"a": "\u{fffd}\\u12"})),
         ("inner quotes", r#"{"a": "say "hi" now", "b": 1}"#, json!({"a": "say \"hi\" now", "b": 1})),
         (
             "comma after inner quotes",
