@@ -27,6 +27,10 @@ fn calls_leave_with_placeholders() {
         ("DE89 3704 0044 0532 0130 00 for TCK-77", "<IBAN_1> for <TICKET_1>"),
         ("<EMAIL_1> is what I wrote, not a@b.de", "<EMAIL_1> is what I wrote, not <EMAIL_2>"),
         ("nothing here: 42", "nothing here: 42"),
+        // Finds that overlap: all of them leave as one.
+        ("for ada.lovelace@corp.com", "for <EMAIL_1>"),
+        ("by Ada Lovelace@corp.com", "by <EMAIL_1>"),
+        ("to TCK-77@corp.com, TCK-77", "to <EMAIL_1>, <TICKET_1>"),
     ];
     for (text, expect) in cases {
         let request = trial.call(Chat::user(text));

@@ -75,8 +75,8 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// All finds, in order, none inside another: a configured rule goes before a name, a name before the rest, and of these the
-    /// surer one (a checksum) first.
+    /// All finds, in order. Those that overlap are one find, of the longest one's kind: what any of them wants hidden is hidden. At
+    /// one place a configured rule goes before a name, a name before the rest, and of these the surer one (a checksum) first.
     pub fn find(&self, text: &str) -> Vec<Hit> {
         let mut hits: Vec<Hit> = Vec::new();
         for (index, rule) in self.rules.iter().enumerate() {
@@ -101,16 +101,7 @@ impl Finder {
                 hits.extend(find(text).into_iter().map(|(start, end)| Hit { start, end, kind: Kind::BuiltIn(kind) }));
             }
         }
-        let mut chosen: Vec<Hit> = Vec::with_capacity(hits.len());
-        for hit in hits {
-            let at = chosen.partition_point(|other| other.start < hit.start);
-            let free_before = at == 0 || chosen[at - 1].end <= hit.start;
-            let free_after = chosen.get(at).is_none_or(|next| hit.end <= next.start);
-            if free_before && free_after {
-                chosen.insert(at, hit);
-            }
-        }
-        chosen
+        join(hits)
     }
 
     /// The label of a find's placeholder.
@@ -125,6 +116,31 @@ impl Finder {
             Kind::Custom(index) => &self.rules[index].label,
         }
     }
+}
+
+/// Finds in order, those that overlap as one. `hits`: those that go before others come first.
+fn join(mut hits: Vec<Hit>) -> Vec<Hit> {
+    // Stable: where two begin alike, the one that goes before stays first.
+    hits.sort_by_key(|hit| hit.start);
+    let mut joined: Vec<Hit> = Vec::with_capacity(hits.len());
+    // How long the find is that the last one has its kind from.
+    let mut longest = 0;
+    for hit in hits {
+        let length = hit.end - hit.start;
+        match joined.last_mut().filter(|last| hit.start < last.end) {
+            Some(last) => {
+                if length > longest {
+                    (last.kind, longest) = (hit.kind, length);
+                }
+                last.end = last.end.max(hit.end);
+            }
+            None => {
+                longest = length;
+                joined.push(hit);
+            }
+        }
+    }
+    joined
 }
 
 /// The runs of a text: longest stretches of characters that `part` takes, from a character that `first` takes. ASCII only.
