@@ -55,7 +55,7 @@ impl TryFrom<Config> for Tap {
 
     fn try_from(config: Config) -> Result<Self, String> {
         if !config.url.starts_with("https://") && !config.url.starts_with("http://") {
-            return Err(format!("url: `{}` is no http address", config.url));
+            return Err("url: it must begin with https:// or http://".to_owned());
         }
         Ok(Self(config))
     }

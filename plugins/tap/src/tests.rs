@@ -142,6 +142,8 @@ fn mistakes_in_the_configuration_are_found() {
     ] {
         assert!(Trial::<Tap>::problem(config.clone()).is_some(), "{config}");
     }
+    let secret = Trial::<Tap>::problem(json!({"url": "sink.example/s3cret"})).unwrap();
+    assert!(secret.contains("url: it must begin") && !secret.contains("s3cret"), "{secret}");
 }
 
 #[test]

@@ -122,8 +122,8 @@ impl Plugin {
             .instantiate_pre(&component)
             .and_then(PluginPre::new)
             .map_err(|error| format!("{path} does not fit the interface tidegate:plugin@0.1.0: {error:#}"))?;
-        let origins = settings.grants.http.iter().map(|url| Origin::read(url)).collect::<Result<_, _>>();
-        let origins = origins.map_err(|error| format!("grants.http: {error}"))?;
+        let origin = |url: &String| Origin::read(url).map_err(|error| format!("grants.http: `{url}`: {error}"));
+        let origins = settings.grants.http.iter().map(origin).collect::<Result<_, _>>()?;
         let plugin = Arc::new(Self {
             name: name.clone(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),

@@ -32,19 +32,36 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Reads `https://host` or `http://host:port`, with or without a path behind it.
+    ///
+    /// # Errors
+    /// What is wrong with it, without the address itself: secrets may be in it.
     pub fn read(text: &str) -> Result<Self, String> {
-        let uri: Uri = text.parse().map_err(|error| format!("`{text}` is no address: {error}"))?;
+        let uri: Uri = text.parse().map_err(|error| format!("this is no address: {error}"))?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(format!("`{text}` must begin with https:// or http://")),
+            _ => return Err("an address must begin with https:// or http://".to_owned()),
         };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(format!("`{text}` must hold no credentials"));
+            return Err("an address must hold no credentials".to_owned());
         }
-        let host = uri.host().ok_or_else(|| format!("`{text}` names no host"))?;
+        let host = uri.host().ok_or_else(|| "the address names no host".to_owned())?;
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
         Ok(Self { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }) })
+    }
+
+    /// What `Host` says: without the port where it is the scheme's own.
+    fn authority(&self) -> String {
+        let bare = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let standard = if self.tls { 443 } else { 80 };
+        if self.port == standard { bare } else { format!("{bare}:{}", self.port) }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    /// As a grant writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
     }
 }
 
@@ -56,8 +73,8 @@ pub(super) async fn send(
 ) -> Result<http::Response, wit::Error> {
     let origin = Origin::read(&request.url).map_err(wit::Error::Invalid)?;
     if !plugin.origins.contains(&origin) {
-        let message = format!("`{}` is not among grants.http of [plugins.{}]", request.url, plugin.name);
-        return Err(wit::Error::Denied(message));
+        // Not the whole address: plugins log what they are told, and a path or a query may be secret.
+        return Err(wit::Error::Denied(format!("`{origin}` is not among grants.http of [plugins.{}]", plugin.name)));
     }
     let limit = request.timeout.map_or(PATIENCE, |millis| Duration::from_millis(millis.into()));
     let size = plugin.limits.output.0;
@@ -95,10 +112,7 @@ fn message(origin: &Origin, request: http::Request) -> Result<Request<Full<Bytes
         let value = HeaderValue::try_from(value).map_err(|_| invalid(format!("the value of `{name}`")))?;
         message.headers_mut().append(name, value);
     }
-    let standard = if origin.tls { 443 } else { 80 };
-    let bare = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
-    let host = if origin.port == standard { bare } else { format!("{bare}:{}", origin.port) };
-    let host = HeaderValue::try_from(host).map_err(|_| invalid("the host".to_owned()))?;
+    let host = HeaderValue::try_from(origin.authority()).map_err(|_| invalid("the host".to_owned()))?;
     message.headers_mut().insert(header::HOST, host);
     Ok(message)
 }
@@ -143,6 +157,20 @@ mod tests {
         assert!(!same("http://127.0.0.1:1", "http://127.0.0.1:2"));
         for (text, why) in [("ftp://x", "begin with"), ("https://u@x", "credentials"), ("sink", "begin with")] {
             assert!(Origin::read(text).unwrap_err().contains(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_an_address_only_the_origin_is_told() {
+        for (text, told) in [
+            ("https://Sink.internal/T0/s3cret?key=s3cret", "https://sink.internal"),
+            ("http://sink:8080/s3cret", "http://sink:8080"),
+            ("https://[::1]:80/s3cret", "https://[::1]:80"),
+        ] {
+            assert_eq!(Origin::read(text).unwrap().to_string(), told);
+        }
+        for text in ["ftp://sink/s3cret", "https://u:s3cret@sink", "s3cret", "https://sink/s3cret s3cret"] {
+            assert!(!Origin::read(text).unwrap_err().contains("s3cret"), "{text}");
         }
     }
 }
