@@ -13,7 +13,7 @@ use super::series::Hook;
 use super::state::About;
 use super::view::View;
 use crate::canon::event::Grammar;
-use crate::canon::{Event, Fault, FaultKind, Part, Record};
+use crate::canon::{Event, Fault, Part, Record};
 use crate::wire::request::Request;
 use std::sync::Arc;
 use std::time::Instant;
@@ -465,11 +465,7 @@ impl Guest {
             return Ok(());
         }
         self.note(about);
-        let message = format!(
-            "The plugin `{}` failed, and requests may not pass without it. The gateway's log says why under this request's id.",
-            self.plugin.name
-        );
-        Err(Fault::new(FaultKind::PluginFailed, message).with_code("plugin_failed"))
+        Err(failure.told(&self.plugin.name))
     }
 }
 

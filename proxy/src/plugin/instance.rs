@@ -5,11 +5,13 @@ use super::config::Isolation;
 use super::engine::TABLE;
 use super::load::Plugin;
 use super::state::{About, HostFailed, State};
+use crate::canon::{Fault, FaultKind};
 use foldhash::HashMap;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use wasmtime::{Store, StoreLimitsBuilder, Trap};
 
 /// Requests an instance serves before a fresh one takes its place: whatever it hoards goes with it.
@@ -45,6 +47,29 @@ impl Failure {
     /// There is no room for another instance.
     fn full(message: impl Into<String>) -> Self {
         Self { kind: "full", message: message.into() }
+    }
+
+    /// Nothing is broken: there was no room.
+    fn is_full(&self) -> bool {
+        self.kind == "full"
+    }
+
+    /// What the client is told where its request may not go on without this plugin.
+    pub fn told(&self, plugin: &str) -> Fault {
+        let full = self.is_full();
+        let message = if full {
+            format!("The plugin `{plugin}` is busy with as many requests as it takes; try again in a moment.")
+        } else {
+            format!(
+                "The plugin `{plugin}` failed, and requests may not pass without it. The gateway's log says why under this request's id."
+            )
+        };
+        Fault {
+            // Soon there may be room, and clients know what to do about this status.
+            status: full.then_some(503),
+            retry_after: full.then_some(Duration::from_secs(1)),
+            ..Fault::new(FaultKind::PluginFailed, message).with_code("plugin_failed")
+        }
     }
 
     /// The gateway or the system under it failed.
@@ -124,7 +149,7 @@ impl Instance {
         }
         match Self::at(place).await {
             // The engine's pool may be full of instances that lie warm for others.
-            Err(failure) if failure.kind == "full" && forget_warm() => Self::new(plugin).await,
+            Err(failure) if failure.is_full() && forget_warm() => Self::new(plugin).await,
             made => made,
         }
     }

@@ -87,7 +87,8 @@ fn a_plugin_without_a_free_instance_is_full() {
     let client = gateway.send("/v1/chat/completions", KEY, STREAM);
     until(|| !fake.seen().is_empty(), "the stream has the instance");
     let answer = gateway.post("/v1/chat/completions", CALL);
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (500, Some("plugin_failed")));
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (503, Some("plugin_failed")));
+    assert_eq!(answer.header("retry-after"), Some("1"));
     gateway.wait_for_metric("tidegate_plugin_errors_total{hook=\"on_call\",kind=\"full\",plugin=\"p\"} 1", true);
     drop(client);
     until(|| gateway.post("/v1/chat/completions", CALL).status == 200, "it is free again");
