@@ -1,8 +1,8 @@
 //! One instance of a plugin: made, asked within its bounds, kept warm for the next request, thrown away after any failure.
 
 use super::bindings::Plugin as World;
+use super::bounds::Bounds;
 use super::config::Isolation;
-use super::engine::TABLE;
 use super::load::Plugin;
 use super::state::{About, HostFailed, State};
 use crate::canon::{Fault, FaultKind};
@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use wasmtime::{Store, StoreLimitsBuilder, Trap};
+use wasmtime::{Store, Trap};
 
 /// Requests an instance serves before a fresh one takes its place: whatever it hoards goes with it.
 const SERVES: u32 = 10_000;
@@ -117,14 +117,7 @@ impl Instance {
 
     async fn at(place: Place) -> Result<Self, Failure> {
         let plugin = &place.plugin;
-        let bounds = StoreLimitsBuilder::new()
-            .memory_size(plugin.limits.memory.0)
-            .table_elements(TABLE)
-            .instances(128)
-            .memories(8)
-            .tables(128)
-            .trap_on_grow_failure(true)
-            .build();
+        let bounds = Bounds::new(plugin.limits.memory.0);
         let mut store = Store::new(&plugin.engine.engine, State::new(plugin.clone(), bounds, plugin.budget()));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(plugin.limits.output.0);

@@ -8,6 +8,7 @@
 mod ask;
 #[allow(missing_docs, clippy::all, reason = "generated from wit/, where the documentation is")]
 mod bindings;
+mod bounds;
 mod chain;
 mod config;
 mod convert;

@@ -2,6 +2,7 @@
 
 use super::ask::Ask;
 use super::bindings::{calls, config, http, kv, log, metrics, request, system, types as wit};
+use super::bounds::Bounds;
 use super::config::KvScope;
 use super::kv::{Drawer, Refused};
 use super::load::Plugin;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use wasmtime::component::Resource;
-use wasmtime::{Result, StoreLimits, UpdateDeadline};
+use wasmtime::{Result, UpdateDeadline};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
 /// Headers that are nobody's business but the gate's.
@@ -86,7 +87,7 @@ impl std::error::Error for HostFailed {}
 /// The data of an instance's store.
 pub(super) struct State {
     pub plugin: Arc<Plugin>,
-    pub limits: StoreLimits,
+    pub limits: Bounds,
     /// The call on loan, during `on-call`.
     pub call: Option<View>,
     /// The request of the hook that runs; none while the plugin is being loaded.
@@ -105,7 +106,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(plugin: Arc<Plugin>, limits: StoreLimits, budget: u64) -> Self {
+    pub fn new(plugin: Arc<Plugin>, limits: Bounds, budget: u64) -> Self {
         Self {
             plugin,
             limits,

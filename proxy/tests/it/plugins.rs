@@ -95,6 +95,21 @@ fn a_plugin_without_a_free_instance_is_full() {
 }
 
 #[test]
+fn all_memories_of_an_instance_share_its_limit() {
+    let grow = "(drop (memory.grow $more (i32.const 600))) (drop (memory.grow $most (i32.const 600)))";
+    let memories = "(memory $more 0) (memory $most 0) (global $heap";
+    let guest = Guest::new(&wat(ON_CALL, grow).replace("(global $heap", memories));
+    let fake = fake();
+    for (limit, status) in [("128MiB", 200), ("64MiB", 500)] {
+        let gateway = before(&fake, &guest, &format!("limits = {{ memory = \"{limit}\" }}"));
+        let answer = gateway.post("/v1/chat/completions", CALL);
+        assert_eq!(answer.status, status, "{limit}: {}", answer.body);
+        let line = "tidegate_plugin_errors_total{hook=\"on_call\",kind=\"memory\",plugin=\"p\"} 1";
+        gateway.wait_for_metric(line, status == 500);
+    }
+}
+
+#[test]
 fn a_failure_that_may_be_passed_over_is() {
     let fake = fake();
     for (function, hook) in [(ON_CALL, "on_call"), (ON_EVENTS, "on_events"), (ON_END, "on_end")] {
