@@ -175,7 +175,11 @@ impl Stream {
             seat.asking = Some(Box::new(Asking { seen, passed }));
         }
         let Some(asking) = self.seat.as_mut().and_then(|seat| seat.asking.as_mut()) else { return Poll::Pending };
-        let seen = ready!(asking.seen.as_mut().poll(cx));
+        let Poll::Ready(seen) = asking.seen.as_mut().poll(cx) else {
+            self.clock.pause();
+            return Poll::Pending;
+        };
+        self.clock.resume();
         let asked = self.seat.as_mut().and_then(|seat| seat.asking.take());
         let Some(asked) = asked else { return Poll::Pending };
         Poll::Ready(self.merge(asked.passed, seen))

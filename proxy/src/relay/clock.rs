@@ -16,6 +16,8 @@ pub(super) struct Clock {
     sleep: Pin<Box<Sleep>>,
     last: Instant,
     limit: Duration,
+    /// Since when nothing is read, whatever the backend sends.
+    paused: Option<Instant>,
     /// When all of it must have come.
     until: Option<Instant>,
     /// When the client last got something, and how long it may get nothing.
@@ -38,7 +40,7 @@ impl Clock {
     pub fn new(limit: Duration, until: Option<Instant>, keep_alive: Option<Duration>, cut: &CancellationToken) -> Self {
         let now = Instant::now();
         let (sleep, cut) = (Box::pin(tokio::time::sleep(Duration::ZERO)), Box::pin(cut.clone().cancelled_owned()));
-        let mut clock = Self { sleep, last: now, limit, until, told: now, keep_alive, cut };
+        let mut clock = Self { sleep, last: now, limit, paused: None, until, told: now, keep_alive, cut };
         clock.arm();
         clock
     }
@@ -56,6 +58,19 @@ impl Clock {
         }
     }
 
+    /// Nothing is read from now on: the backend cannot be late. All other limits go on.
+    pub fn pause(&mut self) {
+        self.paused.get_or_insert_with(Instant::now);
+    }
+
+    /// It is read again: the time in between is not the backend's.
+    pub fn resume(&mut self) {
+        if let Some(since) = self.paused.take() {
+            self.last += since.elapsed();
+            self.arm();
+        }
+    }
+
     /// The client gets what came last.
     pub fn tells(&mut self) {
         self.told = self.told.max(self.last);
@@ -63,7 +78,8 @@ impl Clock {
 
     fn arm(&mut self) {
         let silent = self.keep_alive.map(|limit| self.told + limit);
-        let first = silent.into_iter().chain(self.until).fold(self.last + self.limit, Instant::min);
+        let from = if self.paused.is_some() { Instant::now() } else { self.last };
+        let first = silent.into_iter().chain(self.until).fold(from + self.limit, Instant::min);
         self.sleep.as_mut().reset(first.into());
     }
 
@@ -72,7 +88,7 @@ impl Clock {
         let over = |fault| Poll::Ready(Due::Over(fault));
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if self.last + self.limit <= now {
+            if self.paused.is_none() && self.last + self.limit <= now {
                 let message = "The backend stopped sending in the middle of its reply.";
                 return over(Fault::new(FaultKind::BackendTimeout, message));
             }

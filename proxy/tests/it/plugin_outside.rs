@@ -1,6 +1,6 @@
 //! What plugins ask for outside of themselves: other models, HTTP, keys and values; each with its grant and without.
 
-use crate::fake::{Act, CHAT, Fake, json};
+use crate::fake::{Act, CHAT, Fake, IMPATIENT, chat_stream, json, stream};
 use crate::gateway::{Answer, Gateway, one_backend, post, until};
 use crate::guest::{
     ASK, CALL, GET, Guest, ON_CALL, ON_END, ON_EVENTS, SEND, STREAM, ask, before, fake, get, importing, store, tell,
@@ -222,6 +222,20 @@ fn a_question_may_be_asked_about_a_reply() {
     assert!(questions.iter().chain(&calls).all(|record| record.outcome == Outcome::Ok), "{questions:?} {calls:?}");
     assert!(questions.iter().all(|question| calls.iter().any(|call| call.request_id == question.request_id)));
     assert_eq!(calls.len(), 2);
+}
+
+/// It has sent all of its stream by then.
+#[test]
+fn a_backend_is_not_late_while_a_plugin_is_asked() {
+    let silent = Fake::start(|_| vec![Act::Wait(Duration::from_secs(10)), Act::Close]);
+    let guest = Guest::new(&importing(&wat(ON_EVENTS, &get(&silent.url())), SEND));
+    let fake = Fake::start(|_| stream(&chat_stream("m"), 1 << 20));
+    let plugin = format!("grants = {{ http = [\"{}\"] }}\nlimits = {{ wait = \"2s\" }}", silent.url());
+    let backend = one_backend("openai", &fake.url(), IMPATIENT);
+    let gateway = Gateway::start(&format!("{backend}{}", guest.section("p", &plugin)));
+    let answer = gateway.post(CHAT_PATH, STREAM);
+    assert!(!silent.seen().is_empty() && answer.body.ends_with("data: [DONE]\n\n"), "{}", answer.body);
+    assert_eq!(gateway.record().outcome, Outcome::Ok);
 }
 
 #[test]
