@@ -166,9 +166,7 @@ impl State {
             (Some(_), KvScope::Plugin) => "",
             (Some(about), KvScope::Organization) => &about.caller.organization,
         };
-        // A little less than the hook has: a store that is silent is not the plugin's failure.
-        let patience = self.plugin.limits.wait.0.mul_f64(0.8);
-        Ok(Drawer { store: &self.plugin.kv, plugin: &self.plugin.name, organization, patience })
+        Ok(Drawer { store: &self.plugin.kv, plugin: &self.plugin.name, organization, patience: self.patience() })
     }
 }
 

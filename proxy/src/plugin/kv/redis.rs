@@ -43,6 +43,8 @@ pub(crate) struct Redis {
     state: AtomicU8,
     /// While it is away: when it is asked again, in milliseconds since `born`. 0 while it is not.
     again: AtomicU64,
+    /// Since when nobody was answered, in the same milliseconds. 0: the last one was.
+    silent: AtomicU64,
     born: Instant,
 }
 
@@ -65,8 +67,8 @@ impl Redis {
             .set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(client, config)
             .map_err(|error| format!("the connection to Redis cannot be prepared: {error}"))?;
-        let (state, again) = (AtomicU8::new(UNKNOWN), AtomicU64::new(0));
-        Ok(Self { connection, increment: Script::new(INCREMENT), up, state, again, born: Instant::now() })
+        let (state, again, silent) = (AtomicU8::new(UNKNOWN), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { connection, increment: Script::new(INCREMENT), up, state, again, silent, born: Instant::now() })
     }
 
     /// Whether this is an address.
@@ -156,11 +158,32 @@ impl Redis {
                 Err(Refused::Full)
             }
             Ok(Err(error)) => Err(self.is_away(&error)),
-            Err(_) => Err(self.is_away(&format_args!("no answer within {} ms", patience.as_millis()))),
+            Err(_) => Err(self.is_silent(now)),
         }
     }
 
+    /// Nobody answered an operation that began then. One that could not wait for long says little: Redis is away for all when
+    /// it was silent for as long as any operation may take.
+    fn is_silent(&self, began: u64) -> Refused {
+        let since = self.silent.load(Ordering::Relaxed);
+        // Between two that are far apart it may have been asked nothing.
+        let since = if since == 0 || began.saturating_sub(since) > REST { began } else { since };
+        let silence = self.now().saturating_sub(since);
+        if silence >= millis(PATIENCE.0) {
+            return self.is_away(&format_args!("no answer for {silence} ms"));
+        }
+        self.silent.store(since, Ordering::Relaxed);
+        if self.again.load(Ordering::Relaxed) > 0 {
+            // It went to look whether Redis is back, and does not know: the next one need not wait to do so.
+            self.again.store(self.now(), Ordering::Relaxed);
+        }
+        Refused::Away
+    }
+
     fn is_here(&self) {
+        if self.silent.load(Ordering::Relaxed) != 0 {
+            self.silent.store(0, Ordering::Relaxed);
+        }
         if self.state.load(Ordering::Relaxed) != HERE && self.state.swap(HERE, Ordering::Relaxed) != HERE {
             self.again.store(0, Ordering::Relaxed);
             self.up.set(1);
@@ -199,4 +222,29 @@ fn key(name: &Name) -> String {
 
 fn millis(time: Duration) -> u64 {
     time.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_operation_that_cannot_wait_does_not_say_that_redis_is_away() {
+        let redis = Redis::open("redis://127.0.0.1:1", None, IntGauge::new("up", "x").unwrap()).unwrap();
+        let silent = || redis.within(Duration::from_millis(10), std::future::pending::<RedisResult<i32>>());
+        let answered = || redis.within(Duration::from_secs(5), std::future::ready(Ok(1)));
+        for _ in 0..3 {
+            assert_eq!(silent().await, Err(Refused::Away));
+            assert_eq!(answered().await, Ok(1), "others are not concerned");
+        }
+        assert_eq!(redis.up.get(), 1);
+        // As long as one that can wait would have waited.
+        for _ in 0..60 {
+            assert_eq!(silent().await, Err(Refused::Away));
+        }
+        assert_eq!((answered().await, redis.up.get()), (Err(Refused::Away), 0));
+        tokio::time::sleep(Duration::from_millis(REST + 100)).await;
+        assert_eq!(silent().await, Err(Refused::Away));
+        assert_eq!(answered().await, Ok(1), "whoever looked could not wait for what there is to see");
+    }
 }
