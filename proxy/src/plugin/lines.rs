@@ -2,11 +2,38 @@
 //!
 //! One that counted for itself would let a plugin with a thousand instances write a thousand times as much.
 
+use super::bindings::log::Level;
+use super::load::Plugin;
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// Lines in a second.
 const LINES: u32 = 50;
+/// Bytes of a line, and of its fields.
+const LINE: usize = 4096;
+
+/// Writes a line of a plugin's. Those of a level that is not written leave their room to others.
+pub(super) fn write(plugin: &Plugin, request_id: &str, level: Level, message: &str, fields: &[(String, String)]) {
+    let written = match level {
+        Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(tracing::Level::WARN),
+        Level::Error => tracing::enabled!(tracing::Level::ERROR),
+    };
+    if !written || !plugin.lines.take(Instant::now()) {
+        return;
+    }
+    let mut text: String = fields.iter().map(|(name, value)| format!("{name}={value:?} ")).collect();
+    text.truncate(text.floor_char_boundary(LINE));
+    let message = &message[..message.floor_char_boundary(LINE)];
+    let (plugin, fields) = (&*plugin.name, text.trim_end());
+    match level {
+        Level::Debug => tracing::debug!(plugin, request_id, text = message, fields, "a plugin says"),
+        Level::Info => tracing::info!(plugin, request_id, text = message, fields, "a plugin says"),
+        Level::Warn => tracing::warn!(plugin, request_id, text = message, fields, "a plugin says"),
+        Level::Error => tracing::error!(plugin, request_id, text = message, fields, "a plugin says"),
+    }
+}
 
 /// What is left of this second's lines.
 #[derive(Debug, Default)]

@@ -9,14 +9,13 @@ use super::known::{Known, Origin as Made};
 use super::kv;
 use super::lines::Lines;
 use super::outside::Origin;
+use super::own::{Told, Vain};
 use super::registry::Pull;
 use super::series::{Handles, Series};
 use super::shelf::{Shelf, sha256};
 use super::state::State;
 use crate::canon::Pattern;
-use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use wasmtime::component::Component;
@@ -50,8 +49,8 @@ pub struct Plugin {
     /// No configuration has it any more: its instances are not kept.
     pub(super) gone: AtomicBool,
     described: OnceLock<Described>,
-    /// Metrics it used and has not declared, said once.
-    undeclared: Mutex<HashSet<String>>,
+    /// Metrics it counted in vain.
+    told: Told,
 }
 
 /// What a plugin says of itself.
@@ -144,7 +143,7 @@ impl Plugin {
             lines: Lines::default(),
             gone: AtomicBool::new(false),
             described: OnceLock::new(),
-            undeclared: Mutex::default(),
+            told: Told::default(),
         });
         let said = describe(&plugin).await?;
         conforms(&config, said.config_schema.as_deref())?;
@@ -188,10 +187,17 @@ impl Plugin {
         (self.limits.time.0.as_millis() / TICK.as_millis()).max(1) as u64
     }
 
-    pub(super) fn undeclared(&self, name: &str, label: &str) {
-        let mut known = self.undeclared.lock();
-        if known.len() < 64 && known.insert(format!("{name}/{label}")) {
-            tracing::warn!(plugin = &*self.name, metric = name, label, "a plugin uses a metric it has not declared");
+    /// Says that a metric of its own could not be counted.
+    pub(super) fn in_vain(&self, name: &str, label: &str, why: Vain) {
+        let Some((metric, label)) = self.told.first(name, label) else { return };
+        let plugin = &*self.name;
+        match why {
+            Vain::Undeclared => {
+                tracing::warn!(plugin, metric, label, "a plugin uses a metric it has not declared");
+            }
+            Vain::Value => {
+                tracing::warn!(plugin, metric, label, "a plugin gives a metric a value that it cannot have");
+            }
         }
     }
 }

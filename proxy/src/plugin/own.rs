@@ -10,11 +10,14 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, CounterVec, Error, Histogram, HistogramOpts, HistogramVec, Opts};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Most metrics of a plugin, most values of a label, and most buckets of a histogram: each is a line of the page or several.
 const MOST: (usize, usize, usize) = (32, 16, 64);
+/// Longest name of a metric, and so many that are not counted are told.
+const NAME: usize = 64;
+const NAMES: usize = 64;
 /// Families of the gateway's that a plugin's name and a histogram's could make together.
 const OURS: [&str; 4] = [
     "tidegate_plugin_actions_total",
@@ -102,30 +105,52 @@ enum Handle {
 }
 
 impl Own {
-    /// Adds to a counter; false for one it has not declared.
-    pub fn add(&self, name: &str, label: &str, by: f64) -> bool {
-        match self.handle(name, label) {
-            Some(Handle::Counter(counter)) if by >= 0.0 && by.is_finite() => {
-                counter.inc_by(by);
-                true
-            }
-            _ => false,
+    /// Adds to a counter.
+    pub fn add(&self, name: &str, label: &str, by: f64) -> Result<(), Vain> {
+        let Some(Handle::Counter(counter)) = self.handle(name, label) else { return Err(Vain::Undeclared) };
+        if by < 0.0 || !by.is_finite() {
+            return Err(Vain::Value);
         }
+        counter.inc_by(by);
+        Ok(())
     }
 
-    /// Observes a value; false for a histogram it has not declared.
-    pub fn observe(&self, name: &str, label: &str, value: f64) -> bool {
-        match self.handle(name, label) {
-            Some(Handle::Histogram(histogram)) if value.is_finite() => {
-                histogram.observe(value);
-                true
-            }
-            _ => false,
+    /// Observes a value.
+    pub fn observe(&self, name: &str, label: &str, value: f64) -> Result<(), Vain> {
+        let Some(Handle::Histogram(histogram)) = self.handle(name, label) else { return Err(Vain::Undeclared) };
+        if !value.is_finite() {
+            return Err(Vain::Value);
         }
+        histogram.observe(value);
+        Ok(())
     }
 
     fn handle(&self, name: &str, label: &str) -> Option<&Handle> {
         self.handles.get(name)?.get(label)
+    }
+}
+
+/// Why something could not be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Vain {
+    /// The plugin has not declared such a counter or histogram, or no such label value of it.
+    Undeclared,
+    /// A counter never falls, and no metric has values that are no number.
+    Value,
+}
+
+/// Metrics that a plugin counted in vain: each is told once.
+#[derive(Default)]
+pub(super) struct Told(Mutex<HashSet<(String, String)>>);
+
+impl Told {
+    /// A metric and its label value as they are told, unless they were or enough was. What a plugin calls a metric may be as long
+    /// as it likes.
+    pub fn first(&self, name: &str, label: &str) -> Option<(String, String)> {
+        let cut = |text: &str| text[..text.floor_char_boundary(NAME)].to_owned();
+        let metric = (cut(name), cut(label));
+        let mut told = self.0.lock();
+        (told.len() < NAMES && told.insert(metric.clone())).then_some(metric)
     }
 }
 
@@ -229,7 +254,7 @@ fn cannot(metric: &Metric, error: &Error) -> String {
 /// A word for a metric's name.
 fn is_word(text: &str) -> bool {
     !text.is_empty()
-        && text.len() <= 64
+        && text.len() <= NAME
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
@@ -267,13 +292,34 @@ mod tests {
             let own = shown.declare("a-b", &[metric("seen", kind, label)]).unwrap();
             assert_eq!(page(), before, "{step}: nothing is shown of what is not in force");
             shown.show(&own);
-            assert!(own.add("seen", value, 1.0) || own.observe("seen", value, 1.0), "{step}");
+            assert!(own.add("seen", value, 1.0).is_ok() || own.observe("seen", value, 1.0).is_ok(), "{step}");
             assert!(page().contains(&format!("\ntidegate_plugin_a_b_{says}")), "{step}: {}", page());
-            assert!(!own.add("other", value, 1.0) && !own.observe("seen", "z", 1.0), "{step}");
+            assert_eq!(own.add("other", value, 1.0), Err(Vain::Undeclared), "{step}");
+            assert_eq!(own.observe("seen", "z", 1.0), Err(Vain::Undeclared), "{step}");
         }
         // A counter and a histogram have two names; each has been shown as one thing only.
         assert_eq!(page().matches("# TYPE").count(), 2, "{}", page());
         assert!(!page().contains("kind="), "{}", page());
+    }
+
+    #[test]
+    fn what_is_not_counted_is_told_once_and_briefly() {
+        let (shown, page) = house();
+        let histogram = MetricKind::Histogram(vec![1.0]);
+        let own = shown.declare("p", &[metric("c", MetricKind::Counter, None), metric("h", histogram, None)]).unwrap();
+        shown.show(&own);
+        for value in [-1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(own.add("c", "", value), Err(Vain::Value), "{value}");
+            assert_eq!(own.add("h", "", value), Err(Vain::Undeclared), "{value}");
+            assert_eq!(own.observe("h", "", value).is_ok(), value.is_finite(), "{value}");
+        }
+        assert!(page().contains("\ntidegate_plugin_p_c_total 0\n"), "{}", page());
+        let (told, long) = (Told::default(), "é".repeat(1 << 20));
+        assert_eq!(told.first("m", "x"), Some(("m".into(), "x".into())));
+        assert_eq!(told.first("m", "x"), None);
+        assert_eq!(told.first(&long, &long).map(|(name, label)| (name.len(), label.len())), Some((NAME, NAME)));
+        let more = (0..2 * NAMES).filter(|number| told.first(&number.to_string(), "").is_some()).count();
+        assert_eq!(more, NAMES - 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::bindings::{calls, config, http, kv, log, metrics, request, system, ty
 use super::bounds::Bounds;
 use super::config::KvScope;
 use super::kv::{Drawer, Refused};
+use super::lines;
 use super::load::Plugin;
 use super::outside;
 use super::view::View;
@@ -21,8 +22,6 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 const WITHHELD: [&str; 5] = ["authorization", "x-api-key", "cookie", "proxy-authorization", "set-cookie"];
 /// Tags a plugin may add, and bytes of each.
 const TAGS: (usize, usize) = (8, 64);
-/// Bytes of a line a plugin logs.
-const LINE: usize = 4096;
 
 /// A request as its plugins are told of it.
 pub struct About {
@@ -308,34 +307,22 @@ impl config::Host for State {
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
-        if !self.plugin.lines.take(Instant::now()) {
-            return Ok(());
-        }
-        let mut text: String = fields.iter().map(|(name, value)| format!("{name}={value:?} ")).collect();
-        text.truncate(text.floor_char_boundary(LINE));
-        let message = &message[..message.floor_char_boundary(LINE)];
-        let (plugin, fields) = (&*self.plugin.name, text.trim_end());
         let request_id = self.about.as_ref().map_or("", |about| &about.id);
-        match level {
-            log::Level::Debug => tracing::debug!(plugin, request_id, text = message, fields, "a plugin says"),
-            log::Level::Info => tracing::info!(plugin, request_id, text = message, fields, "a plugin says"),
-            log::Level::Warn => tracing::warn!(plugin, request_id, text = message, fields, "a plugin says"),
-            log::Level::Error => tracing::error!(plugin, request_id, text = message, fields, "a plugin says"),
-        }
+        lines::write(&self.plugin, request_id, level, &message, &fields);
         Ok(())
     }
 }
 
 impl metrics::Host for State {
     fn add(&mut self, name: String, label: String, by: f64) -> Result<()> {
-        if !self.plugin.series().is_none_or(|series| series.own.add(&name, &label, by)) {
-            self.plugin.undeclared(&name, &label);
+        if let Some(Err(why)) = self.plugin.series().map(|series| series.own.add(&name, &label, by)) {
+            self.plugin.in_vain(&name, &label, why);
         }
         Ok(())
     }
     fn observe(&mut self, name: String, label: String, value: f64) -> Result<()> {
-        if !self.plugin.series().is_none_or(|series| series.own.observe(&name, &label, value)) {
-            self.plugin.undeclared(&name, &label);
+        if let Some(Err(why)) = self.plugin.series().map(|series| series.own.observe(&name, &label, value)) {
+            self.plugin.in_vain(&name, &label, why);
         }
         Ok(())
     }

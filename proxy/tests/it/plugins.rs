@@ -7,6 +7,7 @@ use crate::gateway::{Gateway, KEY, one_backend, until};
 use crate::guest::{
     CALL, DESCRIBE, Fault, Guest, ON_CALL, ON_END, ON_EVENTS, STREAM, before, fake, faults, importing, store, wat,
 };
+use crate::process::Process;
 use tidegate::canon::Outcome;
 
 #[test]
@@ -174,6 +175,29 @@ fn an_invalid_call_is_its_clients_fault() {
         assert!(!gateway.operator("/metrics").body.contains("tidegate_plugin_errors_total{"), "{on_failure}");
     }
     assert_eq!(fake.seen().len(), 2, "what is invalid goes nowhere");
+}
+
+#[test]
+fn lines_that_are_not_written_leave_their_room_to_others() {
+    let write = "(import \"tidegate:plugin/log@0.1.0\" \"write\" (func $log (param i32 i32 i32 i32 i32)))";
+    // 60 of level `debug`, then one of level `warn`; no fields.
+    let body = format!(
+        "(local $left i32) {}{} (local.set $left (i32.const 60)) \
+         (loop $more (call $log (i32.const 0) (i32.const 3000) (i32.const 6) (i32.const 0) (i32.const 0)) \
+         (local.set $left (i32.sub (local.get $left) (i32.const 1))) (br_if $more (local.get $left))) \
+         (call $log (i32.const 2) (i32.const 3100) (i32.const 6) (i32.const 0) (i32.const 0))",
+        store(3000, "unread"),
+        store(3100, "heeded")
+    );
+    let guest = Guest::new(&importing(&wat(ON_CALL, &body), write));
+    let fake = fake();
+    let sections = format!("{}{}", one_backend("openai", &fake.url(), ""), guest.section("p", ""));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.env("TIDEGATE_LOG", "info");
+    let process = Process::start(&sections, &[], command);
+    assert_eq!(process.post(CALL).status, 200);
+    until(|| process.log().contains("heeded"), "its line is written");
+    assert!(!process.log().contains("unread"), "{}", process.log());
 }
 
 #[test]
