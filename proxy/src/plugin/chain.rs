@@ -253,7 +253,8 @@ impl Guest {
         let began = Instant::now();
         let asked = async {
             let instance = self.instance(about).await?;
-            instance.state().call = Some(View::new(request));
+            let state = instance.state();
+            state.call = Some(View::new(request, state.plugin.limits.output.0));
             let admission = instance
                 .call(Some(about), async |world, store| {
                     world.tidegate_plugin_hooks().call_on_call(store, Resource::new_borrow(0)).await

@@ -8,7 +8,7 @@ use super::kv::{Drawer, Refused};
 use super::lines;
 use super::load::Plugin;
 use super::outside;
-use super::view::View;
+use super::view::{self, View};
 use crate::canon::Caller;
 use ::http::HeaderMap;
 use parking_lot::Mutex;
@@ -149,6 +149,13 @@ impl State {
         self.call.as_mut().ok_or_else(|| wasmtime::format_err!("the call is used after `on-call` has returned"))
     }
 
+    /// The call, for an edit of so many bytes.
+    fn edit(&mut self, bytes: usize) -> Result<&mut View> {
+        let view = self.view()?;
+        let fits = view.makes_room(bytes);
+        fits.then_some(view).ok_or_else(|| wasmtime::format_err!("too much data in all its edits (limits.output)"))
+    }
+
     fn about(&self) -> Result<&Arc<About>> {
         self.about.as_ref().ok_or_else(|| wasmtime::format_err!("there is no request while a plugin is being loaded"))
     }
@@ -209,7 +216,8 @@ impl calls::HostCall for State {
         key: String,
         json: Option<String>,
     ) -> Result<std::result::Result<(), String>> {
-        Ok(self.view()?.set_json(&key, json.as_deref()))
+        let bytes = key.len() + json.as_ref().map_or(0, String::len);
+        Ok(self.edit(bytes)?.set_json(&key, json.as_deref()))
     }
     fn parameters(&mut self, _: Resource<View>) -> Result<wit::Parameters> {
         Ok(self.view()?.parameters())
@@ -232,14 +240,14 @@ impl calls::HostCall for State {
         Ok(self.view()?.turns(start as usize, count as usize))
     }
     fn splice_turns(&mut self, _: Resource<View>, start: u32, remove: u32, insert: Vec<wit::Turn>) -> Result<()> {
-        self.view()?.splice_turns(start as usize, remove as usize, insert);
+        self.edit(view::weight(&insert))?.splice_turns(start as usize, remove as usize, insert);
         Ok(())
     }
     fn texts(&mut self, _: Resource<View>, start: u32) -> Result<Vec<calls::Passage>> {
         Ok(self.view()?.texts(start as usize))
     }
     fn set_text(&mut self, _: Resource<View>, place: calls::Place, text: String) -> Result<()> {
-        if self.view()?.set_text(place, text) {
+        if self.edit(text.len())?.set_text(place, text) {
             Ok(())
         } else {
             Err(wasmtime::format_err!("`set-text` names a place where no text stands"))

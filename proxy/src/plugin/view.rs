@@ -17,6 +17,8 @@ pub struct View {
     deep: Option<Call>,
     /// The whole call could not be read: the request is refused when the hook returns.
     invalid: Option<Fault>,
+    /// Bytes that its edits may still hand over.
+    room: usize,
 }
 
 /// What a hook left behind.
@@ -30,8 +32,18 @@ pub(super) struct Left {
 }
 
 impl View {
-    pub fn new(request: Request) -> Self {
-        Self { request, edited: None, deep: None, invalid: None }
+    /// `more`: what edits may hand over beside as much as the call itself is, which each text of it may be written anew with.
+    pub fn new(request: Request, more: usize) -> Self {
+        let room = request.body().len().saturating_add(more);
+        Self { request, edited: None, deep: None, invalid: None, room }
+    }
+
+    /// Counts an edit of so many bytes; false where that is more than all edits together may have. One by one they are bounded
+    /// by what a guest may hand over at a time, but there may be many.
+    pub fn makes_room(&mut self, bytes: usize) -> bool {
+        let Some(room) = self.room.checked_sub(bytes) else { return false };
+        self.room = room;
+        true
     }
 
     /// Ends the loan.
@@ -198,6 +210,36 @@ impl View {
     }
 }
 
+/// Bytes of turns that are handed over: their texts, and what holds them.
+pub(super) fn weight(turns: &[wit::Turn]) -> usize {
+    let pieces = turns.iter().flat_map(|turn| &turn.content);
+    size_of_val(turns) + pieces.map(|piece| size_of_val(piece) + texts(piece)).sum::<usize>()
+}
+
+fn texts(content: &wit::Content) -> usize {
+    let image = |image: &wit::Image| match image {
+        wit::Image::Data(data) => data.media_type.len() + data.data.len(),
+        wit::Image::Url(url) => url.len(),
+    };
+    let raw = |raw: &wit::Raw| raw.kind.len() + raw.json.len();
+    let inner = |content: &wit::ToolContent| match content {
+        wit::ToolContent::Text(text) => text.len(),
+        wit::ToolContent::Image(of) => image(of),
+        wit::ToolContent::Other(of) => raw(of),
+    };
+    match content {
+        wit::Content::Text(text) | wit::Content::RedactedThinking(text) | wit::Content::Refusal(text) => text.len(),
+        wit::Content::Image(of) => image(of),
+        wit::Content::Thinking(thought) => thought.text.len() + thought.signature.as_ref().map_or(0, String::len),
+        wit::Content::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
+        wit::Content::ToolResult(result) => {
+            let pieces = result.content.as_slice();
+            result.id.len() + size_of_val(pieces) + pieces.iter().map(inner).sum::<usize>()
+        }
+        wit::Content::Other(of) => raw(of),
+    }
+}
+
 fn at(request: &Request, pointer: &str) -> Option<String> {
     let body = crate::wire::json::validate(request.body()).ok()?;
     edit::pointer(body, pointer).map(|json| json.raw().to_owned())
@@ -233,10 +275,24 @@ mod tests {
             ),
             (OllamaGenerate, r#"{"model":"m","prompt":"a","ſuffix":"b"}"#, Some("ſuffix")),
         ] {
-            let mut view = View::new(Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap());
+            let mut view = View::new(Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap(), 0);
             view.texts(0);
             let found = view.leave().invalid.map(|fault| fault.param.unwrap_or_default());
             assert_eq!(found.as_deref(), param, "{body}");
         }
+    }
+
+    #[test]
+    fn all_edits_together_have_so_much_room() {
+        let body = Bytes::from_static(br#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#);
+        let length = body.len();
+        let mut view = View::new(Request::read(Dialect::Chat, body).unwrap(), 10);
+        assert!(view.makes_room(length) && view.makes_room(10));
+        assert!(view.makes_room(0) && !view.makes_room(1));
+        let turn = |content| wit::Turn { role: wit::Role::User, content };
+        let nothing: Vec<_> = (0..1000).map(|_| turn(Vec::new())).collect();
+        assert!(weight(&nothing) >= 1000 * size_of::<wit::Turn>(), "what holds no text has its weight");
+        let said = [turn(vec![wit::Content::Text("x".repeat(1000)), wit::Content::Refusal("y".repeat(1000))])];
+        assert!((2000..3000).contains(&weight(&said)), "{}", weight(&said));
     }
 }

@@ -111,6 +111,28 @@ fn all_memories_of_an_instance_share_its_limit() {
 }
 
 #[test]
+fn all_edits_of_a_call_together_have_a_bound() {
+    let import = "(import \"tidegate:plugin/calls@0.1.0\" \"[method]call.set-json\" (func $set (param i32 i32 i32 i32 i32 i32 i32)))";
+    // Eight times a number of 256Ki digits.
+    let body = format!(
+        "(local $left i32) {} (drop (memory.grow (i32.const 16))) (memory.fill (i32.const 65536) (i32.const 49) (i32.const 262144)) \
+         (local.set $left (i32.const 8)) \
+         (loop $more (call $set (local.get $call) (i32.const 3000) (i32.const 1) (i32.const 1) (i32.const 65536) (i32.const 262144) (i32.const 3600)) \
+         (local.set $left (i32.sub (local.get $left) (i32.const 1))) (br_if $more (local.get $left)))",
+        store(3000, "k")
+    );
+    let guest = Guest::new(&importing(&wat(ON_CALL, &body), import));
+    let fake = fake();
+    for (limit, status) in [("4MiB", 200), ("1MiB", 500)] {
+        let gateway = before(&fake, &guest, &format!("limits = {{ output = \"{limit}\", time = \"2s\" }}"));
+        let answer = gateway.post("/v1/chat/completions", CALL);
+        assert_eq!(answer.status, status, "{limit}: {}", answer.body);
+        let line = "tidegate_plugin_errors_total{hook=\"on_call\",kind=\"rejected\",plugin=\"p\"} 1";
+        gateway.wait_for_metric(line, status == 500);
+    }
+}
+
+#[test]
 fn a_failure_that_may_be_passed_over_is() {
     let fake = fake();
     for (function, hook) in [(ON_CALL, "on_call"), (ON_EVENTS, "on_events"), (ON_END, "on_end")] {
