@@ -254,7 +254,7 @@ mod tests {
     /// Ollama, in whatever API it is spoken to, takes the last of `content` and `Content`.
     #[test]
     fn a_text_that_only_some_servers_would_read_does_not_get_past() {
-        use Dialect::{Chat, Messages, OllamaChat, OllamaGenerate};
+        use Dialect::{Chat, Messages, OllamaChat, OllamaGenerate, Responses};
         for (dialect, body, param) in [
             (Chat, r#"{"model":"m","messages":[{"role":"user","content":"a","name":"N"}],"Seen":1}"#, None),
             (
@@ -274,6 +274,51 @@ mod tests {
                 Some("messages.Content"),
             ),
             (OllamaGenerate, r#"{"model":"m","prompt":"a","ſuffix":"b"}"#, Some("ſuffix")),
+            (
+                Chat,
+                r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}","Arguments":"b"}}]}]}"#,
+                Some("function.Arguments"),
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[{"role":"assistant","function_call":{"name":"f","arguments":"{}","Arguments":"b"}}]}"#,
+                Some("function_call.Arguments"),
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[{"role":"user","content":"a"}],"tools":[{"type":"function","function":{"name":"f","Description":"b"}}]}"#,
+                Some("function.Description"),
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[{"role":"user","content":"a"}],"tools":[{"type":"function","function":{"name":"f","parameters":{"Name":{},"Arguments":1}}}]}"#,
+                None,
+            ),
+            (
+                Messages,
+                r#"{"model":"m","messages":[{"role":"user","content":"a"}],"tools":[{"name":"f","input_schema":{"Name":1},"Description":"b"}]}"#,
+                Some("tools.Description"),
+            ),
+            (
+                Responses,
+                r#"{"model":"m","input":[{"type":"function_call","call_id":"1","name":"f","arguments":"{}","ARGUMENTS":"b"}]}"#,
+                Some("input.ARGUMENTS"),
+            ),
+            (
+                Responses,
+                r#"{"model":"m","input":"a","tools":[{"type":"function","name":"f","parameters":{},"Description":"b"}]}"#,
+                Some("tools.Description"),
+            ),
+            (
+                OllamaChat,
+                r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{}},"Function":{"name":"g"}}]}]}"#,
+                Some("tool_calls.Function"),
+            ),
+            (
+                OllamaChat,
+                r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"Name":1},"Arguments":{}}}]}]}"#,
+                Some("function.Arguments"),
+            ),
         ] {
             let mut view = View::new(Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap(), 0);
             view.texts(0);

@@ -1,6 +1,6 @@
 //! What a call says that not every dialect can: kept for its own, dropped by name, or refused by name.
 
-use super::check::shorten;
+use super::check::{Fields, shorten};
 use super::json::{Json, Kind, validate};
 use super::object::{Object, folded};
 use super::put::put_text;
@@ -36,8 +36,17 @@ pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'
     // They stand at the end, and only their names have a dot. One beyond the number, so that it is known that there are more.
     let last = &extra[extra.len().saturating_sub(NAMES + 1)..];
     let enough = last.len() > NAMES && last[0].0.contains('.');
-    if !enough && !last.iter().any(|(known, _)| *known == name) {
+    // One that must be refused is remembered behind any number of others.
+    let told = !enough || is_lookalike(&name) && !last.last().is_some_and(|(known, _)| is_lookalike(known));
+    if told && !last.iter().any(|(known, _)| *known == name) {
         extra.push((name, shorten(json)));
+    }
+}
+
+/// Remembers those nested fields that some servers would read as another: the rest say nothing to anybody there.
+pub(super) fn lose_lookalikes(extra: &mut Vec<(String, String)>, place: &str, fields: &Fields<'_>) {
+    for (name, json) in fields.beyond(&[]).filter(|(name, _)| looks_like(name, INNER)) {
+        lose(extra, format!("{place}.{name}"), json);
     }
 }
 
@@ -72,14 +81,27 @@ const READ: &[&str] = &[
     "num_predict",
 ];
 
+/// The same of what stands deeper: in tools and in calls of them.
+const INNER: &[&str] = &["function", "name", "description", "parameters", "input_schema", "arguments"];
+
+/// Whether the last word of a name differs from one of [`READ`] in case only, or inside of something from one of [`INNER`].
+fn is_lookalike(name: &str) -> bool {
+    let (inside, word) = name.rsplit_once('.').map_or((false, name), |(_, word)| (true, word));
+    looks_like(word, READ) || inside && looks_like(word, INNER)
+}
+
+fn looks_like(word: &str, words: &[&str]) -> bool {
+    let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    !word.bytes().all(plain) && words.contains(&folded(word).as_str())
+}
+
 /// A member whose name differs from one of those in case only says nothing here, and to a server that does not tell the two
 /// apart it may be the one that counts. Whoever looks at calls before they go there would be shown something else.
 pub(super) fn refuse_lookalikes(call: &Call) -> Result<&Call, Fault> {
-    let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
     for (name, _) in &call.extra {
-        let word = name.rsplit('.').next().unwrap_or_default();
-        if !word.bytes().all(plain) && READ.contains(&folded(word).as_str()) {
-            let what = format!("Some servers read the field `{name}` as `{}`: write it so.", folded(word));
+        if is_lookalike(name) {
+            let word = folded(name.rsplit('.').next().unwrap_or_default());
+            let what = format!("Some servers read the field `{name}` as `{word}`: write it so.");
             return Err(Fault::invalid(what).with_param(name.as_str()));
         }
     }
@@ -302,6 +324,12 @@ mod tests {
         let mut dropped = Vec::new();
         extra.iter().for_each(|(name, _)| drop_named(&mut dropped, name));
         assert_eq!((dropped.len(), dropped[0].as_str(), dropped[NAMES].as_str()), (NAMES + 1, "top", MORE));
+        for name in ["messages.Content", "messages.CONTENT", "messages.last"] {
+            lose(&mut extra, name.to_owned(), json);
+        }
+        assert_eq!((extra.len(), extra[1 + NAMES + 1].0.as_str()), (1 + NAMES + 2, "messages.Content"));
+        let fault = refuse_lookalikes(&Call { extra, ..Call::default() }).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some("messages.Content"), "no number of others hides it");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::Form;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{extra, is_shared, lose};
+use crate::wire::beyond::{extra, is_shared, lose, lose_lookalikes};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -212,12 +212,14 @@ impl Turns<'_> {
 
     fn call(&mut self, at: &At<'_>, json: Json<'_>) -> Option<Content> {
         let call = self.check.as_dict(at, json)?;
+        lose_lookalikes(&mut self.call.extra, "tool_calls", &call);
         let id = self.check.text(at, &call, "id").filter(|id| !id.is_empty());
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls));
         self.calls += 1;
         let json = self.check.need(at, &call, "function")?;
         let at = at.key("function");
         let function = self.check.as_dict(&at, json)?;
+        lose_lookalikes(&mut self.call.extra, "function", &function);
         let name = self.check.need_text(&at, &function, "name")?;
         let arguments = match function.get("arguments") {
             Some(json) => self.check.as_dict(&at.key("arguments"), json).map(|_| json.raw().to_owned())?,
@@ -266,6 +268,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
     for (index, json) in list.items().enumerate() {
         let at = at.index(index);
         let Some(tool) = check.as_dict(&at, json) else { continue };
+        lose_lookalikes(&mut call.extra, "tools", &tool);
         if let Some(kind) = tool.text("type").filter(|kind| kind != "function") {
             call.tools.push(Tool::Hosted { kind: kind.into_owned(), json: json.raw().to_owned() });
             continue;
@@ -273,6 +276,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         let Some(json) = check.need(&at, &tool, "function") else { continue };
         let at = at.key("function");
         let Some(function) = check.as_dict(&at, json) else { continue };
+        lose_lookalikes(&mut call.extra, "function", &function);
         let parameters = check.object(&at, &function, "parameters");
         let Some(name) = check.need_text(&at, &function, "name") else { continue };
         call.tools.push(Tool::Function {

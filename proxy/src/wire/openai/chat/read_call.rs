@@ -3,7 +3,7 @@
 use super::CALL;
 use crate::canon::call::{Content, Format, Role, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{extra, lose};
+use crate::wire::beyond::{extra, lose, lose_lookalikes};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -208,6 +208,7 @@ impl Turns<'_> {
         if let Some(json) = message.get("function_call") {
             let at = at.key("function_call");
             if let Some(function) = self.check.as_dict(&at, json) {
+                lose_lookalikes(self.extra, "function_call", &function);
                 let name = self.check.need_text(&at, &function, "name").unwrap_or_default();
                 let arguments = self.arguments(&at, &function);
                 // The legacy form has no ids: a function is known by its name.
@@ -219,6 +220,7 @@ impl Turns<'_> {
 
     fn call(&mut self, at: &At<'_>, json: Json<'_>) -> Option<Content> {
         let call = self.check.as_dict(at, json)?;
+        lose_lookalikes(self.extra, "tool_calls", &call);
         if let Some(kind) = call.text("type").filter(|kind| kind != "function") {
             let custom = if kind == "custom" { self.custom(&call) } else { None };
             let other = || Content::Other { kind: format!("{CALL}{kind}"), json: json.raw().to_owned() };
@@ -227,6 +229,7 @@ impl Turns<'_> {
         let id = self.check.need_text(at, &call, "id");
         let at = at.key("function");
         let function = need(self.check, &at, &call, "function").and_then(|json| self.check.as_dict(&at, json))?;
+        lose_lookalikes(self.extra, "function", &function);
         let name = self.check.need_text(&at, &function, "name")?;
         let arguments = self.arguments(&at, &function);
         Some(Content::ToolCall { id: id?, name, arguments })
@@ -278,6 +281,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         for (index, json) in list.items().enumerate() {
             let at = at.index(index);
             let Some(tool) = check.as_dict(&at, json) else { continue };
+            lose_lookalikes(&mut call.extra, "tools", &tool);
             let kind = tool.text("type").unwrap_or("function".into());
             if name == "functions" {
                 call.tools.extend(function(check, &at, &tool));
@@ -285,6 +289,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
                 let at = at.key("function");
                 let Some(json) = need(check, &at, &tool, "function") else { continue };
                 let Some(inner) = check.as_dict(&at, json) else { continue };
+                lose_lookalikes(&mut call.extra, "function", &inner);
                 call.tools.extend(function(check, &at, &inner));
             } else if kind == "custom" {
                 let said = custom(json);

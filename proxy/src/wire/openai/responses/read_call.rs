@@ -8,7 +8,7 @@ use super::WORDS;
 use super::tools::{Names, as_arguments, as_function, flat};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{extra, lose};
+use crate::wire::beyond::{extra, lose, lose_lookalikes};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -273,6 +273,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
     for (index, json) in list.items().enumerate() {
         let at = at.index(index);
         let Some(tool) = check.as_dict(&at, json) else { continue };
+        lose_lookalikes(&mut call.extra, "tools", &tool);
         if tool.text("type").as_deref() != Some("namespace") {
             call.tools.extend(one_tool(check, &at, &tool, json, None));
             continue;
@@ -283,6 +284,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         for (index, json) in inner.into_iter().flatten().enumerate() {
             let at = at.index(index);
             let Some(tool) = check.as_dict(&at, json) else { continue };
+            lose_lookalikes(&mut call.extra, "tools", &tool);
             if tool.text("type").as_deref() == Some("namespace") {
                 check.wrong(&at.key("type"), "value_error", "A namespace cannot stand in another", None);
                 continue;
