@@ -44,6 +44,7 @@ impl Engine {
             .max_core_instance_size(1 << 20)
             .table_elements(TABLE)
             .max_core_instances_per_component(96)
+            .max_memories_per_module(4)
             .max_memories_per_component(4)
             .max_tables_per_component(64)
             .max_unused_warm_slots(32)

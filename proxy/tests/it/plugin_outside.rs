@@ -7,7 +7,7 @@ use crate::guest::{
     wat,
 };
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate::canon::{Outcome, Record, UsageSource};
 
 const CHAT_PATH: &str = "/v1/chat/completions";
