@@ -174,8 +174,10 @@ async fn reload<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>>
 
 /// Compared as hashes, so that the time it takes tells nothing of the token, its length neither.
 fn is_opened_by<B>(request: &Request<B>, token: &Secret) -> bool {
-    let said = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    said.is_some_and(|said| Sha256::digest(said).ct_eq(&Sha256::digest(token.reveal())).into())
+    let said = request.headers().get(header::AUTHORIZATION).map_or(b"".as_slice(), HeaderValue::as_bytes);
+    let (scheme, said) = said.split_at(said.iter().position(|byte| *byte == b' ').unwrap_or(said.len()));
+    let same: bool = Sha256::digest(said.trim_ascii()).ct_eq(&Sha256::digest(token.reveal())).into();
+    scheme.eq_ignore_ascii_case(b"bearer") && same
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {

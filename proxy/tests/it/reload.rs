@@ -370,7 +370,9 @@ fn an_operator_reloads_by_token_and_hears_what_came_of_it() {
         assert_eq!(refused.status, 401, "{wrong:?}");
         assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{refused:?}");
     }
-    assert_eq!(ask("GET", right).status, 405);
+    for right in [right, "authorization: bearer sesame\r\n", "authorization: BEARER  sesame\r\n"] {
+        assert_eq!(ask("GET", right).status, 405, "{right:?}");
+    }
     gateway.replace(&format!("{opened}{sections}{}", marker("two")));
     let done = ask("POST", right);
     assert_eq!(
