@@ -11,6 +11,7 @@ use figment::providers::{Env, Format, Json, Serialized, Toml, Yaml};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// More problems than this are not listed: something is wrong with the file as a whole.
@@ -122,8 +123,15 @@ pub(super) fn layers(
             .map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
         digest = Some(Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect());
         figment = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("yaml" | "yml") => figment.merge(Yaml::string(&text)),
-            Some("json") => figment.merge(Json::string(&text)),
+            Some("yaml" | "yml") => {
+                let line = |error: &<Yaml as Format>::Error| error.location().map_or(1, |at| at.line());
+                is_read(path, Yaml::NAME, Yaml::from_str(&text), line)?;
+                figment.merge(Yaml::string(&text))
+            }
+            Some("json") => {
+                is_read(path, Json::NAME, Json::from_str(&text), serde_json::Error::line)?;
+                figment.merge(Json::string(&text))
+            }
             _ => {
                 // Read here first: of what is wrong figment keeps a drawing only, of several lines and with what stands there,
                 // which may be a secret.
@@ -131,7 +139,7 @@ pub(super) fn layers(
                     let before = error.span().map_or(0, |span| span.start.min(text.len()));
                     let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
                     let what = format!("this is no TOML 1.0: {}", error.message().trim().replace('\n', ", "));
-                    return Err(vec![Problem { place: Some((path.to_owned(), line)), ..Problem::new("", what) }]);
+                    return Err(broken(path, line, what));
                 }
                 figment.merge(Toml::string(&text))
             }
@@ -143,6 +151,27 @@ pub(super) fn layers(
         figment = figment.merge(Serialized::default(key, value));
     }
     Ok((figment, digest))
+}
+
+/// Whether the text of a file could be read as this format: of what is wrong figment keeps the words only, and not of which file.
+/// Read as any value, since the error of another type would repeat it, which may be a secret.
+fn is_read<E: Display>(
+    path: &Path,
+    format: &str,
+    text: Result<Value, E>,
+    line: impl FnOnce(&E) -> usize,
+) -> Result<(), Vec<Problem>> {
+    match text {
+        // Nothing at all is a table of no keys in YAML.
+        Ok(Value::Dict(..) | Value::Empty(..)) => Ok(()),
+        Ok(_) => Err(broken(path, 1, "the file is no table of keys".to_owned())),
+        Err(error) => Err(broken(path, line(&error).max(1), format!("this is no {format}: {error}"))),
+    }
+}
+
+/// What is wrong with the text of a file, and from which line on.
+fn broken(path: &Path, line: usize, what: String) -> Vec<Problem> {
+    vec![Problem { place: Some((path.to_owned(), line)), ..Problem::new("", what) }]
 }
 
 fn tree(figment: &Figment) -> Result<Dict, Vec<Problem>> {
@@ -260,7 +289,11 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        problems_of(".toml", text)
+    }
+
+    fn problems_of(suffix: &str, text: &str) -> Vec<String> {
+        let file = tempfile::NamedTempFile::with_suffix(suffix).unwrap();
         std::fs::write(&file, text).unwrap();
         let check = |config: &Config| {
             let names = config.backends.keys();
@@ -311,6 +344,23 @@ mod tests {
         assert!(found.len() == 1 && found[0].starts_with("F:2: this is no TOML 1.0: "), "{found:?}");
         assert!(!found[0].contains('\n') && !found[0].contains("hunter2"), "{found:?}");
         assert_eq!(problems("[server]\nlisten = \"127.0.0.1:1\"\n"), [""; 0]);
+    }
+
+    #[test]
+    fn other_formats_that_are_broken_have_a_file_and_a_line() {
+        for (suffix, text, says) in [
+            (".yaml", "server:\n  listen: a: b\n", "F:2: this is no YAML: "),
+            (".yml", "listen = hunter2\n", "F:1: the file is no table of keys"),
+            (".json", "{\n  \"server\": {,\n", "F:2: this is no JSON: "),
+            (".json", "[ \"hunter2\" ]", "F:1: the file is no table of keys"),
+        ] {
+            let found = problems_of(suffix, text);
+            assert!(found.len() == 1 && found[0].starts_with(says), "{text}: {found:?}");
+            assert!(!found[0].contains("hunter2"), "{found:?}");
+        }
+        assert_eq!(problems_of(".yaml", "server:\n  drain: 1s\n"), [""; 0]);
+        assert_eq!(problems_of(".yaml", "# Nothing yet.\n"), [""; 0]);
+        assert_eq!(problems_of(".json", "{ \"server\": { \"drain\": \"1s\" } }"), [""; 0]);
     }
 
     #[test]
