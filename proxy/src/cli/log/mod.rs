@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Libraries that say at every try what is said once here. They can still be asked to speak: `TIDEGATE_LOG=kube_client=debug`.
@@ -25,10 +26,14 @@ const ENOUGH: usize = 32 << 10;
 
 /// Starts logging. `TIDEGATE_LOG` holds a filter (`warn`, `tidegate=debug`); the default is one line per request.
 pub(super) fn start(json: bool) {
-    let filter = filter(std::env::var("TIDEGATE_LOG").ok().as_deref());
+    let wish = std::env::var_os("TIDEGATE_LOG").map(|wish| wish.to_string_lossy().trim().to_owned());
+    let (filter, wrong) = filter(wish.as_deref());
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let format = if json { Format::Json } else { Format::Text { colour } };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(colour).event_format(format).init();
+    if let Some(wrong) = wrong {
+        tracing::warn!(%wrong, "TIDEGATE_LOG is no filter; it counts as info");
+    }
     let flusher = std::thread::Builder::new().name("log".into()).spawn(|| {
         loop {
             std::thread::sleep(Duration::from_millis(100));
@@ -41,16 +46,27 @@ pub(super) fn start(json: bool) {
     }
 }
 
-/// The filter that is wished for, if it is one.
-fn filter(wish: Option<&str>) -> EnvFilter {
+/// The filter that is wished for, if it is one; else the default, and what is wrong with the wish.
+fn filter(wish: Option<&str>) -> (EnvFilter, Option<String>) {
+    let wrong = wish.and_then(wrong);
     let wish = match wish {
         // As the library has it.
         Some("") => "error",
-        Some(wish) if EnvFilter::try_new(wish).is_ok() => wish,
+        Some(wish) if wrong.is_none() => wish,
         _ => "info",
     };
     // What comes later counts more.
-    EnvFilter::new(format!("{QUIET},{wish}"))
+    (EnvFilter::new(format!("{QUIET},{wish}")), wrong)
+}
+
+/// Why a filter is none. A lone word that is no level would be taken for the name of a library, and nothing else would be logged:
+/// `warning` is written by many.
+fn wrong(wish: &str) -> Option<String> {
+    let is_word = !wish.is_empty() && wish.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if is_word && wish != "tidegate" && wish.parse::<LevelFilter>().is_err() {
+        return Some(format!("`{wish}` is none of off, error, warn, info, debug and trace"));
+    }
+    EnvFilter::try_new(wish).err().map(|error| error.to_string())
 }
 
 /// Writes out what was gathered.
@@ -104,15 +120,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_quiet_unless_they_are_asked() {
-        for (wish, says) in [
-            (None, "kube_runtime=off,kube_client=off,info"),
-            (Some(""), "kube_runtime=off,kube_client=off,error"),
-            (Some("no=such=filter"), "kube_runtime=off,kube_client=off,info"),
-            (Some("tidegate=debug"), "kube_runtime=off,kube_client=off,tidegate=debug"),
-            (Some("warn,kube_client=debug"), "kube_client=debug,kube_runtime=off,warn"),
+    fn libraries_are_quiet_unless_they_are_asked_and_no_filter_is_info() {
+        for (wish, says, is_wrong) in [
+            (None, "kube_runtime=off,kube_client=off,info", false),
+            (Some(""), "kube_runtime=off,kube_client=off,error", false),
+            (Some("no=such=filter"), "kube_runtime=off,kube_client=off,info", true),
+            (Some("tidegate=debgu"), "kube_runtime=off,kube_client=off,info", true),
+            (Some("warning"), "kube_runtime=off,kube_client=off,info", true),
+            (Some("WARN"), "kube_runtime=off,kube_client=off,warn", false),
+            (Some("tidegate=debug"), "kube_runtime=off,kube_client=off,tidegate=debug", false),
+            (Some("warn,kube_client=debug"), "kube_client=debug,kube_runtime=off,warn", false),
         ] {
-            let mut found: Vec<_> = filter(wish).to_string().split(',').map(str::to_owned).collect();
+            let (filter, wrong) = filter(wish);
+            assert_eq!(wrong.is_some(), is_wrong, "{wish:?}: {wrong:?}");
+            let mut found: Vec<_> = filter.to_string().split(',').map(str::to_owned).collect();
             let mut wanted: Vec<_> = says.split(',').map(str::to_owned).collect();
             found.sort_unstable();
             wanted.sort_unstable();
