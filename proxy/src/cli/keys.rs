@@ -45,9 +45,9 @@ struct Owner {
 struct New {
     #[command(flatten)]
     owner: Owner,
-    /// The key's name in the books.
-    #[arg(long, default_value = "key-1")]
-    id: String,
+    /// The key's name in the books; the first of key-1, key-2 and so on that is free where absent.
+    #[arg(long)]
+    id: Option<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -58,21 +58,29 @@ impl Keys {
         let Verb::New(new) = self.verb;
         let holder = new.owner.read()?;
         let known = self.from.glance()?;
-        let (is_there, place) = holder.place(&new.id, known.as_ref().map(|(file, config)| (file.as_path(), config)));
+        let known = known.as_ref().map(|(file, config)| (file.as_path(), config));
+        let beside = known.and_then(|(_, config)| holder.keys(config)).unwrap_or_default();
+        let id = new.id.unwrap_or_else(|| free_id(beside));
+        let (is_there, place) = holder.place(&id, known);
         let key = fresh_key(holder.prefix())?;
         let hash = hash_of(&key);
         if new.format != Format::Table {
             if !is_there {
                 eprintln!("tidegate: [{}] is not in the configuration yet", holder.section());
             }
-            return table::print(new.format, &["id", "key", "hash"], &[vec![new.id.into(), key.into(), hash.into()]]);
+            return table::print(new.format, &["id", "key", "hash"], &[vec![id.into(), key.into(), hash.into()]]);
         }
         super::print(&format!(
-            "key   {key}\n\nIt is shown only now. {place} add to `keys`:\n\n  {{ id = \"{}\", hash = \"{hash}\" }}\n",
-            new.id
+            "key   {key}\n\nIt is shown only now. {place} add to `keys`:\n\n  {{ id = \"{id}\", hash = \"{hash}\" }}\n"
         ));
         Ok(())
     }
+}
+
+/// An id that none of these keys has.
+fn free_id(keys: &[Key]) -> String {
+    let is_free = |id: &String| keys.iter().all(|key| *key.id != **id);
+    (1..=keys.len() + 1).map(|number| format!("key-{number}")).find(is_free).unwrap_or_default()
 }
 
 /// Whose key it is.
@@ -178,6 +186,15 @@ mod tests {
             (Holder::User("root"), "b", true, "true Under [users.root] of F, line 1,"),
         ] {
             assert_eq!(told(holder, id, known), says);
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_free_is_found() {
+        let key = |id: &str| format!(r#"{{"id":"{id}","hash":"{}"}}"#, hash_of(id));
+        for (ids, free) in [("", "key-1"), ("web-1", "key-1"), ("key-1 key-3", "key-2"), ("key-2 key-1", "key-3")] {
+            let keys: Vec<Key> = ids.split_whitespace().map(|id| serde_json::from_str(&key(id)).unwrap()).collect();
+            assert_eq!(free_id(&keys), free, "{ids:?}");
         }
     }
 }

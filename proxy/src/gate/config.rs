@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Accounts and their keys.
@@ -60,7 +60,7 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// Its name in the books; unique within its project.
+    /// Its name in the books; no other key beside it has the same.
     pub id: Arc<str>,
     /// `sha256:` and 64 hex digits: the SHA-256 of the key's text. `tidegate keys new` makes both.
     pub hash: KeyHash,
@@ -112,7 +112,7 @@ pub(crate) fn is_id(text: &str) -> bool {
 }
 
 impl Config {
-    /// What serde cannot see: ids of the wrong shape, users of organizations that do not exist.
+    /// What serde cannot see: ids of the wrong shape, two keys of one id, users of organizations that do not exist.
     pub fn errors(&self) -> Vec<(String, String)> {
         let mut errors = Vec::new();
         let id = |place: String, id: &str, errors: &mut Vec<(String, String)>| {
@@ -120,18 +120,31 @@ impl Config {
                 errors.push((place, format!("`{id}` is no id: use 1 to 64 letters, digits, `_` or `-`")));
             }
         };
+        let distinct = |holder: String, keys: &[Key], errors: &mut Vec<(String, String)>| {
+            let mut ids = BTreeSet::new();
+            for key in keys.iter().filter(|key| !ids.insert(&key.id)) {
+                errors.push((
+                    format!("{holder}.keys"),
+                    format!("two keys have the id `{}`, and would be one in the books", key.id),
+                ));
+            }
+        };
         for (name, organization) in &self.organizations {
             id(format!("organizations.{name}"), name, &mut errors);
+            distinct(format!("organizations.{name}"), &organization.keys, &mut errors);
             if organization.weight == Some(0) {
                 let what = "an organization of weight 0 would never get its turn; `archived = true` refuses its calls";
                 errors.push((format!("organizations.{name}.weight"), what.into()));
             }
-            for project in organization.projects.keys() {
-                id(format!("organizations.{name}.projects.{project}"), project, &mut errors);
+            for (project, settings) in &organization.projects {
+                let place = format!("organizations.{name}.projects.{project}");
+                id(place.clone(), project, &mut errors);
+                distinct(place, &settings.keys, &mut errors);
             }
         }
         for (name, user) in &self.users {
             id(format!("users.{name}"), name, &mut errors);
+            distinct(format!("users.{name}"), &user.keys, &mut errors);
             for organization in
                 user.organizations.iter().filter(|organization| !self.organizations.contains_key(*organization))
             {

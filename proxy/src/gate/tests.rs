@@ -110,6 +110,27 @@ fn a_key_belongs_to_one_place() {
 }
 
 #[test]
+fn keys_of_one_holder_have_ids_of_their_own() {
+    let key = |id: &str, text: &str| format!(r#"{{"id":"{id}","hash":"{}"}}"#, hash_of(text));
+    let two = |one: &str, other: &str| format!("[{},{}]", key(one, "1"), key(other, "2"));
+    let organizations = format!(
+        r#"{{"acme":{{"keys":{},"projects":{{"lab":{{"keys":{}}},"web":{{"keys":{}}}}}}}}}"#,
+        two("a", "a"),
+        two("a", "b"),
+        two("b", "b")
+    );
+    let users = format!(r#"{{"ann":{{"keys":{}}},"root":{{"keys":{}}}}}"#, two("a", "b"), two("c", "c"));
+    let config = Config {
+        organizations: serde_json::from_str(&organizations).unwrap(),
+        users: serde_json::from_str(&users).unwrap(),
+    };
+    let errors = config.errors();
+    let places: Vec<_> = errors.iter().map(|(place, _)| place.as_str()).collect();
+    assert_eq!(places, ["organizations.acme.keys", "organizations.acme.projects.web.keys", "users.root.keys"]);
+    assert!(errors[0].1.contains("`a`") && errors[2].1.contains("`c`"), "{errors:?}");
+}
+
+#[test]
 fn fresh_keys_differ_and_hash_as_sha256sum_does() {
     let (one, two) = (fresh_key("dfproj_").unwrap(), fresh_key("dfproj_").unwrap());
     assert!(one != two && one.starts_with("dfproj_") && one.len() == 39);
