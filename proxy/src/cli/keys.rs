@@ -3,7 +3,7 @@
 use super::table;
 use super::{Format, From};
 use crate::config::{self, Config, Problem};
-use crate::gate::{Key, fresh_key, hash_of};
+use crate::gate::{Key, fresh_key, hash_of, is_id};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
@@ -71,10 +71,16 @@ impl Keys {
             return table::print(new.format, &["id", "key", "hash"], &[vec![id.into(), key.into(), hash.into()]]);
         }
         super::print(&format!(
-            "key   {key}\n\nIt is shown only now. {place} add to `keys`:\n\n  {{ id = \"{id}\", hash = \"{hash}\" }}\n"
+            "key   {key}\n\nIt is shown only now. {place} add to `keys`:\n\n  {}\n",
+            entry(&id, &hash)
         ));
         Ok(())
     }
+}
+
+/// What stands for a key in a configuration. Its id may be any text.
+fn entry(id: &str, hash: &str) -> String {
+    format!("{{ id = {}, hash = \"{hash}\" }}", toml_edit::Value::from(id))
 }
 
 /// An id that none of these keys has.
@@ -97,12 +103,17 @@ impl Owner {
             (Some(path), _, _) => {
                 let (organization, project) =
                     path.split_once('/').ok_or("--project takes ORGANIZATION/PROJECT, for example acme/web")?;
-                Holder::Project(organization, project)
+                Holder::Project(checked(organization)?, checked(project)?)
             }
-            (_, Some(organization), _) => Holder::Organization(organization),
-            (_, _, user) => Holder::User(user.as_deref().unwrap_or_default()),
+            (_, Some(organization), _) => Holder::Organization(checked(organization)?),
+            (_, _, user) => Holder::User(checked(user.as_deref().unwrap_or_default())?),
         })
     }
+}
+
+/// An id that a configuration would take.
+fn checked(id: &str) -> Result<&str, String> {
+    if is_id(id) { Ok(id) } else { Err(format!("`{id}` is no id: use 1 to 64 letters, digits, `_` or `-`")) }
 }
 
 impl Holder<'_> {
@@ -151,6 +162,8 @@ impl Holder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use figment::providers::{Format as _, Toml};
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_key_is_placed_where_its_holder_stands() {
@@ -186,6 +199,27 @@ mod tests {
             (Holder::User("root"), "b", true, "true Under [users.root] of F, line 1,"),
         ] {
             assert_eq!(told(holder, id, known), says);
+        }
+    }
+
+    #[test]
+    fn holders_have_ids_that_a_configuration_takes() {
+        let mut owner = Owner { project: None, organization: None, user: None };
+        assert!(owner.read().is_err());
+        for (project, is_good) in
+            [("acme/web", true), ("acme", false), ("acme/w b", false), ("/web", false), ("a/b/c", false)]
+        {
+            owner.project = Some(project.to_owned());
+            assert_eq!(owner.read().is_ok(), is_good, "{project}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_toml_whatever_the_id() {
+        for id in ["web-1", "a \"b\" c", "a\\b", "two\nlines"] {
+            let text = format!("keys = [ {} ]", entry(id, &hash_of("x")));
+            let read = Toml::from_str::<BTreeMap<String, Vec<Key>>>(&text).unwrap();
+            assert_eq!(&*read["keys"][0].id, id, "{text}");
         }
     }
 

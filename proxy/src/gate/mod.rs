@@ -6,6 +6,7 @@
 mod config;
 mod keys;
 
+pub(crate) use config::is_id;
 pub use config::{Config, Key, KeyHash, Organization, Project, User};
 pub use keys::{fresh_key, hash_of};
 
@@ -262,7 +263,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     let Some(value) = single_bytes(headers, name)?.map(<[u8]>::trim_ascii).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    let text = std::str::from_utf8(value).ok().filter(|text| config::is_id(text));
+    let text = std::str::from_utf8(value).ok().filter(|text| is_id(text));
     text.map(Some).ok_or_else(|| {
         Fault::invalid(format!("The header {name} must be an id of 1 to 64 letters, digits, `_` or `-`."))
             .with_param(name.as_str())
