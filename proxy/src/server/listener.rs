@@ -14,7 +14,7 @@ use super::worker::Workers;
 use socket2::{SockFilter, SockRef, Socket};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Connections that may wait to be taken.
@@ -175,6 +175,7 @@ impl Listener {
 
     async fn take_until(&self, workers: &Workers, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let mut failures = Often::default();
         loop {
             let taken = tokio::select! {
                 taken = self.next() => taken,
@@ -184,10 +185,44 @@ impl Listener {
                 Ok(stream) => workers.give(stream),
                 Err(error) => {
                     // Out of file descriptors, mostly: some will be closed soon.
-                    tracing::warn!(%error, "a connection could not be taken");
+                    if let Some(times) = failures.again(Instant::now()) {
+                        tracing::warn!(%error, times, "a connection could not be taken");
+                    }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         }
+    }
+}
+
+/// What may happen many times a second, and is said once.
+#[derive(Debug, Default)]
+struct Often {
+    /// Since it was last said.
+    times: u64,
+    said: Option<Instant>,
+}
+
+impl Often {
+    /// It has happened again: how many times it did, where that is to be said now.
+    fn again(&mut self, now: Instant) -> Option<u64> {
+        self.times += 1;
+        if self.said.is_some_and(|said| now.duration_since(said) < Duration::from_secs(1)) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.times))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_often_is_said_once_a_second() {
+        let (mut often, began) = (Often::default(), Instant::now());
+        let said = [0, 20, 40, 999, 1000, 1020, 5000].map(|at| often.again(began + Duration::from_millis(at)));
+        assert_eq!(said, [Some(1), None, None, None, Some(4), None, Some(2)]);
     }
 }
