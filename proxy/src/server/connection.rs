@@ -57,12 +57,13 @@ pub(super) struct Door {
 /// Time limits of a connection, as they were when it was taken.
 struct Timeouts {
     header: Duration,
+    idle: Duration,
     write: Duration,
 }
 
 impl Timeouts {
     fn of(config: &Config) -> Self {
-        Self { header: config.header_timeout.0, write: config.write_timeout.0 }
+        Self { header: config.header_timeout.0, idle: config.idle_timeout.0, write: config.write_timeout.0 }
     }
 }
 
@@ -157,7 +158,11 @@ async fn converse(stream: Stream, http2: bool, door: &Arc<Door>, timeouts: &Time
             .max_header_list_size(BUFFER as u32);
         let connection = builder.serve_connection(TokioIo::new(stream), paced);
         // A client that is told to go (GOAWAY) finishes what it has begun, and knows what it has to ask elsewhere.
-        until_over(connection, |connection| connection.graceful_shutdown(), drain.cancelled(), &cut).await;
+        let time = async {
+            tokio::select! { () = drain.cancelled() => {}, () = requests.idle_for(timeouts.idle) => {} }
+        };
+        let deaf = requests.idle_for(timeouts.idle.saturating_add(timeouts.header));
+        until_over(connection, |connection| connection.graceful_shutdown(), time, deaf, &cut).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(OneTimer::new(timeouts.header)).header_read_timeout(timeouts.header).max_buf_size(BUFFER);
@@ -167,7 +172,7 @@ async fn converse(stream: Stream, http2: bool, door: &Arc<Door>, timeouts: &Time
             drain.cancelled().await;
             tokio::select! { () = requests.idle() => {}, () = cut.cancelled() => {} }
         };
-        until_over(connection, |connection| connection.graceful_shutdown(), idle, &cut).await;
+        until_over(connection, |connection| connection.graceful_shutdown(), idle, std::future::pending(), &cut).await;
     }
 }
 
@@ -187,12 +192,13 @@ impl<R, S: tower::Service<R>> hyper::service::Service<R> for Bridge<S> {
     }
 }
 
-/// Runs a connection to its end. When it is `time` it is asked to finish what it has; after `cut` what is left gets a moment
-/// for its last words and is dropped, which writes its records.
+/// Runs a connection to its end. When it is `time` it is asked to finish what it has; one that is `deaf` to that is dropped. After
+/// `cut` what is left gets a moment for its last words and is dropped, too, which writes its records.
 async fn until_over<C: Future>(
     connection: C,
     finish: impl FnOnce(Pin<&mut C>),
     time: impl Future<Output = ()>,
+    deaf: impl Future<Output = ()>,
     cut: &CancellationToken,
 ) {
     tokio::pin!(connection);
@@ -206,7 +212,7 @@ async fn until_over<C: Future>(
         cut.cancelled().await;
         tokio::time::sleep(LAST_WORDS).await;
     };
-    tokio::select! { _ = connection => {}, () = over => {} }
+    tokio::select! { _ = connection => {}, () = deaf => {}, () = over => {} }
 }
 
 /// Whether a connection begins as HTTP/2 with prior knowledge does. Looks without taking; a client may send it in pieces.

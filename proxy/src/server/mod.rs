@@ -45,6 +45,8 @@ pub struct Config {
     pub drain_delay: Period,
     /// A request's head must arrive within this.
     pub header_timeout: Period,
+    /// A connection of HTTP/2 that has had no request for so long is told to go (GOAWAY).
+    pub idle_timeout: Period,
     /// Longest pause within a request's body.
     pub body_timeout: Period,
     /// A client that takes nothing of its reply for so long is let go (HTTP/1.1: on Linux).
@@ -69,6 +71,7 @@ impl Default for Config {
             drain: seconds(30),
             drain_delay: Period(Duration::from_millis(500)),
             header_timeout: seconds(10),
+            idle_timeout: seconds(300),
             body_timeout: seconds(30),
             write_timeout: seconds(60),
             keep_alive: seconds(15),
@@ -86,6 +89,7 @@ impl Config {
             ("body_limit", self.body_limit.0 == 0),
             ("line_limit", self.line_limit.0 == 0),
             ("header_timeout", self.header_timeout.0.is_zero()),
+            ("idle_timeout", self.idle_timeout.0.is_zero()),
             ("body_timeout", self.body_timeout.0.is_zero()),
             ("max_in_flight", self.max_in_flight == 0),
         ];

@@ -1,9 +1,12 @@
-//! The requests of a connection of HTTP/1.1, and when it may be closed without a client noticing.
+//! The requests of a connection, and when it may be closed without a client noticing.
 //!
 //! HTTP/1.1 has no word with which a server ends a connection between two requests: a request that is on the way while it
 //! closes is lost, and a client cannot know whether anything came of it. So a gateway that stops says `connection: close`
 //! with its replies, and closes a connection that it could not tell so, because its last reply had begun before, only when
 //! it has been idle for a moment: who was going to send the next request at once has done so by then, and is told.
+//!
+//! HTTP/2 has such a word (GOAWAY). There a connection is left to itself as long as its client answers pings, which takes no
+//! key, so one that has been idle for long is told to go.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -39,23 +42,28 @@ impl Requests {
 
     /// Whether the connection has been idle for a moment.
     pub fn are_over(&self) -> bool {
-        self.left().is_none()
+        self.left(GRACE).is_none()
     }
 
     /// Waits until the connection has been idle for a moment.
     pub async fn idle(&self) {
+        self.idle_for(GRACE).await;
+    }
+
+    /// Waits until it has been idle for so long. One timer, set anew when it fires.
+    pub async fn idle_for(&self, length: Duration) {
         loop {
-            match self.left() {
+            match self.left(length) {
                 Some(left) => tokio::time::sleep(left).await,
                 None => return,
             }
         }
     }
 
-    /// What is left of that moment.
-    fn left(&self) -> Option<Duration> {
+    /// What is left of that time.
+    fn left(&self, length: Duration) -> Option<Duration> {
         let idle = if self.open.get() > 0 { Duration::ZERO } else { self.since.get().elapsed() };
-        GRACE.checked_sub(idle).filter(|left| !left.is_zero())
+        length.checked_sub(idle).filter(|left| !left.is_zero())
     }
 }
 

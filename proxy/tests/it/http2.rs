@@ -1,4 +1,4 @@
-//! Clients over HTTP/2: those that do not read are let go, those that wait or are slow are not.
+//! Clients over HTTP/2: those that do not read or ask nothing are let go, those that wait or are slow are not.
 
 use crate::fake::{Act, CHAT, Fake, chat_stream, json, stream_head};
 use crate::gateway::{Gateway, KEY, one_backend};
@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tidegate::backend::http::LocalExecutor;
@@ -123,6 +124,39 @@ fn a_client_that_waits_for_its_backend_or_reads_slowly_is_served() {
         assert!(read > 60_000 && began.elapsed() > Duration::from_millis(2200), "{read} in {:?}", began.elapsed());
     });
     assert!(gateway.booked(2).iter().all(|record| record.outcome == Outcome::Ok));
+}
+
+#[test]
+fn a_client_that_asks_nothing_is_told_to_go_but_not_while_it_waits() {
+    let fake = Fake::start(|_| [vec![Act::Wait(Duration::from_millis(1500))], json(200, "", CHAT)].concat());
+    let gateway = Gateway::start_with("idle_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
+    run(async {
+        let mut sender = connect(gateway.api, 20_000).await;
+        let body = ask(&mut sender, CALL).await.collect().await.unwrap().to_bytes();
+        assert!(!body.is_empty() && !sender.is_closed());
+        let idle = Instant::now();
+        while !sender.is_closed() {
+            assert!(idle.elapsed() < Duration::from_secs(10), "it stays for ever");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(idle.elapsed() > Duration::from_millis(800), "it had its second: {:?}", idle.elapsed());
+    });
+    assert_eq!(gateway.record().outcome, Outcome::Ok);
+}
+
+#[test]
+fn a_client_that_does_not_hear_that_it_should_go_is_let_go() {
+    let settings = "idle_timeout = \"1s\"\nheader_timeout = \"1s\"";
+    let gateway = Gateway::start_with(settings, &one_backend("openai", "http://127.0.0.1:9", ""));
+    let mut client = gateway.open();
+    // How HTTP/2 begins, and settings without any. It answers nothing.
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let began = Instant::now();
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).unwrap();
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(10), "{took:?}");
+    assert!(!said.is_empty());
 }
 
 #[test]
