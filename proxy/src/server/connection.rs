@@ -1,7 +1,7 @@
 //! One connection: which HTTP it speaks, its time limits, and the way from a path to a room.
 
 use super::Config;
-use super::limit::{Full, InFlight};
+use super::limit::{Connections, Full, InFlight};
 use super::linger::Lingering;
 use super::pace::{Paced, Streams};
 use super::paths::{Path, endpoint, read};
@@ -48,6 +48,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     rooms: Arc<ArcSwap<Rooms>>,
     timeouts: ArcSwap<Timeouts>,
+    pub connections: Connections,
     in_flight: Arc<InFlight>,
     tls: Arc<Handshakes>,
     /// The gateway is stopping: clients should go elsewhere.
@@ -77,6 +78,7 @@ impl Door {
         Self {
             rooms,
             timeouts: ArcSwap::from_pointee(Timeouts::of(config)),
+            connections: Connections::new(config.connections(), registry),
             in_flight: Arc::new(InFlight::new(config.max_in_flight, registry)),
             tls,
             leaving: AtomicBool::new(false),
@@ -86,6 +88,7 @@ impl Door {
     /// Goes by these limits from now on; connections keep the time limits they began with.
     pub fn settle(&self, config: &Config) {
         self.timeouts.store(Arc::new(Timeouts::of(config)));
+        self.connections.settle(config.connections());
         self.in_flight.settle(config.max_in_flight);
     }
 

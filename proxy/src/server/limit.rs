@@ -1,4 +1,9 @@
-//! How many requests are served at the same time, as a tower service: a stream counts until its last byte.
+//! How many requests are served at the same time, as a tower service: a stream counts until its last byte. And how many
+//! connections there may be.
+//!
+//! What is too much of them is met in two ways. A request is refused, so that its client can go elsewhere. A connection is left
+//! in the kernel's queue until another ends: it cannot be told why it would be closed, most that are open are idle and end by
+//! themselves within seconds, and who gives up waiting leaves nothing here.
 
 use super::paths;
 use super::requests::Requests;
@@ -12,6 +17,57 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tower::Service;
+
+/// Files that the gateway has open for itself: listeners, books, journals, runtimes.
+const OWN_FILES: usize = 100;
+
+/// Connections of clients, of all workers.
+pub(super) struct Connections {
+    open: IntGauge,
+    most: AtomicUsize,
+}
+
+impl Connections {
+    pub fn new(most: usize, registry: &Registry) -> Self {
+        let open = IntGauge::new("tidegate_connections", "Connections of clients to the API, idle ones included.")
+            .expect("the name is a constant");
+        let _ = registry.register(Box::new(open.clone()));
+        Self { open, most: AtomicUsize::new(most) }
+    }
+
+    /// Another one has been taken.
+    pub fn begin(&self) {
+        self.open.inc();
+    }
+
+    /// One is closed.
+    pub fn end(&self) {
+        self.open.dec();
+    }
+
+    /// No other one may be taken.
+    pub fn are_full(&self) -> bool {
+        usize::try_from(self.open.get()).unwrap_or(0) >= self.most.load(Ordering::Relaxed)
+    }
+
+    /// There may be so many from now on.
+    pub fn settle(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+}
+
+/// As many connections as the files allow that this process may open: each may need another one, to a backend.
+pub(super) fn connections_by_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    // Elsewhere, and where there is no limit, the system says when it is too much.
+    open_files(&limits).map_or(usize::MAX, |files| (files.saturating_sub(OWN_FILES).max(files / 2) / 2).max(1))
+}
+
+/// The limit in force of open files in Linux's table of limits.
+fn open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
 
 /// Marks a request beyond the limit; the service below answers it in the caller's dialect.
 #[derive(Debug, Clone, Copy)]
@@ -139,5 +195,24 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Guarded<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_found() {
+        let table = |files: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max core file size        0                    unlimited            bytes     \n\
+                 Max open files            {files}                 524288               files     \n"
+            )
+        };
+        for (limits, files) in [(table("1024"), Some(1024)), (table("unlimited"), None), (String::new(), None)] {
+            assert_eq!(open_files(&limits), files, "{limits}");
+        }
     }
 }

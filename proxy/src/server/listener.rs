@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Connections that may wait to be taken.
 const BACKLOG: i32 = 4096;
+/// Until it is tried again to take one, where that was not possible.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long connections that have been begun may take to be made, after new ones are led elsewhere: a round trip.
 const HALF_OPEN: Duration = Duration::from_millis(300);
 /// Drops TCP segments with SYN and without ACK, lets all others pass. What a socket's filter sees begins with the TCP header.
@@ -175,10 +177,19 @@ impl Listener {
 
     async fn take_until(&self, workers: &Workers, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
-        let mut failures = Often::default();
+        let (mut failures, mut full) = (Often::new(Duration::from_secs(1)), Often::new(Duration::from_secs(60)));
         loop {
+            let next = async {
+                while workers.are_full() {
+                    if full.again(Instant::now()).is_some() {
+                        tracing::warn!(open = workers.open(), "there are as many connections as may be; new ones wait");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                self.next().await
+            };
             let taken = tokio::select! {
-                taken = self.next() => taken,
+                taken = next => taken,
                 () = stop.as_mut() => return,
             };
             match taken.and_then(tokio::net::TcpStream::into_std) {
@@ -188,26 +199,31 @@ impl Listener {
                     if let Some(times) = failures.again(Instant::now()) {
                         tracing::warn!(%error, times, "a connection could not be taken");
                     }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 }
 
-/// What may happen many times a second, and is said once.
-#[derive(Debug, Default)]
+/// What may happen many times a second, and is said once in a while.
+#[derive(Debug)]
 struct Often {
+    pause: Duration,
     /// Since it was last said.
     times: u64,
     said: Option<Instant>,
 }
 
 impl Often {
+    fn new(pause: Duration) -> Self {
+        Self { pause, times: 0, said: None }
+    }
+
     /// It has happened again: how many times it did, where that is to be said now.
     fn again(&mut self, now: Instant) -> Option<u64> {
         self.times += 1;
-        if self.said.is_some_and(|said| now.duration_since(said) < Duration::from_secs(1)) {
+        if self.said.is_some_and(|said| now.duration_since(said) < self.pause) {
             return None;
         }
         self.said = Some(now);
@@ -220,8 +236,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happens_often_is_said_once_a_second() {
-        let (mut often, began) = (Often::default(), Instant::now());
+    fn what_happens_often_is_said_once_in_a_while() {
+        let (mut often, began) = (Often::new(Duration::from_secs(1)), Instant::now());
         let said = [0, 20, 40, 999, 1000, 1020, 5000].map(|at| often.again(began + Duration::from_millis(at)));
         assert_eq!(said, [Some(1), None, None, None, Some(4), None, Some(2)]);
     }

@@ -53,6 +53,9 @@ pub struct Config {
     pub write_timeout: Period,
     /// A stream in which there is silence for so long gets a sign of life; `0s`: never.
     pub keep_alive: Period,
+    /// Connections at the same time, idle ones included; further ones wait until one ends. Half of what the limit of open files
+    /// leaves where absent.
+    pub max_connections: Option<usize>,
     /// Requests at the same time, streams included; further ones get 503.
     pub max_in_flight: usize,
     /// Threads that serve requests; all cores where absent.
@@ -75,6 +78,7 @@ impl Default for Config {
             body_timeout: seconds(30),
             write_timeout: seconds(60),
             keep_alive: seconds(15),
+            max_connections: None,
             max_in_flight: 10_000,
             workers: None,
         }
@@ -91,10 +95,16 @@ impl Config {
             ("header_timeout", self.header_timeout.0.is_zero()),
             ("idle_timeout", self.idle_timeout.0.is_zero()),
             ("body_timeout", self.body_timeout.0.is_zero()),
+            ("max_connections", self.max_connections == Some(0)),
             ("max_in_flight", self.max_in_flight == 0),
         ];
         let zeros = limits.into_iter().filter(|(_, zero)| *zero);
         zeros.map(|(key, _)| (format!("server.{key}"), what.to_owned())).collect()
+    }
+
+    /// Connections that there may be.
+    fn connections(&self) -> usize {
+        self.max_connections.unwrap_or_else(limit::connections_by_files)
     }
 
     /// Threads that serve requests.

@@ -90,7 +90,8 @@ impl Workers {
                             tidy();
                             continue;
                         };
-                        let (open, door, drain) = (Open(lane_open.clone()), door.clone(), drain.clone());
+                        let open = Open { lane: lane_open.clone(), door: door.clone() };
+                        let (door, drain) = (door.clone(), drain.clone());
                         tokio::task::spawn_local(async move {
                             let _open = open;
                             connection::serve(stream, &door, &drain).await;
@@ -125,9 +126,15 @@ impl Workers {
     pub(super) fn give(&self, stream: TcpStream) {
         if let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.open.load(Ordering::Relaxed)) {
             lane.open.fetch_add(1, Ordering::Relaxed);
+            self.door.connections.begin();
             // A lane is closed only by `finish`, after the last connection was taken.
             let _ = lane.errands.send(Errand::Serve(stream));
         }
+    }
+
+    /// No other connection may be given to them.
+    pub(super) fn are_full(&self) -> bool {
+        self.door.connections.are_full()
     }
 
     /// From now on replies of HTTP/1.1 say that they are the last of their connection.
@@ -151,10 +158,14 @@ impl Workers {
 }
 
 /// Counts a connection until it is dropped, however that comes.
-struct Open(Arc<AtomicUsize>);
+struct Open {
+    lane: Arc<AtomicUsize>,
+    door: Arc<Door>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.door.connections.end();
+        self.lane.fetch_sub(1, Ordering::Relaxed);
     }
 }

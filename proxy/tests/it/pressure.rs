@@ -55,6 +55,22 @@ fn silence_in_a_stream_is_filled_with_signs_of_life_between_its_frames() {
 }
 
 #[test]
+fn connections_beyond_the_most_there_may_be_wait_until_one_ends() {
+    let gateway = Gateway::start_with("max_connections = 2", &one_backend("openai", "http://127.0.0.1:9", ""));
+    let held = [gateway.open(), gateway.open()];
+    gateway.wait_for_metric("tidegate_connections 2", true);
+    let mut third = gateway.open();
+    third.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(third.read(&mut [0; 16]).is_err(), "nobody has taken it");
+    drop(held);
+    third.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(read_answer(&mut third).status, 200);
+    drop(third);
+    gateway.wait_for_metric("tidegate_connections 0", true);
+}
+
+#[test]
 fn a_reply_that_takes_longer_than_it_may_in_all_is_ended() {
     let chunk = chat_stream("served").split_inclusive("\n\n").nth(1).unwrap().to_owned();
     let fake = Fake::start(move |seen| {
