@@ -10,11 +10,15 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use std::cell::Cell;
 use std::error::Error as _;
 use std::io::{self, Read};
 
 /// Room made at once for a body that says how long it will be: whoever says much and sends little gets no more.
 const AHEAD: usize = 1 << 20;
+/// Of a compressed body at most so much is read in a turn, and so much is made of it: a millisecond or so.
+const PACKED: usize = 32 << 10;
+const UNPACKED: u64 = 256 << 10;
 
 /// Reads the whole body of a request in this dialect.
 ///
@@ -71,7 +75,7 @@ pub(super) async fn whole(headers: &HeaderMap, mut body: Incoming, limits: Limit
             joined.extend_from_slice(&data);
         }
     }
-    decode(headers, if joined.is_empty() { whole } else { joined.freeze() }, limits)
+    decode(headers, if joined.is_empty() { whole } else { joined.freeze() }, limits).await
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Fault> {
@@ -83,16 +87,20 @@ fn check_type(headers: &HeaderMap) -> Result<(), Fault> {
         .with_param("content-type"))
 }
 
-fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fault> {
+async fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fault> {
     let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(body) };
     let encoding = value.as_bytes().trim_ascii().to_ascii_lowercase();
-    let mut text = Vec::new();
-    let room = limits.body as u64 + 1;
-    let decoded = match encoding.as_slice() {
-        b"identity" => return Ok(body),
-        b"gzip" | b"x-gzip" => flate2::read::MultiGzDecoder::new(&body[..]).take(room).read_to_end(&mut text),
-        b"zstd" => zstd::Decoder::new(&body[..]).and_then(|decoder| decoder.take(room).read_to_end(&mut text)),
-        b"br" => brotli::Decompressor::new(&body[..], 4096).take(room).read_to_end(&mut text),
+    if encoding == b"identity" {
+        return Ok(body);
+    }
+    let wrong =
+        |_: io::Error| Fault::invalid("The body is not what its Content-Encoding says.").with_param("content-encoding");
+    let turn = Cell::new(PACKED);
+    let packed = Packed { rest: &body, turn: &turn };
+    let decoder: Box<dyn Read + '_> = match encoding.as_slice() {
+        b"gzip" | b"x-gzip" => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        b"zstd" => Box::new(zstd::Decoder::new(packed).map_err(wrong)?),
+        b"br" => Box::new(brotli::Decompressor::new(packed, 4096)),
         _ => {
             return Err(Fault::new(
                 FaultKind::MediaType,
@@ -101,9 +109,7 @@ fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Bytes, Fau
             .with_param("content-encoding"));
         }
     };
-    decoded.map_err(|_| {
-        Fault::invalid("The body is not what its Content-Encoding says.").with_param("content-encoding")
-    })?;
+    let text = unpack(decoder, &turn, limits.body).await.map_err(wrong)?;
     if text.len() > limits.body {
         return Err(too_large(limits));
     }
@@ -122,9 +128,99 @@ fn broken(error: &hyper::Error) -> Fault {
     }
 }
 
+/// Reads to the end, or to somewhere beyond `most` bytes: a turn at a time, with those of the thread's other requests in between.
+async fn unpack(mut decoder: Box<dyn Read + '_>, turn: &Cell<usize>, most: usize) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    loop {
+        turn.set(PACKED);
+        let read = decoder.by_ref().take(UNPACKED).read_to_end(&mut text);
+        match read {
+            Ok(read) if (read as u64) < UNPACKED => return Ok(text),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ if text.len() > most => return Ok(text),
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// A compressed body, of which a turn is given so much. Not all that is read of one becomes text: there are empty parts.
+struct Packed<'a> {
+    rest: &'a [u8],
+    /// What is left of the turn.
+    turn: &'a Cell<usize>,
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.turn.get() == 0 && !self.rest.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let length = into.len().min(self.turn.get()).min(self.rest.len());
+        let (now, later) = self.rest.split_at(length);
+        into[..length].copy_from_slice(now);
+        self.rest = later;
+        self.turn.set(self.turn.get() - length);
+        Ok(length)
+    }
+}
+
 fn too_large(limits: Limits) -> Fault {
     Fault::new(
         FaultKind::TooLarge,
         format!("The request body is larger than the {} bytes this gateway takes.", limits.body),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    fn pack(encoding: &str, text: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        match encoding {
+            "gzip" => {
+                let mut encoder = flate2::write::GzEncoder::new(&mut packed, flate2::Compression::fast());
+                encoder.write_all(text).unwrap();
+                encoder.finish().unwrap();
+            }
+            "zstd" => packed = zstd::encode_all(text, 1).unwrap(),
+            _ => brotli::CompressorWriter::new(&mut packed, 4096, 1, 20).write_all(text).unwrap(),
+        }
+        packed
+    }
+
+    /// What comes of it, and whether others had a turn meanwhile.
+    async fn unpacked(encoding: &'static str, packed: Vec<u8>) -> (Result<Bytes, Fault>, bool) {
+        let limits = Limits { body: 2 << 20, body_idle: Duration::from_secs(1), keep_alive: None, line: 1 };
+        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(encoding))]);
+        let mut decoding = std::pin::pin!(decode(&headers, packed.into(), limits));
+        let mut polls = 0;
+        let done = std::future::poll_fn(|context| {
+            polls += 1;
+            decoding.as_mut().poll(context)
+        });
+        let done = done.await;
+        (done, polls > 1)
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_unpacked_in_turns() {
+        let long: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 7 % 251) as u8).collect();
+        for encoding in ["gzip", "zstd", "br"] {
+            for (length, in_turns) in [(0, false), (1000, false), (1 << 20, true)] {
+                let (text, turns) = unpacked(encoding, pack(encoding, &long[..length])).await;
+                assert!(text.unwrap() == long[..length] && turns == in_turns, "{encoding} {length}");
+            }
+            let (text, _) = unpacked(encoding, pack(encoding, &long)).await;
+            assert_eq!(text.unwrap_err().status(), 413, "{encoding}");
+        }
+        let (text, turns) = unpacked("gzip", pack("gzip", b"").repeat(10_000)).await;
+        assert!(text.unwrap().is_empty() && turns, "it is long before it is unpacked");
+        let mut cut = pack("gzip", &long[..1 << 20]);
+        cut.pop();
+        assert_eq!(unpacked("gzip", cut).await.0.unwrap_err().status(), 400);
+    }
 }
