@@ -5,6 +5,7 @@
 //! is what was edited: those members of the body are replaced, and all else keeps its bytes. No dialect has to know of it.
 
 use super::json::{Json, validate, write_str};
+use super::openai::responses::offers_tools;
 use super::put::comma;
 use super::request::Request;
 use super::{Dialect, Target, Written, json};
@@ -47,13 +48,14 @@ fn target(request: &Request) -> Target {
 fn replace(request: &Request, before: &[u8], after: &[u8]) -> Result<Request, Fault> {
     let (before, after) = (parse(before)?, parse(after)?);
     let mut members: Vec<(String, Option<Vec<u8>>)> = Vec::new();
+    let scattered = request.dialect == Dialect::Responses && request.member("input").is_some_and(offers_tools);
     for (key, value) in after.entries() {
         match before.get(&key) {
             Some(known) if known.raw() == value.raw() => {}
             known => {
                 let whole = || value.raw().as_bytes().to_vec();
-                let merged =
-                    known.zip(request.member(&key)).and_then(|(known, body)| merge(body, known, value, "role"));
+                let both = known.zip(request.member(&key)).filter(|_| !scattered || key != "input");
+                let merged = both.and_then(|(known, body)| merge(body, known, value, "role"));
                 members.push((key.into_owned(), Some(merged.unwrap_or_else(whole))));
             }
         }
@@ -64,6 +66,9 @@ fn replace(request: &Request, before: &[u8], after: &[u8]) -> Result<Request, Fa
     members.retain(|(key, _)| key != "model" && key != "stream" && key != "stream_options");
     if members.is_empty() {
         return Ok(request.clone());
+    }
+    if scattered {
+        gather_tools(after, &mut members);
     }
     join_system(request, after, &mut members);
     renew_legacy(request, after, &mut members);
@@ -85,6 +90,18 @@ fn join_system(request: &Request, after: Json<'_>, members: &mut Vec<(String, Op
     {
         members.extend(after.get("system").map(|value| ("system".to_owned(), Some(value.raw().as_bytes().to_vec()))));
     }
+}
+
+/// Tools among the items of an input are written in their list. Where one of the two is written anew, the other is, too: else those
+/// tools would be lost, or one that was taken away would still be offered.
+fn gather_tools(after: Json<'_>, members: &mut Vec<(String, Option<Vec<u8>>)>) {
+    let edited = |key: &str| members.iter().any(|(known, _)| known == key);
+    let other = match (edited("input"), edited("tools")) {
+        (true, false) => "tools",
+        (false, true) => "input",
+        _ => return,
+    };
+    members.extend(after.get(other).map(|value| (other.to_owned(), Some(value.raw().as_bytes().to_vec()))));
 }
 
 /// OpenAI's first words for tools are read but never written: where the new ones go in, the old ones go, or both would stand
@@ -323,6 +340,20 @@ mod tests {
         );
         let untouched = body.replace(r#""a""#, r#""b""#);
         assert_eq!(edited(Dialect::Chat, body, |call| call.turns[0] = Turn::text(Role::User, "b")), untouched);
+    }
+
+    #[test]
+    fn tools_among_the_items_are_neither_lost_nor_kept() {
+        let body = r#"{"model":"m","input":[{"type":"additional_tools","role":"developer","tools":[{"type":"custom","name":"p"},{"type":"function","name":"f","parameters":{}}]},{"role":"user","content":"a"}]}"#;
+        assert_eq!(
+            edited(Dialect::Responses, body, |call| call.turns[0] = Turn::text(Role::User, "b")),
+            r#"{"model":"m","input":[{"type":"message","role":"user","content":"b"}],"tools":[{"type":"custom","name":"p"},{"type":"function","name":"f","parameters":{}}]}"#
+        );
+        assert_eq!(
+            edited(Dialect::Responses, body, |call| drop(call.tools.pop())),
+            r#"{"model":"m","input":[{"type":"message","role":"user","content":"a"}],"tools":[{"type":"custom","name":"p"}]}"#
+        );
+        assert_eq!(edited(Dialect::Responses, body, |call| call.max_tokens = None), body);
     }
 
     #[test]

@@ -128,6 +128,34 @@ fn a_coding_agent_s_tools_before_a_chat_backend() {
     }
 }
 
+/// As Codex asks models of which it knows that they take tools there.
+#[test]
+fn tools_among_the_items_are_offered_and_called() {
+    let reply = serde_json::json!({"id":"c","model":"served","choices":[{"index":0,"finish_reason":"tool_calls","message":{"role":"assistant","content":null,
+        "tool_calls":[{"id":"call_1","type":"function","function":{"name":"functions__exec","arguments":r#"{"input":"ls()"}"#}}]}}],"usage":{"prompt_tokens":1,"completion_tokens":2}})
+    .to_string();
+    let fake = Fake::start(move |_| json(200, "", &reply));
+    let gateway = Gateway::before("openai", &fake.url(), "dialects = [\"chat\"]");
+    let space = r#"{"type":"namespace","name":"functions","tools":[{"type":"custom","name":"exec"},{"type":"function","name":"wait","parameters":{"type":"object"}}]}"#;
+    let call = format!(
+        r#"{{"model":"m","store":false,"input":[{{"type":"additional_tools","role":"developer","tools":[{space}]}},{{"role":"user","content":"go"}},
+        {{"type":"custom_tool_call","call_id":"call_0","namespace":"functions","name":"exec","input":"pwd()"}},{{"type":"custom_tool_call_output","call_id":"call_0","output":"/"}},
+        {{"type":"additional_tools","role":"developer","tools":[{space}]}}]}}"#
+    );
+    let answer = gateway.post("/v1/responses", &call);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let item = answer.json()["output"][0].clone();
+    for (key, value) in [("type", "custom_tool_call"), ("namespace", "functions"), ("name", "exec"), ("input", "ls()")]
+    {
+        assert_eq!(item[key], value, "{item}");
+    }
+    let sent: serde_json::Value = serde_json::from_str(&fake.seen()[0].body).unwrap();
+    let names: Vec<_> = sent["tools"].as_array().unwrap().iter().map(|tool| &tool["function"]["name"]).collect();
+    assert_eq!(names, ["functions__exec", "functions__wait"], "each once");
+    let roles: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|message| &message["role"]).collect();
+    assert_eq!(roles, ["user", "assistant", "tool"]);
+}
+
 #[test]
 fn other_clients_before_a_backend_of_responses_alone() {
     let fake = Fake::start(|seen| {

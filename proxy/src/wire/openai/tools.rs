@@ -58,6 +58,11 @@ impl Names {
         Self(names)
     }
 
+    /// Reads several lists.
+    pub fn read_all<'a>(lists: impl Iterator<Item = Json<'a>>) -> Self {
+        Self(lists.flat_map(|list| Self::read(list).0).collect())
+    }
+
     /// The same of a text that may be none.
     pub fn of(tools: Option<&str>) -> Self {
         tools.and_then(|text| validate(text.as_bytes()).ok()).map(Self::read).unwrap_or_default()

@@ -6,6 +6,7 @@
 
 mod glance;
 mod item;
+mod offered;
 mod read_call;
 mod read_reply;
 mod shell;
@@ -151,6 +152,11 @@ fn stop_reason(status: &str, why: Option<&str>, calls: bool) -> StopReason {
         _ if calls => StopReason::ToolUse,
         _ => StopReason::EndTurn,
     }
+}
+
+/// Whether tools stand among these items.
+pub(in crate::wire) fn offers_tools(input: Json<'_>) -> bool {
+    input.items().any(offered::offers)
 }
 
 /// The type word of an item that calls a tool of the client's.

@@ -5,6 +5,7 @@
 //! goes back to such a server alone.
 
 use super::WORDS;
+use super::offered;
 use super::tools::{Names, as_arguments, as_function, flat};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
@@ -145,6 +146,8 @@ impl Turns<'_> {
                 lose(self.extra, format!("input.{kind}"), json);
                 self.said(Content::RedactedThinking { data: json.raw().to_owned() });
             }
+            // With the other tools, see `tools`.
+            offered::ITEM => self.lose_beyond(&item, &["type", "role", "id", "status", "tools"]),
             _ => self.said(Content::Other { kind, json: json.raw().to_owned() }),
         }
     }
@@ -268,14 +271,39 @@ pub(super) fn thoughts(item: &Fields<'_>) -> String {
 
 fn tools(check: &mut Check, request: &Object, call: &mut Call) {
     let at = BODY.key("tools");
-    let Some(list) = request.get("tools").filter(|list| check.depth(&at, *list)) else { return };
-    call.tools_as_sent = (!Names::read(list).is_empty()).then(|| list.raw().to_owned());
+    if let Some(list) = request.get("tools").filter(|list| check.depth(&at, *list)) {
+        tool_list(check, &at, list, &mut call.tools);
+    }
+    let at = BODY.key("input");
+    for (index, list) in offered::among_items(request) {
+        let at = at.index(index);
+        let at = at.key("tools");
+        check.as_list(&at, list);
+        let mut more = Vec::new();
+        tool_list(check, &at, list, &mut more);
+        // The history may say it once more, and no server takes a function twice.
+        for tool in more {
+            if !call.tools.iter().any(|known| is_same(known, &tool)) {
+                call.tools.push(tool);
+            }
+        }
+    }
+    let renamed = offered::lists(request).any(|list| !Names::read(list).is_empty());
+    call.tools_as_sent = renamed.then(|| offered::as_one(request));
+}
+
+/// Both are functions of one name.
+fn is_same(one: &Tool, other: &Tool) -> bool {
+    matches!((one, other), (Tool::Function { name: one, .. }, Tool::Function { name: other, .. }) if one == other)
+}
+
+fn tool_list(check: &mut Check, at: &At<'_>, list: Json<'_>, tools: &mut Vec<Tool>) {
     for (index, json) in list.items().enumerate() {
         let at = at.index(index);
         let Some(tool) = check.as_dict(&at, json) else { continue };
         lose_lookalikes(&mut call.extra, "tools", &tool);
         if tool.text("type").as_deref() != Some("namespace") {
-            call.tools.extend(one_tool(check, &at, &tool, json, None));
+            tools.extend(one_tool(check, &at, &tool, json, None));
             continue;
         }
         let namespace = check.need_text(&at, &tool, "name").unwrap_or_default();
@@ -289,7 +317,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
                 check.wrong(&at.key("type"), "value_error", "A namespace cannot stand in another", None);
                 continue;
             }
-            call.tools.extend(one_tool(check, &at, &tool, json, Some(&namespace)));
+            tools.extend(one_tool(check, &at, &tool, json, Some(&namespace)));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The object that the first and the last events of a stream carry, and that a whole reply is.
 
+use super::offered;
 use super::tools::Names;
 use crate::canon::{Fault, StopReason, Usage};
 use crate::wire::json::Json;
@@ -40,8 +41,7 @@ impl Shell {
             let said = request.as_ref().and_then(|request| request.get(name));
             put_raw(&mut echo, name, one_line(said.map_or(otherwise, Json::raw)));
         }
-        let tools = request.as_ref().and_then(|request| request.get("tools"));
-        let names = tools.map(Names::read).unwrap_or_default();
+        let names = Names::read_all(request.iter().flat_map(offered::lists));
         let mut text = b"{".to_vec();
         put_text(&mut text, "id", &format!("resp_{}", head.id));
         put_text(&mut text, "object", "response");
