@@ -281,7 +281,14 @@ async fn answer(door: &Door, path: Path, request: Request<Incoming>) -> Response
             refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint))
         }
         Path::Method(dialect, allowed) => {
-            let fault = Fault::new(FaultKind::Method, format!("This path takes {allowed}, not {}.", head.method));
+            let upgrade = head.headers.get(header::UPGRADE);
+            let fault = if upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+                // Codex tries one first where it takes us for OpenAI, and goes on by HTTP at once after this status alone.
+                let message = format!("There are no WebSockets here: this path takes {allowed}.");
+                Fault::new(FaultKind::Method, message).with_status(426)
+            } else {
+                Fault::new(FaultKind::Method, format!("This path takes {allowed}, not {}.", head.method))
+            };
             let mut response = refuse(dialect, &fault, open_tab(&now, &head.headers, dialect, &endpoint));
             response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static(allowed));
             response

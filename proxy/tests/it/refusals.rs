@@ -82,6 +82,7 @@ fn every_bad_request_is_answered_in_its_dialect_and_booked() {
         case("unknown path", post("/v1/nothing", "", b"{}"), 404, &[OPENAI, "/v1/nothing"]),
         case("unknown path, messages", post("/v1/messages/batches", "", b"{}"), 404, &[ANTHROPIC, "not_found_error"]),
         case("wrong method", b"GET /v1/chat/completions HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(), 405, &["takes POST"]),
+        case("a WebSocket", b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n".to_vec(), 426, &[OPENAI, "no WebSockets"]),
     ];
     let count = cases.len();
     for Case { name, request, status, says } in cases {
