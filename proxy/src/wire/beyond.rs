@@ -229,8 +229,17 @@ pub(super) fn system_texts<'c>(turns: impl IntoIterator<Item = &'c Turn>) -> Res
     Ok(texts)
 }
 
+/// What a result of Messages says of a tool that was looked for and found, where there is no part for it. The tool itself is
+/// among those on offer.
+pub(super) fn found_tool(part: &Content) -> Option<String> {
+    let Content::Other { kind, json } = part else { return None };
+    let reference = validate(json.as_bytes()).ok().filter(|_| kind == "tool_reference")?;
+    let name = reference.get("tool_name")?.as_str()?;
+    Some(format!("The tool `{name}` can be called now."))
+}
+
 /// A tool's result where there is no word for failure: its text says so, unless it does by itself.
-pub(super) fn result_text(texts: &[&str], is_error: bool) -> String {
+pub(super) fn result_text(texts: &[Cow<'_, str>], is_error: bool) -> String {
     let text = texts.join("\n\n");
     if is_error && !says_error(&text) { format!("Error: {text}") } else { text }
 }

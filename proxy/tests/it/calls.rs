@@ -1,6 +1,7 @@
 //! Calls made up at random: what every dialect writes of them is read back as what they said, and then comes to rest.
 
 use crate::pairs::{read_call, refuses, talk, target};
+use bytes::Bytes;
 use proptest::prelude::*;
 use tidegate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use tidegate::canon::{Call, FaultKind};
@@ -135,5 +136,21 @@ proptest! {
             let same = request.with_call(request.call().unwrap()).unwrap();
             prop_assert_eq!(same.body(), request.body(), "{:?}", client);
         }
+    }
+}
+
+/// Claude Code looks for tools that it has not told of yet, and the result names those it has found.
+#[test]
+fn tools_that_were_found_are_named_to_every_model() {
+    let reference = r#"{"type":"tool_reference","tool_name":"Edit"}"#;
+    let body = format!(
+        r#"{{"model":"m","messages":[{{"role":"user","content":"x"}},{{"role":"assistant","content":[{{"type":"tool_use","id":"t","name":"ToolSearch","input":{{}}}}]}},{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t","content":[{reference}]}}]}}]}}"#
+    );
+    let call = read_call(Dialect::Messages, &Bytes::from(body));
+    for backend in [Dialect::Messages, Dialect::Chat, Dialect::Responses, Dialect::OllamaChat] {
+        let written = backend.codec().write_call(&call, &target()).unwrap().body;
+        let text = std::str::from_utf8(&written).unwrap();
+        let own = backend == Dialect::Messages;
+        assert_eq!((text.contains(reference), text.contains("The tool `Edit` can")), (own, !own), "{text}");
     }
 }

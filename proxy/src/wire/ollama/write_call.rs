@@ -10,12 +10,13 @@ use super::read_call::SPOKEN;
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    NEVER, drop_named, earlier_object, is_shared, joined, refuse_part, refuse_silence, refuse_thread, result_text,
-    system_texts,
+    NEVER, drop_named, earlier_object, found_tool, is_shared, joined, refuse_part, refuse_silence, refuse_thread,
+    result_text, system_texts,
 };
 use crate::wire::json::validate;
 use crate::wire::put::{comma, key, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
+use std::borrow::Cow;
 
 pub(super) fn write_call(form: Form, call: &Call, to: &Target) -> Result<Written, Fault> {
     if form == Form::Chat || call.family != "ollama" {
@@ -122,16 +123,19 @@ impl<'c> Writer<'c> {
         for part in content {
             let Content::ToolResult { id, content, is_error } = part else { continue };
             results += 1;
-            let mut texts = Vec::new();
+            let mut texts: Vec<Cow<'_, str>> = Vec::new();
             for inner in content {
                 match inner {
-                    Content::Text(text) => texts.push(text.as_str()),
+                    Content::Text(text) => texts.push(text.into()),
                     Content::Image(_) => {
-                        texts.push("[image: in the next user message]");
+                        texts.push("[image: in the next user message]".into());
                         rest.take(inner)?;
                         others += 1;
                     }
-                    other => return Err(refuse_part(other, "a tool result")),
+                    other => {
+                        let found = found_tool(other).ok_or_else(|| refuse_part(other, "a tool result"))?;
+                        texts.push(found.into());
+                    }
                 }
             }
             let text = result_text(&texts, *is_error);

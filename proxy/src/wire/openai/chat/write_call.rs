@@ -9,7 +9,7 @@ use super::{CALL, put_custom_call};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    arguments_object, drop_named, earlier_object, extras, is_prefilled, joined, refuse_part, refuse_thread,
+    arguments_object, drop_named, earlier_object, extras, found_tool, is_prefilled, joined, refuse_part, refuse_thread,
     result_text, system_texts,
 };
 use crate::wire::json::write_str;
@@ -115,15 +115,18 @@ impl Writer<'_> {
         let mut rest: Vec<&Content> = Vec::new();
         for part in content {
             let Content::ToolResult { id, content, is_error } = part else { continue };
-            let mut texts = Vec::new();
+            let mut texts: Vec<Cow<'_, str>> = Vec::new();
             for inner in content {
                 match inner {
-                    Content::Text(text) => texts.push(text.as_str()),
+                    Content::Text(text) => texts.push(text.into()),
                     Content::Image(_) => {
-                        texts.push("[image: in the next user message]");
+                        texts.push("[image: in the next user message]".into());
                         rest.push(inner);
                     }
-                    other => return Err(refuse_part(other, "a tool result")),
+                    other => {
+                        let found = found_tool(other).ok_or_else(|| refuse_part(other, "a tool result"))?;
+                        texts.push(found.into());
+                    }
                 }
             }
             let text = result_text(&texts, *is_error);

@@ -12,7 +12,7 @@ use super::tools::{Names, as_input};
 use crate::canon::call::{Content, Format, Role, Thinking};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
-    arguments_object, drop_chat_sampling, drop_named, earlier_object, extras, is_prefilled, refuse_part,
+    arguments_object, drop_chat_sampling, drop_named, earlier_object, extras, found_tool, is_prefilled, refuse_part,
     refuse_silence, refuse_thread, says_error, system_texts,
 };
 use crate::wire::json::{validate, write_str};
@@ -164,7 +164,11 @@ impl Writer<'_> {
                 out.extend_from_slice(json.as_bytes());
                 return Ok(());
             }
-            other => return Err(refuse_part(other, place)),
+            other => {
+                let found = found_tool(other).ok_or_else(|| refuse_part(other, place))?;
+                out.extend_from_slice(b"{\"type\":\"input_text\"");
+                put_text(out, "text", &found);
+            }
         }
         out.push(b'}');
         Ok(())
