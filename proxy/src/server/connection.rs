@@ -1,6 +1,7 @@
 //! One connection: which HTTP it speaks, its time limits, and the way from a path to a room.
 
 use super::Config;
+use super::cors::{Origins, Page};
 use super::limit::{Connections, Full, InFlight};
 use super::linger::Lingering;
 use super::pace::{Paced, Streams};
@@ -14,7 +15,7 @@ use crate::relay::{
     plain_response, refuse, relay, show_model, tell_of_model,
 };
 use crate::trust::Handshakes;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
@@ -49,6 +50,8 @@ pub(super) struct Door {
     rooms: Arc<ArcSwap<Rooms>>,
     timeouts: ArcSwap<Timeouts>,
     pub connections: Connections,
+    /// Whose pages may ask; nothing where none may.
+    origins: ArcSwapOption<Origins>,
     in_flight: Arc<InFlight>,
     tls: Arc<Handshakes>,
     /// The gateway is stopping: clients should go elsewhere.
@@ -79,6 +82,7 @@ impl Door {
             rooms,
             timeouts: ArcSwap::from_pointee(Timeouts::of(config)),
             connections: Connections::new(config.connections(), registry),
+            origins: ArcSwapOption::new(origins(config)),
             in_flight: Arc::new(InFlight::new(config.max_in_flight, registry)),
             tls,
             leaving: AtomicBool::new(false),
@@ -89,6 +93,7 @@ impl Door {
     pub fn settle(&self, config: &Config) {
         self.timeouts.store(Arc::new(Timeouts::of(config)));
         self.connections.settle(config.connections());
+        self.origins.store(origins(config));
         self.in_flight.settle(config.max_in_flight);
     }
 
@@ -96,6 +101,10 @@ impl Door {
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
+}
+
+fn origins(config: &Config) -> Option<Arc<Origins>> {
+    Some(&config.cors).filter(|origins| !origins.is_empty()).cloned().map(Arc::new)
 }
 
 /// Serves a connection to its end. On `drain` it ends after the requests it has, see [`Requests`].
@@ -235,14 +244,22 @@ async fn guarded(door: &Door, request: Request<Incoming>) -> Response<Body> {
     let path = read(&request);
     let dialect = path.dialect();
     let http1 = request.version() <= Version::HTTP_11;
-    let mut response = AssertUnwindSafe(answer(door, path, request)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("a request panicked; this is a bug in tidegate");
-        fault_response(
-            dialect,
-            &Fault::internal("The gateway failed on this request. Its operator will find the reason in the log."),
-            "",
-        )
-    });
+    let page = door.origins.load().as_ref().map(|origins| Page::of(request.headers(), origins));
+    let preflight = page.as_ref().and_then(|page| page.preflight(&request));
+    let mut response = match preflight {
+        Some(response) => response,
+        None => AssertUnwindSafe(answer(door, path, request)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("a request panicked; this is a bug in tidegate");
+            fault_response(
+                dialect,
+                &Fault::internal("The gateway failed on this request. Its operator will find the reason in the log."),
+                "",
+            )
+        }),
+    };
+    if let Some(page) = page {
+        page.tell(response.headers_mut());
+    }
     if http1 && door.leaving.load(Ordering::Relaxed) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -4,6 +4,7 @@
 //! keeps a connection for its life, with backend connections of its own (docs/decisions/0003-threads.md).
 
 mod connection;
+mod cors;
 mod limit;
 mod linger;
 mod listener;
@@ -13,6 +14,7 @@ mod requests;
 mod timer;
 mod worker;
 
+pub use cors::Origins;
 pub use listener::{Bound, Inherited, Listener, bind};
 pub use worker::{Followers, Workers};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub tls: Option<trust::Files>,
     /// Another gateway may listen on the same address, and use the same ledger: the one that is to take over from this one.
     pub reuse_port: bool,
+    /// Origins of pages in browsers that may ask; `*` for all.
+    pub cors: Origins,
     /// Largest request body, after decompression.
     pub body_limit: Size,
     /// Longest line in the stream of a backend.
@@ -69,6 +73,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             reuse_port: false,
+            cors: Origins::default(),
             body_limit: Size(32 << 20),
             line_limit: Size(LINE_LIMIT),
             drain: seconds(30),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod beginnings;
+mod browsers;
 mod calls;
 mod certificates;
 mod chaos;
