@@ -106,7 +106,7 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     let arrived = Instant::now();
     let request = Request::read(asked.dialect, body)?;
     tab.asked(&request.model, request.stream, request.user());
-    if !caller.may_use(&request.model) {
+    if !way::is_open(now, &caller, &request.model) {
         return Err(Fault::model_not_found(&request.model));
     }
     let party = party::invite(now, &caller, &request, headers, &asked.endpoint, tab);
@@ -115,7 +115,7 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
         None => Judged::untouched(request),
     };
     let request = judged.request;
-    if request.model != request.asked && !caller.may_use(&request.model) {
+    if request.model != request.asked && !way::is_open(now, &caller, &request.model) {
         return Err(way::not_found(&request, tab));
     }
     if let Some(answered) = judged.answer {

@@ -66,7 +66,7 @@ impl Ask for Asker {
 async fn put(now: &Rooms, caller: &Admitted, call: Call, placed: bool, tab: &mut Tab) -> Result<Answer, Fault> {
     let arrived = Instant::now();
     accepts(now)?;
-    if !caller.may_use(&call.model) {
+    if !way::is_open(now, caller, &call.model) {
         let message = format!("The project of the caller may not use the model `{}`.", call.model);
         return Err(Fault::new(FaultKind::Forbidden, message));
     }

@@ -37,7 +37,7 @@ async fn answer(now: &Rooms, asked: Asked, tab: &mut Tab) -> Result<Counted, Fau
     let arrived = Instant::now();
     let request = Request::read(asked.dialect, body)?;
     tab.asked(&request.model, false, request.user());
-    if !caller.may_use(&request.model) {
+    if !way::is_open(now, &caller, &request.model) {
         return Err(Fault::model_not_found(&request.model));
     }
     let route = way::find(now, &request, None, tab)?;

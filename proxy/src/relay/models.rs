@@ -76,9 +76,15 @@ fn models(now: &Rooms, caller: &Admitted) -> Vec<Listed> {
 fn with_more(now: &Rooms, models: Vec<Listed>) -> Vec<Named> {
     let with_more = |model: Listed| {
         let more = now.routes.pick(&model.name).ok().and_then(|route| about(now, &route));
-        (model, more)
+        (tagged(now, model), more)
     };
     models.into_iter().map(with_more).collect()
+}
+
+/// As Ollama lists it, with a tag. Some clients put the default one behind a name without and look for that in the list.
+fn tagged(now: &Rooms, model: Listed) -> Listed {
+    let name = format!("{}:latest", model.name);
+    if *now.routes.named(&name) == *model.name { Listed { name: name.into(), ..model } } else { model }
 }
 
 fn about(now: &Rooms, route: &Route) -> Option<About> {

@@ -46,7 +46,8 @@ pub(super) fn invite(
         notes: Mutex::default(),
         asker: ask.then(|| Asker::boxed(now, admitted, &placed)),
     };
-    let guests = now.plugins.invite(&caller.organization, &caller.project, &request.model, about)?;
+    let model = now.routes.named(&request.model);
+    let guests = now.plugins.invite(&caller.organization, &caller.project, model, about)?;
     let about = guests.about().clone();
     let party = Rc::new(Party { about, guests: RefCell::new(Some(guests)), placed: placed.clone() });
     tab.at_close(party.clone());

@@ -16,10 +16,15 @@ use http::HeaderMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Whether the caller may use the model that is meant by this name.
+pub(super) fn is_open(now: &Rooms, caller: &Admitted, model: &str) -> bool {
+    caller.may_use(now.routes.named(model))
+}
+
 /// The route of a model that the caller may use.
 pub(super) fn open_to(now: &Rooms, caller: &Admitted, model: &str) -> Result<Arc<Route>, Fault> {
     let route = now.routes.pick(model)?;
-    if caller.may_use(model) { Ok(route) } else { Err(Fault::model_not_found(model)) }
+    if is_open(now, caller, model) { Ok(route) } else { Err(Fault::model_not_found(model)) }
 }
 
 /// Where the request goes; `backend`: the one that a plugin chose.

@@ -218,11 +218,20 @@ impl Routes {
     /// # Errors
     /// 404: no model or pattern of this name.
     pub fn pick(&self, model: &str) -> Result<Arc<Route>, Fault> {
-        if let Some(route) = self.exact.get(model) {
+        if let Some(route) = self.exact.get(self.named(model)) {
             return Ok(route.clone());
         }
         let pattern = self.pattern(model).ok_or_else(|| Fault::model_not_found(model))?;
         Ok(Arc::new(resolve(&pattern.name, &model.into(), &pattern.model, &pattern.fallbacks, &pattern.shared)))
+    }
+
+    /// The name that is meant: a name of the configuration that has no tag may be asked for with Ollama's default one, which its
+    /// clients put behind it. Every other name means itself.
+    pub fn named<'m>(&self, model: &'m str) -> &'m str {
+        match model.strip_suffix(":latest").filter(|name| !name.contains(':')) {
+            Some(name) if !self.exact.contains_key(model) && self.exact.contains_key(name) => name,
+            _ => model,
+        }
     }
 
     fn pattern(&self, model: &str) -> Option<&Pattern> {
@@ -238,7 +247,7 @@ impl Routes {
         let there = |target: &Target| {
             *target.backend == *backend && target.model.as_ref().is_none_or(|renamed| **renamed == *model)
         };
-        !self.exact.contains_key(model)
+        !self.exact.contains_key(self.named(model))
             && self.pattern(model).is_some_and(|pattern| pattern.model.targets.iter().any(there))
     }
 
@@ -318,6 +327,9 @@ mod tests {
         assert_eq!(hops("qwen3:8b"), "gpu:qwen3:8b");
         assert_eq!(hops("a/b:c"), "laptop:a/b:c");
         assert_eq!(&*routes.pick("a/b:c").unwrap().name, "*", "a caller's string never becomes a label");
+        assert_eq!(hops("tiny:latest"), "laptop:tiny");
+        assert_eq!(hops("other:latest"), "laptop:other:latest");
+        assert_eq!(hops("qwen3:0.6b:latest"), "gpu:qwen3:0.6b:latest");
         assert_eq!(routes.names(), ["qwen3:0.6b".into(), Arc::<str>::from("tiny")]);
         for (model, backend, passes) in [
             ("qwen3:8b", "gpu", true),
@@ -325,6 +337,7 @@ mod tests {
             ("other", "laptop", true),
             ("other", "gpu", false),
             ("tiny", "laptop", false),
+            ("tiny:latest", "laptop", false),
         ] {
             assert_eq!(routes.passes(model, backend), passes, "{model} on {backend}");
         }

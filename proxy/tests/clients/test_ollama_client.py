@@ -94,7 +94,7 @@ class OllamaClient(Case):
         self.assertEqual(self.chat.requests, [])
 
     def test_list_show_and_running(self):
-        self.assertEqual([model.model for model in self.client.list().models], ["large", "small:1b"])
+        self.assertEqual([model.model for model in self.client.list().models], ["large:latest", "small:1b"])
         self.assertIn("completion", self.client.show("small:1b").capabilities)
         self.assertEqual(list(self.client.ps().models), [])
         for call in (lambda: self.client.show("none"), lambda: self.client.chat("none", HELLO)):

@@ -1,7 +1,8 @@
 //! Which models are where: asked of the backends, believed where it helps, and told to clients.
 
 use crate::fake::{Act, CHAT, Fake, Seen, json};
-use crate::gateway::{Answer, Gateway, one_backend, until};
+use crate::gateway::{Answer, Gateway, one_backend, post, until};
+use crate::guest::{Guest, ON_CALL, wat};
 use serde_json::json as value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -126,8 +127,8 @@ fn lists_tell_clients_of_what_they_may_use() {
     wait(&gateway, "b/0", "loaded", 1);
     assert_eq!(names(&gateway.get("/v1/models", "")), ["a:latest", "b:1", "m"]);
     assert_eq!(names(&gateway.get("/v1/models", "anthropic-version: 2023-06-01\r\n")), ["a:latest", "b:1", "m"]);
-    assert_eq!(names(&gateway.get("/api/tags", "")), ["a:latest", "b:1", "m"]);
-    assert_eq!(names(&gateway.get("/api/ps", "")), ["a:latest", "m"]);
+    assert_eq!(names(&gateway.get("/api/tags", "")), ["a:latest", "b:1", "m:latest"]);
+    assert_eq!(names(&gateway.get("/api/ps", "")), ["a:latest", "m:latest"]);
     assert_eq!(gateway.get("/api/ps", "").json()["models"][0]["context_length"], 4096);
     let info = gateway.post("/api/show", r#"{"model":"m"}"#).json()["model_info"].clone();
     let architecture = info["general.architecture"].as_str().unwrap();
@@ -136,10 +137,34 @@ fn lists_tell_clients_of_what_they_may_use() {
     assert_eq!(gateway.get("/v1/models/a", "").json()["max_model_len"], 4096, "by its other name");
     assert!(gateway.get("/v1/models/b:1", "").json().get("max_model_len").is_none());
     // Who may use `m` only hears of no other.
-    for at in ["/v1/models", "/api/tags", "/api/ps"] {
+    for (at, name) in [("/v1/models", "m"), ("/api/tags", "m:latest"), ("/api/ps", "m:latest")] {
         let request = format!("GET {at} HTTP/1.1\r\nhost: x\r\nx-api-key: dfproj_small\r\n\r\n");
-        assert_eq!(names(&gateway.raw(request.as_bytes())), ["m"], "{at}");
+        assert_eq!(names(&gateway.raw(request.as_bytes())), [name], "{at}");
     }
+}
+
+/// As Open WebUI asks for it, which puts the default tag behind a name without.
+#[test]
+fn a_name_may_be_asked_for_with_ollama_s_default_tag() {
+    let fake = Fake::start(|_| json(200, "", CHAT));
+    let sections = one_backend("openai", &fake.url(), "") + "[models.\"*\"]\ntargets = [{ backend = \"b\" }]\n";
+    let gateway = Gateway::start(&sections);
+    let asks = r#"{"model":"m:latest","stream":false,"messages":[{"role":"user","content":"x"}]}"#;
+    for at in ["/api/chat", "/v1/chat/completions", "/v1/messages"] {
+        assert_eq!(gateway.post(at, asks).json()["model"], "m:latest", "{at}");
+    }
+    let called = |seen: &Seen| seen.body.contains(r#""model":"served""#) || !seen.head.starts_with("post ");
+    assert!(asked(&fake) == 3 && fake.seen().iter().all(called), "the target is told its own name");
+    assert_eq!(gateway.post("/api/show", r#"{"model":"m:latest"}"#).status, 200);
+    // What holds for the name holds for it with the tag.
+    let small = |model: &str| {
+        let body = asks.replace("m:latest", model);
+        gateway.raw(&post("/v1/chat/completions", "x-api-key: dfproj_small\r\n", body.as_bytes())).status
+    };
+    assert_eq!([small("m:latest"), small("served:latest")], [200, 404]);
+    let trap = Guest::new(&wat(ON_CALL, "unreachable"));
+    let guarded = Gateway::start(&(sections + &trap.section("p", "attach = { models = [\"m\"] }")));
+    assert_eq!(guarded.post("/v1/chat/completions", asks).json()["error"]["code"], "plugin_failed");
 }
 
 #[test]

@@ -297,7 +297,7 @@ fn the_front_door() {
     let list = gateway.get("/api/tags", "").json();
     let names: Vec<_> =
         list["models"].as_array().unwrap().iter().map(|model| model["model"].as_str().unwrap()).collect();
-    assert_eq!(names, ["m", "served"]);
+    assert_eq!(names, ["m:latest", "served:latest"], "with a tag, as clients expect it there");
     assert_eq!(gateway.get("/api/ps", "").json(), serde_json::json!({ "models": [] }));
     let shown = gateway.post("/api/show", r#"{"model":"m"}"#).json();
     assert!(shown["capabilities"].as_array().unwrap().contains(&"completion".into()), "{shown}");
@@ -348,7 +348,11 @@ fn models_in_this_process_tell_what_they_are() {
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert_eq!((&running[0]["name"], &running[0]["context_length"]), (&"text".into(), &8192.into()), "{running}");
+    assert_eq!(
+        (&running[0]["name"], &running[0]["context_length"]),
+        (&"text:latest".into(), &8192.into()),
+        "{running}"
+    );
     assert!(running[0]["size"].as_u64().unwrap() > 1 << 20, "{running}");
     let list = gateway.get("/api/tags", "").json();
     for (at, size) in sizes.into_iter().enumerate() {
