@@ -1,5 +1,6 @@
 //! What a request shows of where it belongs: a session it names, and how its prompt begins.
 
+use super::beyond::BILLING;
 use super::json::{Json, Kind};
 use super::request::Request;
 use std::borrow::Cow;
@@ -24,7 +25,7 @@ impl Request {
         let mut any = false;
         for key in ["system", "instructions"] {
             if let Some(text) = self.member(key).filter(|text| !text.is_null()) {
-                take(cut(text.bytes(), LOOK));
+                take(past_billing(cut(text.bytes(), LOOK)));
                 any = true;
             }
         }
@@ -66,6 +67,16 @@ fn said(message: Json<'_>, take: &mut dyn FnMut(&[u8])) {
             None => part.entries().filter(|(key, _)| key != "cache_control").for_each(|(_, value)| take(value.bytes())),
         }
     }
+}
+
+/// System texts without what is another one in each request of a conversation.
+fn past_billing(window: &[u8]) -> &[u8] {
+    if memchr::memmem::find(cut(window, 128), BILLING.as_bytes()).is_none() {
+        return window;
+    }
+    let first = Json::trusted(window).items().next();
+    let skip = first.map_or(0, |item| item.bytes().as_ptr().addr() - window.as_ptr().addr() + item.len());
+    &window[skip..]
 }
 
 fn cut(bytes: &[u8], to: usize) -> &[u8] {
@@ -123,6 +134,21 @@ mod tests {
             lead(Dialect::Completions, &format!(r#"{{"model":"m","prompt":"{}{more}"}}"#, "x".repeat(TEXT)))
         };
         assert_eq!(text("one"), text("two"));
+    }
+
+    #[test]
+    fn what_claude_code_says_of_each_request_is_not_looked_at() {
+        let lead = |hash: &str, system: &str| {
+            let billing = format!("x-anthropic-billing-header: cc_version=2.1.177.01c; cc_entrypoint=cli; cch={hash};");
+            lead(
+                Dialect::Messages,
+                &format!(
+                    r#"{{"model":"m","max_tokens":9,"system":[{{"type":"text","text":"{billing}"}},{{"type":"text","text":"{system}"}}],"messages":[{{"role":"user","content":"hello"}}]}}"#
+                ),
+            )
+        };
+        assert_eq!(lead("36ee5", "s"), lead("0aaa9", "s"));
+        assert_ne!(lead("36ee5", "s"), lead("36ee5", "t"));
     }
 
     #[test]

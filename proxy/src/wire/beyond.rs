@@ -213,11 +213,27 @@ pub(super) fn said_arguments<'a>(name: &str, arguments: &'a str) -> Result<Cow<'
     Err(Fault::new(FaultKind::BackendError, message))
 }
 
-/// All texts of those of these turns that instruct; blank ones add nothing.
+/// What Claude Code puts in front of its instructions for its vendor's books. It is another one in each request, so a server that
+/// keeps what it has computed of a prompt would compute all of it anew.
+pub(super) const BILLING: &str = "x-anthropic-billing-header:";
+
+/// All texts of those of these turns that instruct, as others than Messages are told them; blank ones add nothing.
 ///
 /// # Errors
 /// One holds something that is no text.
 pub(super) fn system_texts<'c>(turns: impl IntoIterator<Item = &'c Turn>) -> Result<Vec<&'c str>, Fault> {
+    let texts = every_system_text(turns)?.into_iter().map(|text| match text.strip_prefix(BILLING) {
+        Some(line) => line.split_once('\n').map_or("", |(_, more)| more),
+        None => text,
+    });
+    Ok(texts.filter(|text| !text.trim_ascii().is_empty()).collect())
+}
+
+/// The same with all that was said.
+///
+/// # Errors
+/// As [`system_texts`].
+pub(super) fn every_system_text<'c>(turns: impl IntoIterator<Item = &'c Turn>) -> Result<Vec<&'c str>, Fault> {
     let mut texts = Vec::new();
     for part in turns.into_iter().filter(|turn| turn.role.is_system()).flat_map(|turn| &turn.content) {
         match part {

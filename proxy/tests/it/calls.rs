@@ -154,3 +154,17 @@ fn tools_that_were_found_are_named_to_every_model() {
         assert_eq!((text.contains(reference), text.contains("The tool `Edit` can")), (own, !own), "{text}");
     }
 }
+
+/// It is another one in each request: a server that remembers prompts would find each one new from its first words on.
+#[test]
+fn what_claude_code_tells_its_vendor_s_books_goes_to_nobody_else() {
+    let body = r#"{"model":"m","system":[{"type":"text","text":"x-anthropic-billing-header: cc_version=2.1.177.01c; cc_entrypoint=cli; cch=36ee5;"},{"type":"text","text":"You are Claude Code."}],"messages":[{"role":"user","content":"x"}]}"#;
+    let call = read_call(Dialect::Messages, &Bytes::from(body));
+    for backend in [Dialect::Messages, Dialect::Chat, Dialect::Responses, Dialect::OllamaChat] {
+        let written = backend.codec().write_call(&call, &target()).unwrap();
+        let (text, own) = (String::from_utf8_lossy(&written.body), backend == Dialect::Messages);
+        assert_eq!((text.contains("cch="), text.contains("You are Claude Code.")), (own, true), "{text}");
+        let named = written.dropped.iter().any(|name| name == "system.x-anthropic-billing-header");
+        assert!(own || named, "{:?}", written.dropped);
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::canon::call::{Content, Effort, Format, Image, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{extra, lose};
+use crate::wire::beyond::{BILLING, extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
@@ -43,6 +43,9 @@ pub(super) fn read_call(request: &Object) -> Result<Call, Fault> {
     let mut reader = Turns { check: &mut check, extra: &mut call.extra };
     if let Some(system) = request.get("system") {
         let content = reader.content(&BODY.key("system"), Some(system));
+        if content.iter().any(|part| matches!(part, Content::Text(text) if text.starts_with(BILLING))) {
+            lose(reader.extra, "system.x-anthropic-billing-header".into(), system);
+        }
         if !content.is_empty() {
             call.turns.push(Turn { role: Role::System, content });
         }

@@ -12,7 +12,7 @@ mod ids;
 use super::limit;
 use crate::canon::call::{Effort, Format, Role, Thinking, Tool, ToolChoice};
 use crate::canon::{Call, Fault};
-use crate::wire::beyond::{drop_chat_sampling, drop_named, extras, refuse_thread, system_texts};
+use crate::wire::beyond::{drop_chat_sampling, drop_named, every_system_text, extras, refuse_thread};
 use crate::wire::json::{Json, validate};
 use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text, put_texts};
 use crate::wire::{Target, Written};
@@ -58,7 +58,7 @@ struct Writer<'c> {
 impl Writer<'_> {
     /// All system and developer texts, in order, at the top: this protocol has no other place for them.
     fn system(&mut self, to: &Target) -> Result<(), Fault> {
-        let texts = system_texts(&self.call.turns)?;
+        let texts = every_system_text(&self.call.turns)?;
         match texts.as_slice() {
             [] => {}
             [text] => put_text(&mut self.out, "system", text),
