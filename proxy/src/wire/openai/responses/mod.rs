@@ -124,7 +124,11 @@ fn confined(call: &Call) -> Result<(), Fault> {
         let inner = if let Content::ToolResult { content, .. } = part { content.as_slice() } else { &[] };
         for part in std::iter::once(part).chain(inner) {
             if let Content::Other { kind, .. } = part {
-                let message = format!("`{kind}` in `input` is not supported for this model.");
+                let message = if kind == "item_reference" {
+                    "`item_reference` in `input` refers to something that is kept elsewhere, and Tidegate keeps nothing: send the item itself, as clients do that are told `store: false`.".to_owned()
+                } else {
+                    format!("`{kind}` in `input` is not supported for this model.")
+                };
                 return Err(Fault::unsupported("input", message));
             }
         }
@@ -204,6 +208,11 @@ mod tests {
             let call = Responses.read_call(&Object::read(Bytes::from_static(body.as_bytes())).unwrap()).unwrap();
             let refused = Responses.confined(&call).err();
             assert_eq!(refused.as_ref().and_then(|fault| fault.param.as_deref()), param, "{body}");
+            assert_eq!(
+                body.contains("item_reference"),
+                refused.as_ref().is_some_and(|fault| fault.message.contains("`store: false`")),
+                "{body}"
+            );
             assert!(refused.is_none_or(|fault| fault.status() == 400), "{body}");
         }
     }
