@@ -272,7 +272,7 @@ pub(super) fn thoughts(item: &Fields<'_>) -> String {
 fn tools(check: &mut Check, request: &Object, call: &mut Call) {
     let at = BODY.key("tools");
     if let Some(list) = request.get("tools").filter(|list| check.depth(&at, *list)) {
-        tool_list(check, &at, list, &mut call.tools);
+        tool_list(check, &at, list, &mut call.tools, &mut call.extra);
     }
     let at = BODY.key("input");
     for (index, list) in offered::among_items(request) {
@@ -280,7 +280,7 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         let at = at.key("tools");
         check.as_list(&at, list);
         let mut more = Vec::new();
-        tool_list(check, &at, list, &mut more);
+        tool_list(check, &at, list, &mut more, &mut call.extra);
         // The history may say it once more, and no server takes a function twice.
         for tool in more {
             if !call.tools.iter().any(|known| is_same(known, &tool)) {
@@ -297,11 +297,11 @@ fn is_same(one: &Tool, other: &Tool) -> bool {
     matches!((one, other), (Tool::Function { name: one, .. }, Tool::Function { name: other, .. }) if one == other)
 }
 
-fn tool_list(check: &mut Check, at: &At<'_>, list: Json<'_>, tools: &mut Vec<Tool>) {
+fn tool_list(check: &mut Check, at: &At<'_>, list: Json<'_>, tools: &mut Vec<Tool>, extra: &mut Vec<(String, String)>) {
     for (index, json) in list.items().enumerate() {
         let at = at.index(index);
         let Some(tool) = check.as_dict(&at, json) else { continue };
-        lose_lookalikes(&mut call.extra, "tools", &tool);
+        lose_lookalikes(extra, "tools", &tool);
         if tool.text("type").as_deref() != Some("namespace") {
             tools.extend(one_tool(check, &at, &tool, json, None));
             continue;
@@ -312,7 +312,7 @@ fn tool_list(check: &mut Check, at: &At<'_>, list: Json<'_>, tools: &mut Vec<Too
         for (index, json) in inner.into_iter().flatten().enumerate() {
             let at = at.index(index);
             let Some(tool) = check.as_dict(&at, json) else { continue };
-            lose_lookalikes(&mut call.extra, "tools", &tool);
+            lose_lookalikes(extra, "tools", &tool);
             if tool.text("type").as_deref() == Some("namespace") {
                 check.wrong(&at.key("type"), "value_error", "A namespace cannot stand in another", None);
                 continue;
