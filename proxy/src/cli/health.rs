@@ -3,8 +3,7 @@
 //! For containers above all: an image that holds this program alone has nothing else to ask with.
 
 use super::From;
-use crate::config::{self, Operator};
-use crate::trust;
+use crate::{admin, config, trust};
 use bytes::Bytes;
 use clap::Args;
 use http::{Request, StatusCode, header};
@@ -57,12 +56,12 @@ impl Health {
         Ok(())
     }
 
-    fn operator(&self) -> Result<Operator, String> {
+    fn operator(&self) -> Result<admin::Config, String> {
         let overrides = self.admin.map(|listen| ("admin.listen".to_owned(), listen.to_string()));
         match (config::operator(self.from.file().as_deref(), overrides.as_slice()), self.admin) {
             (Ok(operator), _) => Ok(operator),
             // The gateway that runs does not mind what has become of the file.
-            (Err(_), Some(listen)) => Ok(Operator { listen, tls: None }),
+            (Err(_), Some(listen)) => Ok(admin::Config { listen, ..admin::Config::default() }),
             (Err(problems), None) => Err(super::explain(&problems)),
         }
     }

@@ -4,15 +4,15 @@
 //! imports this one; each knows its own struct, and `app` builds the rooms from them and checks what goes beyond one of them.
 
 mod change;
-mod operator;
+mod part;
 mod place;
 mod read;
 mod watch;
 
 pub use change::{changes, waiting};
-pub use operator::{Operator, operator};
+pub use part::{books, operator};
 pub use place::Problem;
-pub use read::{books, files, load, place};
+pub use read::{files, load, place};
 pub use watch::Watch;
 
 use crate::canon::Secret;

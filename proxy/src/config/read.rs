@@ -42,23 +42,6 @@ pub fn load(
     Err(problems)
 }
 
-/// The `[ledger]` of a configuration, for who only reads the books: the rest of it may need secrets that nobody but the gateway has.
-///
-/// # Errors
-/// Every problem of that section.
-pub fn books(file: Option<&Path>) -> Result<crate::ledger::Config, Vec<Problem>> {
-    let mut tree = tree(&layers(file, &[])?.0)?;
-    tree.retain(|section, _| section == "ledger");
-    let (config, mut problems) = read(tree);
-    match config {
-        Some(config) if problems.is_empty() => Ok(config.ledger),
-        _ => {
-            place(file, &mut problems);
-            Err(problems)
-        }
-    }
-}
-
 /// Finds the variables of the environment and the lines in the file that problems are about, and puts them in order.
 pub fn place(file: Option<&Path>, problems: &mut [Problem]) {
     let variables: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
@@ -174,12 +157,14 @@ fn broken(path: &Path, line: usize, what: String) -> Vec<Problem> {
     vec![Problem { place: Some((path.to_owned(), line)), ..Problem::new("", what) }]
 }
 
-fn tree(figment: &Figment) -> Result<Dict, Vec<Problem>> {
+/// The layers as one, with nothing checked yet.
+pub(super) fn tree(figment: &Figment) -> Result<Dict, Vec<Problem>> {
     let problem = |error: figment::Error| Problem::new(dotted(&error.path), error.kind.to_string());
     figment.extract().map_err(|error| error.into_iter().map(problem).collect())
 }
 
-fn read(mut tree: Dict) -> (Option<Config>, Vec<Problem>) {
+/// The configuration, or as much of what is wrong with it as single values can tell.
+pub(super) fn read(mut tree: Dict) -> (Option<Config>, Vec<Problem>) {
     let mut problems = Vec::new();
     for (pattern, what) in NOT_YET {
         refuse(&mut tree, &pattern.split('.').collect::<Vec<_>>(), &mut Vec::new(), what, &mut problems);
@@ -361,19 +346,6 @@ mod tests {
         assert_eq!(problems_of(".yaml", "server:\n  drain: 1s\n"), [""; 0]);
         assert_eq!(problems_of(".yaml", "# Nothing yet.\n"), [""; 0]);
         assert_eq!(problems_of(".json", "{ \"server\": { \"drain\": \"1s\" } }"), [""; 0]);
-    }
-
-    #[test]
-    fn who_reads_the_books_needs_nothing_else() {
-        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-        let read = |text: &str| {
-            std::fs::write(file.path(), text).unwrap();
-            books(Some(file.path())).map_err(|problems| problems[0].to_string())
-        };
-        let text = "[admin]\ntoken = \"env:TIDEGATE_NO_SUCH\"\n[nothing]\n[ledger]\n";
-        assert_eq!(read(&format!("{text}path = \"x.db\"\n")).unwrap().path, Path::new("x.db"));
-        assert!(read(&format!("{text}pth = \"x.db\"\n")).unwrap_err().contains(":5: ledger.pth: unknown key"));
-        assert!(read("[ledger\n").unwrap_err().contains("this is no TOML"));
     }
 
     #[test]
