@@ -131,15 +131,15 @@ fn a_client_that_asks_nothing_is_told_to_go_but_not_while_it_waits() {
     let fake = Fake::start(|_| [vec![Act::Wait(Duration::from_millis(1500))], json(200, "", CHAT)].concat());
     let gateway = Gateway::start_with("idle_timeout = \"1s\"", &one_backend("openai", &fake.url(), ""));
     run(async {
+        let began = Instant::now();
         let mut sender = connect(gateway.api, 20_000).await;
         let body = ask(&mut sender, CALL).await.collect().await.unwrap().to_bytes();
         assert!(!body.is_empty() && !sender.is_closed());
-        let idle = Instant::now();
         while !sender.is_closed() {
-            assert!(idle.elapsed() < Duration::from_secs(10), "it stays for ever");
+            assert!(began.elapsed() < Duration::from_secs(20), "it stays for ever");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(idle.elapsed() > Duration::from_millis(800), "it had its second: {:?}", idle.elapsed());
+        assert!(began.elapsed() > Duration::from_millis(2400), "it had its second: {:?}", began.elapsed());
     });
     assert_eq!(gateway.record().outcome, Outcome::Ok);
 }
@@ -148,10 +148,10 @@ fn a_client_that_asks_nothing_is_told_to_go_but_not_while_it_waits() {
 fn a_client_that_does_not_hear_that_it_should_go_is_let_go() {
     let settings = "idle_timeout = \"1s\"\nheader_timeout = \"1s\"";
     let gateway = Gateway::start_with(settings, &one_backend("openai", "http://127.0.0.1:9", ""));
+    let began = Instant::now();
     let mut client = gateway.open();
     // How HTTP/2 begins, and settings without any. It answers nothing.
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-    let began = Instant::now();
     let mut said = Vec::new();
     client.read_to_end(&mut said).unwrap();
     let took = began.elapsed();
