@@ -68,7 +68,10 @@ const FRESH: usize = 16_384;
 struct Shard {
     name: Arc<str>,
     file: File,
+    /// Of whole lines.
     length: u64,
+    /// Half a line came behind them: nothing else may.
+    torn: bool,
 }
 
 /// Bytes of lines that do not wait for more.
@@ -154,28 +157,27 @@ impl Journal {
         SHARD.set(shard);
         let mut shard = self.shards[shard % self.shards.len()].lock();
         let count = lines.records.len() as u64;
-        match shard.append(&self.folder, &lines.text) {
-            Ok(()) => {
-                let before = shard.length - lines.text.len() as u64;
-                // Under the shard's lock, so that the records of a file stand in its order.
-                let mut fresh = self.fresh.lock();
-                self.appended.fetch_add(count, Ordering::Relaxed);
-                for (record, end) in lines.records.drain(..) {
-                    if fresh.records.len() < FRESH {
-                        fresh.records.push((record, shard.name.clone(), before + end as u64));
-                    } else {
-                        fresh.overflown = true;
-                    }
+        let (taken, ended) = shard.append(&self.folder, &lines.text);
+        let before = shard.length - taken as u64;
+        let written = lines.records.partition_point(|(_, end)| *end <= taken);
+        {
+            // Under the shard's lock, so that the records of a file stand in its order.
+            let mut fresh = self.fresh.lock();
+            self.appended.fetch_add(count, Ordering::Relaxed);
+            for (record, end) in lines.records.drain(..written) {
+                if fresh.records.len() < FRESH {
+                    fresh.records.push((record, shard.name.clone(), before + end as u64));
+                } else {
+                    fresh.overflown = true;
                 }
             }
-            Err(error) => {
-                drop(shard);
-                self.appended.fetch_add(count, Ordering::Relaxed);
-                let mut begin = 0;
-                for (record, end) in lines.records.drain(..) {
-                    self.keep_back(&lines.text[begin..end], record.attempts > 0, &error);
-                    begin = end;
-                }
+        }
+        drop(shard);
+        if let Err(error) = ended {
+            let mut begin = taken;
+            for (record, end) in lines.records.drain(..) {
+                self.keep_back(&lines.text[begin..end], record.attempts > 0, &error);
+                begin = end;
             }
         }
         lines.text.clear();
@@ -207,7 +209,7 @@ impl Journal {
             return;
         }
         let mut shard = self.shards[0].lock();
-        let written = backlog.iter().take_while(|line| shard.append(&self.folder, line).is_ok()).count();
+        let written = backlog.iter().take_while(|line| shard.append(&self.folder, line).1.is_ok()).count();
         self.fresh.lock().overflown = true;
         backlog.drain(..written);
         if backlog.is_empty() {
@@ -237,22 +239,44 @@ impl Shard {
         let file = OpenOptions::new().create_new(true).append(true).open(&new)?;
         let named = file.lock().and_then(|()| std::fs::rename(&new, folder.join(&*name)));
         named.inspect_err(|_| drop(std::fs::remove_file(&new)))?;
-        Ok(Self { name, file, length: 0 })
+        Ok(Self { name, file, length: 0, torn: false })
     }
 
-    /// Appends lines, all or none.
-    fn append(&mut self, folder: &Path, lines: &[u8]) -> io::Result<()> {
-        if self.length > SEGMENT {
-            *self = Self::create(folder)?;
+    /// Appends lines. Returns how many bytes of whole ones the disk took, and what kept it from the rest.
+    ///
+    /// Another process may have read those already, and half a line behind them. So they stay where they are, and nothing else is
+    /// ever written where half a line was: such a file is left for a new one.
+    fn append(&mut self, folder: &Path, lines: &[u8]) -> (usize, io::Result<()>) {
+        if self.torn || self.length > SEGMENT {
+            match Self::create(folder) {
+                Ok(new) => *self = new,
+                Err(error) => return (0, Err(error)),
+            }
         }
-        if let Err(error) = self.file.write_all(lines) {
-            // Half a line must not stand before the next one.
+        let (taken, ended) = write_far(&mut self.file, lines);
+        let whole = memchr::memrchr(b'\n', &lines[..taken]).map_or(0, |newline| newline + 1);
+        self.length += whole as u64;
+        if whole < taken {
+            self.torn = true;
+            // It comes again, whole, in another file. Where it cannot be taken away it is set aside in the end.
             let _ = self.file.set_len(self.length);
-            return Err(error);
         }
-        self.length += lines.len() as u64;
-        Ok(())
+        (whole, ended)
     }
+}
+
+/// Writes as much as can be written, and says how much that was.
+fn write_far(file: &mut File, text: &[u8]) -> (usize, io::Result<()>) {
+    let mut taken = 0;
+    while taken < text.len() {
+        match file.write(&text[taken..]) {
+            Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => taken += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (taken, Err(error)),
+        }
+    }
+    (taken, Ok(()))
 }
 
 fn folder(ledger: &Path) -> PathBuf {

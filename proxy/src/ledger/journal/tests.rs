@@ -2,6 +2,9 @@ use super::*;
 use crate::ledger::series::Series;
 use crate::store::{Filter, Store};
 use prometheus::Registry;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 fn record(id: u128) -> Record {
     Record { id: uuid::Uuid::from_u128(id), ..Record::default() }
@@ -91,6 +94,38 @@ fn a_full_disk_is_full_until_it_takes_a_line() {
     let mut store = Store::open(&path).unwrap();
     assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0), "of the refusals only the first is kept");
     assert_eq!(journal.rejected.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_a_full_disk_took_stays_where_others_have_read_it() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("t.db");
+    let journal = Journal::open(&path, 1, false).unwrap();
+    // A socket whose buffer gets full takes part of a write, as a disk does.
+    let (disk, mut taken) = UnixStream::pair().unwrap();
+    disk.set_nonblocking(true).unwrap();
+    let real = std::mem::replace(&mut journal.shards[0].lock().file, File::from(OwnedFd::from(disk)));
+    journal.gather(true);
+    journal.append(record(1));
+    journal.append(record(2));
+    journal.append(Record { model_requested: "m".repeat(4 << 20), ..record(3) });
+    journal.gather(false);
+    assert!(journal.is_failing());
+    assert_eq!(journal.backlog.lock().len(), 1, "two of them are written");
+    assert_eq!(journal.rejected.load(Ordering::Relaxed), 0);
+
+    drop(std::mem::replace(&mut journal.shards[0].lock().file, real));
+    let mut text = Vec::new();
+    taken.read_to_end(&mut text).unwrap();
+    journal.shards[0].lock().file.write_all(&text).unwrap();
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0), "another process may look at any time");
+    journal.append(record(4));
+    journal.write_backlog();
+    assert!(!journal.is_failing());
+    assert_eq!(ingest(&mut store, &path).unwrap(), (2, 0), "nothing came where it had looked, nor behind half a line");
+    journal.sweep(&mut store).unwrap();
+    assert_eq!(segments(&folder(&path)).len(), 1, "the file with half a line was left");
 }
 
 #[test]
