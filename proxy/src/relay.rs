@@ -130,11 +130,10 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
 /// A whole reply can take longer than the gateway may take to stop. Pinned where it is: what a request is would be copied
 /// whole with each call that takes it.
 async fn unless_cut<T>(now: &Rooms, answer: Pin<&mut impl Future<Output = Result<T, Fault>>>) -> Result<T, Fault> {
-    let stopping = "The gateway is stopping and could not wait for this reply.";
     tokio::select! {
         biased;
         answered = answer => answered,
-        () = now.cut.cancelled() => Err(Fault::new(FaultKind::Overloaded, stopping)),
+        () = now.cut.cancelled() => Err(Fault::stopping()),
     }
 }
 

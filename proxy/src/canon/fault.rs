@@ -213,6 +213,12 @@ impl Fault {
         Self::new(FaultKind::BackendTimeout, "The backend did not finish its reply in the time it has.")
     }
 
+    /// The gateway could wait no longer. Another may be there at once, or the next one within moments.
+    pub fn stopping() -> Self {
+        let message = "The gateway is stopping and could not wait for the end of this reply.";
+        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(FaultKind::Overloaded, message) }
+    }
+
     /// The model is unknown or not this caller's; both read the same.
     pub fn model_not_found(model: &str) -> Self {
         let model: String = model.chars().take(256).collect();

@@ -105,7 +105,6 @@ impl Clock {
             }
         }
         ready!(self.cut.as_mut().poll(cx));
-        let message = "The gateway is stopping and could not wait for the rest of this reply.";
-        over(Fault::new(FaultKind::Overloaded, message))
+        over(Fault::stopping())
     }
 }

@@ -140,6 +140,7 @@ fn who_asks_when_the_gateway_stops_is_answered() {
     gateway.begin_stop();
     let answer = read_answer(&mut client);
     assert!(answer.status == 503 && answer.body.contains("stopping"), "{answer:?}");
+    assert_eq!(answer.header("retry-after"), Some("1"));
     gateway.finish();
     assert_eq!(gateway.record().status, 503);
 }

@@ -221,6 +221,7 @@ fn a_stop_does_not_wait_for_whole_replies_for_ever_and_books_them() {
     gateway.begin_stop();
     let answer = read_answer(&mut client);
     assert!(answer.status == 503 && answer.body.contains("stopping"), "{answer:?}");
+    assert_eq!(answer.header("retry-after"), Some("1"));
     gateway.finish();
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert_eq!(gateway.records().len(), 1);
