@@ -144,15 +144,18 @@ fn options(check: &mut Check, request: &Object, call: &mut Call) {
     call.frequency_penalty = check.num(&at, &options, "frequency_penalty", -2.0..=2.0);
     call.seed = check.int(&at, &options, "seed", i64::MIN..=i64::MAX);
     call.stop = check.one_or_more(&at, &options, "stop");
+    let mut shared: Vec<(&str, Json<'_>)> = Vec::new();
     for (name, json) in options.beyond(OPTIONS) {
         if is_shared(name) {
             // It may stand there twice, and outside of the options, too: the last counts, as in most parsers.
-            call.extra.retain(|(known, _)| known != name);
-            call.extra.push((name.to_owned(), json.raw().to_owned()));
+            shared.retain(|(known, _)| *known != name);
+            shared.push((name, json));
         } else {
             call.extra.push((format!("options.{name}"), json.raw().to_owned()));
         }
     }
+    call.extra.retain(|(known, _)| !shared.iter().any(|(name, _)| known == name));
+    call.extra.extend(shared.into_iter().map(|(name, json)| (name.to_owned(), json.raw().to_owned())));
 }
 
 /// Messages as turns: tool messages in a row are one user turn, as in the richer grammar.

@@ -76,6 +76,20 @@ fn options_keep_their_meaning_both_ways() {
 }
 
 #[test]
+fn an_option_that_is_said_over_and_over_counts_once() {
+    let many: String = (0..200_000).map(|at| format!(r#""o{at}":1,"min_p":{at},"#)).collect();
+    let (head, tail) = (r#"{"model":"m","messages":[],"min_p":0.5,"options":{"#, r#""min_p":0.25,"typical_p":1}}"#);
+    let object = Object::read(Bytes::from([head, &many, tail].concat())).unwrap();
+    let began = std::time::Instant::now();
+    let call = Dialect::OllamaChat.codec().read_call(&object).unwrap();
+    // Each was looked for among all the others.
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    let known = call.extra.iter().filter(|(name, _)| !name.contains('.'));
+    let known: Vec<_> = known.map(|(name, json)| (name.as_str(), json.as_str())).collect();
+    assert_eq!((known, call.extra.len()), (vec![("min_p", "0.25"), ("typical_p", "1")], 200_002));
+}
+
+#[test]
 fn arguments_that_are_no_object_go_out_as_one() {
     let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"n\":"}});
     let messages = json!([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]},
