@@ -133,3 +133,27 @@ impl Drop for Gathering {
         self.0.journal.gather(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_that_answers_has_one_name() {
+        let root = tempfile::tempdir().unwrap();
+        let config = Config { path: root.path().join("t.db"), ..Config::default() };
+        let ledger = Ledger::open(&config, &prometheus::Registry::new(), 1, false).unwrap();
+        let endpoint: Arc<str> = "messages".into();
+        let tabs = ["p", "p", "q"].map(|plugin| {
+            let mut tab = ledger.open_tab(None, &endpoint, "anthropic");
+            tab.answered_by(plugin);
+            tab
+        });
+        let [first, again, other] = tabs.each_ref().map(|tab| tab.backend().as_ptr());
+        assert_eq!(tabs.each_ref().map(Tab::backend), ["plugin:p", "plugin:p", "plugin:q"]);
+        // The metrics know a combination of labels by where its strings are.
+        assert!(first == again && first != other);
+        drop(tabs);
+        ledger.close();
+    }
+}

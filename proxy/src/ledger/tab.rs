@@ -163,7 +163,7 @@ impl Tab {
 
     /// Answered by a plugin, and by no backend.
     pub fn answered_by(&mut self, plugin: &str) {
-        self.record.backend = format!("plugin:{plugin}").into();
+        self.record.backend = word(&format!("plugin:{plugin}"));
         self.record.model = self.record.model_requested.as_str().into();
     }
 
@@ -409,8 +409,8 @@ fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Stop reasons are few: one allocation each per thread.
-fn word(text: &'static str) -> Arc<str> {
+/// Dialects, stop reasons and plugins are few: one allocation each per thread. Their address is a key of the metrics' handles.
+fn word(text: &str) -> Arc<str> {
     thread_local! { static WORDS: std::cell::RefCell<Vec<Arc<str>>> = const { std::cell::RefCell::new(Vec::new()) }; }
     WORDS.with_borrow_mut(|words| {
         if let Some(known) = words.iter().find(|word| &***word == text) {
