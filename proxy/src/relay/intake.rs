@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use std::cell::Cell;
 use std::error::Error as _;
 use std::io::{self, Read};
+use tokio_rustls::rustls;
 
 /// Room made at once for a body that says how long it will be: whoever says much and sends little gets no more.
 const AHEAD: usize = 1 << 20;
@@ -117,9 +118,11 @@ async fn decode(headers: &HeaderMap, body: Bytes, limits: Limits) -> Result<Byte
 }
 
 /// A body that has no end. What HTTP/1.1 cannot read as chunks is a mistake of its sender's. All else that can happen, an end too
-/// early, a reset of the connection or of the stream, leaves nobody who waits for an answer.
+/// early, a reset of the connection or of the stream, a record that TLS cannot read, leaves nobody who waits for an answer.
 fn broken(error: &hyper::Error) -> Fault {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    // TLS has the same kinds for its errors as HTTP.
+    let cause = cause.filter(|cause| !cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()));
     match cause.map(io::Error::kind) {
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
             Fault::invalid("The body is not what its Transfer-Encoding says.").with_param("transfer-encoding")

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate::backend::http::LocalExecutor;
+use tidegate::canon::Outcome;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
@@ -268,6 +269,26 @@ fn certificates_are_exchanged_under_connections_that_go_on() {
     until_served(&first);
     gateway.wait_for_metric("tidegate_config_reload_success 1", true);
     assert_eq!(ask(&mut kept, CALL).status, 200);
+}
+
+#[test]
+fn who_sends_what_tls_cannot_read_for_a_body_is_gone() {
+    let (ours, fake) = (authority(), backend());
+    let files = Files::new(&ours);
+    let gateway = Gateway::start_with(&files.section(""), &one_backend("openai", &fake.url(), ""));
+    let mut connection = connect(gateway.api, &modern(&ours)).unwrap();
+    let more = format!("x-api-key: {KEY}\r\nexpect: 100-continue\r\ncontent-length: 10");
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{more}\r\n\r\n");
+    connection.write_all(head.as_bytes()).unwrap();
+    let mut go_on = [0; 25];
+    connection.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    // A record of data that is sealed with no key of this connection's.
+    let mut sealed = [0_u8; 37];
+    sealed[..5].copy_from_slice(&[23, 3, 3, 0, 32]);
+    connection.sock.write_all(&sealed).unwrap();
+    let records = gateway.wait_for_records(1);
+    assert_eq!((records[0].outcome, records[0].status), (Outcome::ClientGone, 499));
 }
 
 #[test]
