@@ -1,13 +1,11 @@
 //! The command line.
 
 use clap::Parser as _;
+use std::process::ExitCode;
 
-fn main() -> std::process::ExitCode {
-    match tidegate::cli::Command::parse().run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("tidegate: {message}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    tidegate::cli::Command::parse().run().unwrap_or_else(|message| {
+        eprintln!("tidegate: {message}");
+        ExitCode::FAILURE
+    })
 }

@@ -14,6 +14,7 @@ mod usage;
 use crate::config::{Config, Problem};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// A gateway for language models: one URL, any client, any backend, books you can bill from.
 #[derive(Debug, Parser)]
@@ -44,12 +45,12 @@ enum Verb {
 }
 
 impl Command {
-    /// Does what was asked.
+    /// Does what was asked, and says what to exit with.
     ///
     /// # Errors
     /// A message for people.
-    pub fn run(self) -> Result<(), String> {
-        match self.verb {
+    pub fn run(self) -> Result<ExitCode, String> {
+        let done = match self.verb {
             Verb::Serve(serve) => serve.run(),
             Verb::Check(check) => check.run(),
             Verb::Health(health) => health.run(),
@@ -57,8 +58,9 @@ impl Command {
             Verb::Keys(keys) => keys.run(),
             Verb::Models(models) => models.run(),
             Verb::Plugin(plugin) => plugin.run(),
-            Verb::Usage(usage) => usage.run(),
-        }
+            Verb::Usage(usage) => return usage.run(),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -9,9 +9,14 @@ use clap::Args;
 use serde_json::Value;
 use std::ops::Range;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-/// Show what was used, by whom and at what price. Works beside a running gateway.
+/// What it exits with where not all could be shown: who makes bills of it must not take that for all there is. 1 is for failures,
+/// 2 is clap's for a line it does not understand.
+const INCOMPLETE: u8 = 3;
+
+/// Show what was used, by whom and at what price. Works beside a running gateway; exits with 3 where it could not read all.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  tidegate usage --by project,model --since 7d\n  tidegate usage --by project,model --month 2026-11 --format csv\n  tidegate usage --records --format json | tail"
@@ -49,7 +54,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub fn run(self) -> Result<(), String> {
+    pub fn run(self) -> Result<ExitCode, String> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (since, until) = self.window(now)?;
         let ledger = crate::config::books(self.from.file().as_deref()).map_err(|problems| super::explain(&problems))?;
@@ -60,13 +65,16 @@ impl Usage {
                 path.display()
             ));
         }
-        let store = open(&path)?;
+        let (store, missing) = open(&path)?;
         let filter = Filter { since, until, organization: self.organization, project: self.project, limit: self.limit };
         if self.records {
-            records(&store, &filter, self.format)
+            records(&store, &filter, self.format)?;
         } else {
-            totals(&store, &filter, &told_apart(&self.by), self.format)
+            totals(&store, &filter, &told_apart(&self.by), self.format)?;
         }
+        let Some(problem) = missing else { return Ok(ExitCode::SUCCESS) };
+        eprintln!("tidegate: {problem}; what only the journal has is not in these numbers");
+        Ok(INCOMPLETE.into())
     }
 
     /// From when on, and before when, in milliseconds since 1970.
@@ -84,21 +92,25 @@ impl Usage {
     }
 }
 
-/// The books, with what is still in the journal if that can be brought into them.
-fn open(path: &Path) -> Result<Store, String> {
-    let (store, problem) = match Store::open(path) {
+/// The books, with what is still in the journal if that can be brought into them, and why not where it cannot.
+fn open(path: &Path) -> Result<(Store, Option<String>), String> {
+    match Store::open(path) {
         // What the gateway (or one that died) has written a moment ago is in the journal only.
-        Ok(mut store) => match ingest(&mut store, path) {
-            Ok(_) => return Ok(store),
-            Err(problem) => (store, problem),
-        },
+        Ok(mut store) => {
+            let problem = match ingest(&mut store, path) {
+                Ok((_, 0)) => None,
+                Ok((_, lines)) => {
+                    Some(format!("{lines} of the journal's lines are no records: see its rejected.jsonl"))
+                }
+                Err(problem) => Some(problem),
+            };
+            Ok((store, problem))
+        }
         Err(problem) => match Store::open_read_only(path) {
-            Ok(store) => (store, problem),
-            Err(_) => return Err(problem),
+            Ok(store) => Ok((store, Some(problem))),
+            Err(_) => Err(problem),
         },
-    };
-    eprintln!("tidegate: {problem}; what only the journal has is not in these numbers");
-    Ok(store)
+    }
 }
 
 /// A point in time as people write it.

@@ -21,7 +21,8 @@ fn books(ledger: &str) -> TempDir {
 fn shows(mut command: Command, folder: &TempDir, because: &str) {
     let output = command.args(["usage", "--config", "t.toml"]).current_dir(folder).output().unwrap();
     let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && shown.contains("acme"), "{shown}{said}");
+    // A script that makes bills of it must not take that for all there is.
+    assert!(output.status.code() == Some(3) && shown.contains("acme"), "{shown}{said}");
     assert!(said.contains(because) && said.contains("not in these numbers"), "{said}");
 }
 
@@ -34,6 +35,17 @@ fn a_journal_that_cannot_be_read() {
         std::fs::write(path, "").unwrap();
         shows(Command::new(env!("CARGO_BIN_EXE_tidegate")), &folder, because);
     }
+}
+
+#[test]
+fn a_journal_with_a_line_that_is_no_record() {
+    let folder = books("t.db");
+    std::fs::create_dir(folder.path().join("t.db.spool")).unwrap();
+    std::fs::write(folder.path().join("t.db.spool/0.jsonl"), "no record\n").unwrap();
+    let command = || Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    shows(command(), &folder, "1 of the journal's lines");
+    let output = command().args(["usage", "--config", "t.toml"]).current_dir(&folder).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "it is set aside: {output:?}");
 }
 
 #[test]
