@@ -35,15 +35,21 @@ impl Watch {
         let (names, named) = unbounded_channel();
         let watch = Arc::new(Self { now: Mutex::default(), names, series });
         let weak = Arc::downgrade(&watch);
+        let failed = |error: std::io::Error| {
+            tracing::warn!(%error, "backends are not probed: the thread could not be started");
+        };
         let run = move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return failed(error),
+            };
             let work = async {
                 tokio::join!(rounds(weak.clone()), listing::rounds(weak.clone()), names::follow(named, weak.clone()))
             };
             tokio::task::LocalSet::new().block_on(&runtime, work);
         };
         if let Err(error) = std::thread::Builder::new().name("health".into()).spawn(run) {
-            tracing::warn!(%error, "backends are not probed: the thread could not be started");
+            failed(error);
         }
         watch
     }
