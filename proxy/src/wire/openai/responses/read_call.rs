@@ -15,6 +15,7 @@ use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
 use crate::wire::openai::words::{choice, effort, image};
 use crate::wire::put::put_raw;
+use std::collections::HashSet;
 
 /// Fields with a canonical form, and those that mean nothing here. Everything else is `extra`.
 const KNOWN: &[&str] = &[
@@ -275,26 +276,27 @@ fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         tool_list(check, &at, list, &mut call.tools, &mut call.extra);
     }
     let at = BODY.key("input");
+    let mut more = Vec::new();
     for (index, list) in offered::among_items(request) {
         let at = at.index(index);
         let at = at.key("tools");
         check.as_list(&at, list);
-        let mut more = Vec::new();
         tool_list(check, &at, list, &mut more, &mut call.extra);
-        // The history may say it once more, and no server takes a function twice.
-        for tool in more {
-            if !call.tools.iter().any(|known| is_same(known, &tool)) {
-                call.tools.push(tool);
-            }
-        }
+    }
+    if !more.is_empty() {
+        // The history may say one once more, and no server takes a function twice. There is room for hundreds of thousands: to
+        // look for each among all before it would cost their square.
+        let mut known: HashSet<String> = call.tools.iter().filter_map(function).map(str::to_owned).collect();
+        more.retain(|tool| function(tool).is_none_or(|name| known.insert(name.to_owned())));
+        call.tools.append(&mut more);
     }
     let renamed = offered::lists(request).any(|list| !Names::read(list).is_empty());
     call.tools_as_sent = renamed.then(|| offered::as_one(request));
 }
 
-/// Both are functions of one name.
-fn is_same(one: &Tool, other: &Tool) -> bool {
-    matches!((one, other), (Tool::Function { name: one, .. }, Tool::Function { name: other, .. }) if one == other)
+/// The name of a function.
+fn function(tool: &Tool) -> Option<&str> {
+    if let Tool::Function { name, .. } = tool { Some(name) } else { None }
 }
 
 fn tool_list(check: &mut Check, at: &At<'_>, list: Json<'_>, tools: &mut Vec<Tool>, extra: &mut Vec<(String, String)>) {

@@ -130,3 +130,19 @@ fn tools_become_functions_and_what_has_no_form_is_kept_by_name() {
     assert!(parameters.as_deref().unwrap().contains("\"input\""));
     assert!(call.tools_as_sent.is_some());
 }
+
+/// A body of a few megabytes has room for this many, and they are read on a thread of many requests.
+#[test]
+fn many_tools_among_the_items_do_not_cost_their_square() {
+    const MANY: usize = 100_000;
+    let tools: Vec<String> = (0..MANY).map(|at| format!(r#"{{"type":"function","name":"f{at:06}"}}"#)).collect();
+    let item = format!(r#"{{"type":"additional_tools","tools":[{}]}}"#, tools.join(","));
+    let again = r#"{"type":"additional_tools","tools":[{"type":"function","name":"f000007"},{"type":"web_search"}]}"#;
+    let body =
+        format!(r#"{{"model":"m","input":[{item},{{"role":"user","content":"x"}},{again}],"tools":[{}]}}"#, tools[0]);
+    let began = std::time::Instant::now();
+    let call = read(&body).unwrap();
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    assert_eq!(call.tools.len(), MANY + 1, "each function once, and the search");
+    assert!(matches!(&call.tools[MANY], Tool::Hosted { kind, .. } if kind == "web_search"));
+}
