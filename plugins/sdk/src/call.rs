@@ -5,6 +5,8 @@
 
 use std::cell::Cell;
 
+use serde::de::IgnoredAny;
+
 use crate::{Content, Parameters, Passage, Place, Role, Tool, Turn, host, request};
 
 /// What the client wants from a model, whatever API it spoke.
@@ -176,9 +178,33 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What a completions request asks that is no text: prompts, or one in tokens, which are numbers.
+/// What a completions request asks that is no text: prompts, or one in tokens, which are numbers; also a list of that one alone.
 fn is_list_of_prompts(content: &Content) -> bool {
     let Content::Other(prompt) = content else { return false };
     let first = prompt.json.trim_start().strip_prefix('[').unwrap_or_default().trim_start();
-    !first.starts_with(|c: char| c.is_ascii_digit())
+    let alone = || serde_json::from_str::<Vec<IgnoredAny>>(&prompt.json).is_ok_and(|prompts| prompts.len() == 1);
+    !first.starts_with(|c: char| c.is_ascii_digit()) && !alone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Raw;
+
+    #[test]
+    fn one_prompt_in_tokens_is_not_several() {
+        for (json, several) in [
+            ("[1, 2]", false),
+            ("[[1, 2]]", false),
+            (" [ [1, 2] ] ", false),
+            ("[[1, 2], [3]]", true),
+            (r#"["a", "b"]"#, true),
+            (r#"["a", [1]]"#, true),
+            ("{}", true),
+        ] {
+            let prompt = Content::Other(Raw { kind: "prompt".into(), json: json.into() });
+            assert_eq!(is_list_of_prompts(&prompt), several, "{json}");
+        }
+        assert!(!is_list_of_prompts(&Content::Text("[]".into())));
+    }
 }
