@@ -111,7 +111,7 @@ async fn answer(now: &Arc<Rooms>, asked: Asked, tab: &mut Tab) -> Result<reply::
     }
     let party = party::invite(now, &caller, &request, headers, &asked.endpoint, tab);
     let judged = match &party {
-        Some(party) => party.on_call(request).await?,
+        Some(party) => party.on_call(way::meant(now, request)?).await?,
         None => Judged::untouched(request),
     };
     let request = judged.request;

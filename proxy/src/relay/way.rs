@@ -9,6 +9,7 @@ use crate::canon::{Fault, Route};
 use crate::gate::Admitted;
 use crate::ledger::Tab;
 use crate::queue::{Place, Queue};
+use crate::wire::edit::quoted;
 use crate::wire::embed::EmbedRequest;
 use crate::wire::opaque::Parcel;
 use crate::wire::request::Request;
@@ -19,6 +20,15 @@ use std::time::{Duration, Instant};
 /// Whether the caller may use the model that is meant by this name.
 pub(super) fn is_open(now: &Rooms, caller: &Admitted, model: &str) -> bool {
     caller.may_use(now.routes.named(model))
+}
+
+/// The request under the name that is meant: plugins go by those of the configuration.
+pub(super) fn meant(now: &Rooms, request: Request) -> Result<Request, Fault> {
+    let named = now.routes.named(&request.model);
+    if named == request.model {
+        return Ok(request);
+    }
+    request.with_members(&[("model", Some(&quoted(named)))])
 }
 
 /// The route of a model that the caller may use.

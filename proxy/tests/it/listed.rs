@@ -2,7 +2,7 @@
 
 use crate::fake::{Act, CHAT, Fake, Seen, json};
 use crate::gateway::{Answer, Gateway, one_backend, post, until};
-use crate::guest::{Guest, ON_CALL, wat};
+use crate::guest::{Guest, ON_CALL, importing, wat};
 use serde_json::json as value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -162,6 +162,11 @@ fn a_name_may_be_asked_for_with_ollama_s_default_tag() {
         gateway.raw(&post("/v1/chat/completions", "x-api-key: dfproj_small\r\n", body.as_bytes())).status
     };
     assert_eq!([small("m:latest"), small("served:latest")], [200, 404]);
+    let model = "(import \"tidegate:plugin/calls@0.1.0\" \"[method]call.model\" (func $model (param i32 i32)))";
+    let knows = "(call $model (local.get $call) (i32.const 3600)) (if (i32.ne (i32.load (i32.const 3604)) (i32.const 1)) (then unreachable))";
+    let knows = Guest::new(&importing(&wat(ON_CALL, knows), model));
+    let shown = Gateway::start(&(sections.clone() + &knows.section("p", "")));
+    assert_eq!(shown.post("/v1/chat/completions", asks).json()["model"], "m:latest", "its plugin is told of `m`");
     let trap = Guest::new(&wat(ON_CALL, "unreachable"));
     let guarded = Gateway::start(&(sections + &trap.section("p", "attach = { models = [\"m\"] }")));
     assert_eq!(guarded.post("/v1/chat/completions", asks).json()["error"]["code"], "plugin_failed");
