@@ -174,8 +174,9 @@ pub(super) fn arguments_object(arguments: &str) -> Option<&str> {
     validate(text.as_bytes()).ok().filter(|json| json.kind() == Kind::Object).map(|_| text)
 }
 
-/// The same for a target that takes nothing else, and never an error: what a model once wrote wrong stands in its conversation from then on, and would end it. A
-/// string that holds an object is that object, every other text the one argument of one; named in `adjusted`.
+/// The same for a target that takes nothing else, and never an error: what a model once wrote wrong stands in its conversation from
+/// then on, and would end it. A string that holds an object is that object, every other text the one argument of one; named in
+/// `adjusted`.
 pub(super) fn earlier_object<'a>(arguments: &'a str, adjusted: &mut Vec<String>) -> Cow<'a, str> {
     if let Some(object) = arguments_object(arguments) {
         return object.into();
