@@ -156,14 +156,13 @@ impl Journal {
         let shard = if shard == usize::MAX { NEXT_SHARD.fetch_add(1, Ordering::Relaxed) } else { shard };
         SHARD.set(shard);
         let mut shard = self.shards[shard % self.shards.len()].lock();
-        let count = lines.records.len() as u64;
         let (taken, ended) = shard.append(&self.folder, &lines.text);
         let before = shard.length - taken as u64;
         let written = lines.records.partition_point(|(_, end)| *end <= taken);
         {
             // Under the shard's lock, so that the records of a file stand in its order.
             let mut fresh = self.fresh.lock();
-            self.appended.fetch_add(count, Ordering::Relaxed);
+            self.appended.fetch_add(written as u64, Ordering::Relaxed);
             for (record, end) in lines.records.drain(..written) {
                 if fresh.records.len() < FRESH {
                     fresh.records.push((record, shard.name.clone(), before + end as u64));
@@ -174,11 +173,13 @@ impl Journal {
         }
         drop(shard);
         if let Err(error) = ended {
-            let mut begin = taken;
+            let (mut begin, left) = (taken, lines.records.len() as u64);
             for (record, end) in lines.records.drain(..) {
                 self.keep_back(&lines.text[begin..end], record.attempts > 0, &error);
                 begin = end;
             }
+            // Once they are known to be missing: else the keeper might take them for what it has brought into the database.
+            self.appended.fetch_add(left, Ordering::Relaxed);
         }
         lines.text.clear();
     }

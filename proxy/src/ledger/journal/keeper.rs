@@ -82,13 +82,13 @@ fn forget(ledger: &Ledger, store: &mut Store) -> Result<bool, rusqlite::Error> {
 impl Journal {
     /// Brings the database up to date. `spare` changes places with what was appended, so that neither grows anew each time.
     fn catch_up(&self, store: &mut Store, ledger: &Path, spare: &mut Vec<Appended>) -> Result<(), String> {
-        let backlog = self.backlog.lock().len() as u64;
         spare.clear();
         let (overflown, appended) = {
             let mut fresh = self.fresh.lock();
             std::mem::swap(&mut fresh.records, spare);
             (std::mem::take(&mut fresh.overflown), self.appended.load(Ordering::Relaxed))
         };
+        let backlog = self.backlog.lock().len() as u64;
         let records = spare;
         if overflown || insert(store, records).is_err() {
             // The files have them all, and the database knows how far it has read them.

@@ -34,14 +34,15 @@ static NEEDLES: LazyLock<Needles> = LazyLock::new(|| Needles {
     stop: Finder::new("\"stop_reason\""),
 });
 
-/// Keys whose text is generated; those of [`CALLS`] are a call's.
+/// Keys whose text is generated; [`ARGUMENTS`] and [`INPUT`] are a call's.
 static SPOKEN: LazyLock<[Finder<'static>; 7]> = LazyLock::new(|| {
     ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"reasoning\"", "\"refusal\"", "\"text\"", "\"input\""]
         .map(Finder::new)
 });
 
 /// Where the arguments of a call, and the text for a custom tool, stand among these keys.
-const CALLS: [usize; 2] = [2, 6];
+const ARGUMENTS: usize = 2;
+const INPUT: usize = 6;
 
 pub(super) fn glance(frame: &Frame) -> Glance {
     let raw = frame.raw.as_ref();
@@ -179,8 +180,10 @@ fn spoken(text: &[u8]) -> (bool, bool) {
         while let Some(at) = key.find(rest) {
             rest = &rest[at + key.needle().len()..];
             let Some(value) = rest.trim_ascii_start().strip_prefix(b":") else { continue };
-            called |= CALLS.contains(&which);
-            match value.trim_ascii_start() {
+            let value = value.trim_ascii_start();
+            // Elsewhere in a frame an `input` is a number: of tokens, or what they cost.
+            called |= which == ARGUMENTS || which == INPUT && value.starts_with(b"\"");
+            match value {
                 [b'"', b'"', ..] => {}
                 [b'"' | b'[' | b'{', ..] => return true,
                 _ => {}
@@ -245,6 +248,8 @@ mod tests {
                 r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"custom":{"input":"x"}}]}}]}"#,
                 Glance { called: true, ..token.clone() },
             ),
+            (r#"{"choices":[{"delta":{"content":"x"}}],"cost":{"input":0.1}}"#, token.clone()),
+            (r#"{"choices":[{"delta":{}}],"cost":{"input":0.1}}"#, Glance::default()),
             (
                 r#"{"choices":[{"delta":{"content":null,"function_call":{"name":"f","arguments":""}}}]}"#,
                 Glance { called: true, ..Glance::default() },
