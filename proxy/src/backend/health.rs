@@ -1,5 +1,5 @@
 //! Whether backends answer, seen by asking each address every ten seconds where its kind has a place for that, and every
-//! second one that does not.
+//! second one that does not; models of this process are loaded anew when they have stopped.
 //!
 //! What is found goes to the address's standing, which routing looks at. One thread asks for all configurations, and it alone
 //! writes the gauges: those of a backend that is no longer configured vanish, instead of alarming for ever.
@@ -97,6 +97,9 @@ async fn rounds(watch: Weak<Watch>) {
         let found = join_all(probes).await;
         asked.extend(found);
         for (backend, endpoints) in &targets {
+            if let Some(local) = &backend.local {
+                local.revive(Instant::now());
+            }
             watch.series.show(backend, endpoints);
             watch.series.stock(backend, endpoints);
         }

@@ -9,16 +9,28 @@ use crate::backend::verdict::Verdict;
 use crate::canon::{About, EmbedCall, Embedded, Fault, FaultKind, Usage};
 use crate::wire::request::{Outgoing, Request, generates_nothing};
 use crate::wire::{Dialect, Prefill, Target, Unasked, Written};
-use std::path::Path;
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// A model in this process: being loaded, ready, or failed.
+/// One that stopped is not loaded more often than this: where each request makes it stop, there is time for others between.
+const ANEW: Duration = Duration::from_secs(60);
+
+/// A model in this process: being loaded, ready, failed or stopped.
 pub struct Local {
-    model: OnceLock<Result<Model, String>>,
+    name: Arc<str>,
+    weights: PathBuf,
+    options: Options,
     /// Its weights are an embedding model's.
     embeds: bool,
+    model: ArcSwapOption<Result<Arc<Model>, String>>,
+    /// When it was last begun to be loaded.
+    began: Mutex<Instant>,
     in_flight: AtomicUsize,
 }
 
@@ -35,6 +47,14 @@ impl Model {
             Engine::load(weights, options).map(Self::Text)
         };
         loaded.map_err(|error| error.to_string())
+    }
+
+    /// Its threads have ended: one of them panicked.
+    fn has_stopped(&self) -> bool {
+        match self {
+            Self::Text(engine) => engine.has_stopped(),
+            Self::Vectors(encoder) => encoder.has_stopped(),
+        }
     }
 
     fn name(&self) -> &str {
@@ -92,50 +112,81 @@ impl Drop for Busy<'_> {
 
 impl Local {
     pub fn load(name: &Arc<str>, weights: &Path, settings: &Settings) -> Arc<Self> {
-        let embeds = Encoder::is_one(weights);
-        let local = Arc::new(Self { model: OnceLock::new(), embeds, in_flight: AtomicUsize::new(0) });
-        let (name, weights, cell) = (name.clone(), weights.to_owned(), local.clone());
-        let options = Options {
-            threads: settings.threads.unwrap_or(0),
-            context: settings.context,
-            slots: settings.slots.unwrap_or(4),
-            queue: settings.queue.unwrap_or(64),
-        };
+        let local = Arc::new(Self {
+            name: name.clone(),
+            weights: weights.to_owned(),
+            options: Options {
+                threads: settings.threads.unwrap_or(0),
+                context: settings.context,
+                slots: settings.slots.unwrap_or(4),
+                queue: settings.queue.unwrap_or(64),
+            },
+            embeds: Encoder::is_one(weights),
+            model: ArcSwapOption::empty(),
+            began: Mutex::new(Instant::now()),
+            in_flight: AtomicUsize::new(0),
+        });
+        local.begin();
+        local
+    }
+
+    /// Starts the thread that loads it.
+    fn begin(self: &Arc<Self>) {
+        let local = self.clone();
         let load = move || {
-            let began = std::time::Instant::now();
-            let loaded = Model::load(&weights, &options, embeds);
+            let (name, began) = (&*local.name, Instant::now());
+            let load = AssertUnwindSafe(|| Model::load(&local.weights, &local.options, local.embeds));
+            let loaded =
+                catch_unwind(load).unwrap_or_else(|_| Err("loading it panicked; standard error says where".to_owned()));
             match &loaded {
                 Ok(loaded) => {
                     let (model, context) = (loaded.name(), loaded.about().context);
                     tracing::info!(
-                        backend = &*name,
+                        backend = name,
                         model,
                         context,
                         seconds = began.elapsed().as_secs_f32(),
                         "local model loaded"
                     );
                 }
-                Err(error) => tracing::error!(backend = &*name, error, "local model not loaded"),
+                Err(error) => tracing::error!(backend = name, error, "local model not loaded"),
             }
-            let _ = cell.model.set(loaded);
+            local.settle(loaded);
         };
         if let Err(error) = std::thread::Builder::new().name("load".into()).spawn(load) {
-            let _ = local.model.set(Err(format!("its thread could not be started: {error}")));
+            self.settle(Err(format!("its thread could not be started: {error}")));
         }
-        local
+    }
+
+    fn settle(&self, loaded: Result<Model, String>) {
+        self.model.store(Some(Arc::new(loaded.map(Arc::new))));
+    }
+
+    /// Loads it anew if its threads have ended. Called by one thread only.
+    pub fn revive(self: &Arc<Self>, now: Instant) {
+        let stopped = matches!(self.model.load().as_deref(), Some(Ok(model)) if model.has_stopped());
+        let mut began = self.began.lock();
+        if !stopped || now.duration_since(*began) < ANEW {
+            return;
+        }
+        *began = now;
+        tracing::error!(backend = &*self.name, "local model stopped; it is loaded again");
+        // Not beside the new one: there may be no memory for both. For readiness it has settled all the same.
+        self.settle(Err("it stopped".into()));
+        self.begin();
     }
 
     pub fn settled(&self) -> bool {
-        self.model.get().is_some()
+        self.model.load().is_some()
     }
 
     pub fn is_ready(&self) -> bool {
-        matches!(self.model.get(), Some(Ok(_)))
+        matches!(self.model.load().as_deref(), Some(Ok(model)) if !model.has_stopped())
     }
 
     /// Why it could not be loaded.
     pub fn error(&self) -> Option<String> {
-        self.model.get()?.as_ref().err().cloned()
+        self.model.load().as_deref()?.as_ref().err().cloned()
     }
 
     pub fn in_flight(&self) -> usize {
@@ -144,7 +195,7 @@ impl Local {
 
     /// What was loaded; `None` until it is.
     pub fn about(&self) -> Option<About> {
-        self.model.get()?.as_ref().ok().map(Model::about)
+        self.model.load().as_deref()?.as_ref().ok().map(|model| model.about())
     }
 
     /// Its weights are an embedding model's.
@@ -154,7 +205,7 @@ impl Local {
 
     /// How many tokens it can read of a request or a text, once it is loaded.
     pub fn context(&self) -> Option<u64> {
-        self.model.get()?.as_ref().ok().map(|model| model.about().context)
+        self.about().map(|about| about.context)
     }
 
     /// Counts a request in flight until it is dropped.
@@ -162,17 +213,18 @@ impl Local {
         Busy::new(&self.in_flight)
     }
 
-    fn model(&self) -> Result<&Model, Verdict> {
-        match self.model.get() {
+    fn model(&self) -> Result<Arc<Model>, Verdict> {
+        match self.model.load().as_deref() {
             None => Err(unavailable("The model is being loaded; try again in a moment.")),
-            Some(Err(_)) => Err(unavailable("The model could not be loaded; the gateway's log says why.")),
-            Some(Ok(model)) => Ok(model),
+            Some(Err(_)) => Err(unavailable("The model is not loaded; the gateway's log says why.")),
+            Some(Ok(model)) => Ok(model.clone()),
         }
     }
 
     /// Makes vectors, and names what had to be dropped. Whoever drops this while waiting cancels it.
     pub async fn embed(&self, call: &EmbedCall) -> Result<(Embedded, Vec<String>), Verdict> {
-        let Model::Vectors(encoder) = self.model()? else { return Err(Verdict::Final(makes_none())) };
+        let model = self.model()?;
+        let Model::Vectors(encoder) = &*model else { return Err(Verdict::Final(makes_none())) };
         let mut dropped = Vec::new();
         let job = ask::vectors(call, encoder.width(), &mut dropped).map_err(Verdict::Final)?;
         let _busy = self.busy();
@@ -196,7 +248,8 @@ impl Local {
         target: &Target,
         organization: &Arc<str>,
     ) -> Result<(Outgoing, Reply), Verdict> {
-        let Model::Text(engine) = self.model()? else { return Err(Verdict::Unable(generates_nothing())) };
+        let model = self.model()?;
+        let Model::Text(engine) = &*model else { return Err(Verdict::Unable(generates_nothing())) };
         let call = request.call_for_others().map_err(Verdict::Unable)?;
         let mut written = Written::default();
         let job = ask::text(call, &as_loaded(target, engine), organization, &mut written).map_err(Verdict::Unable)?;
@@ -208,7 +261,8 @@ impl Local {
 
     /// The tokens of a request's prompt, exactly.
     pub async fn count(&self, request: &Request, target: &Target) -> Result<u64, Verdict> {
-        let Model::Text(engine) = self.model()? else { return Err(Verdict::Final(generates_nothing())) };
+        let model = self.model()?;
+        let Model::Text(engine) = &*model else { return Err(Verdict::Final(generates_nothing())) };
         let call = request.call_for_others().map_err(Verdict::Final)?;
         // Nothing of it is remembered, so it is nobody's.
         let target = as_loaded(target, engine);
@@ -250,11 +304,9 @@ mod tests {
     const CONFIG: &str = r#"{"model_type":"bert","hidden_size":8,"intermediate_size":16,"num_hidden_layers":1,"num_attention_heads":2,"vocab_size":9,"max_position_embeddings":4,"type_vocab_size":2}"#;
     const TOKENIZER: &str = r#"{"version":"1.0","model":{"type":"WordLevel","vocab":{"x":0},"unk_token":"x"}}"#;
 
-    /// Numbers are computed with as f32, and what is not computed with is not kept.
-    #[test]
-    fn weights_of_vectors_take_what_they_are_in_memory() {
-        let folder = std::env::temp_dir().join(format!("tidegate-memory-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir_all(&folder).unwrap();
+    /// Writes an embedding model of zeros, and says how many of its numbers are computed with.
+    fn write(folder: &Path, kind: DType) -> usize {
+        std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join("config.json"), CONFIG).unwrap();
         std::fs::write(folder.join("tokenizer.json"), TOKENIZER).unwrap();
         let mut shapes: Vec<(String, Vec<usize>)> = ["word", "position", "token_type"]
@@ -277,18 +329,71 @@ mod tests {
             shapes.push((format!("{name}.LayerNorm.weight"), vec![8]));
             shapes.push((format!("{name}.LayerNorm.bias"), vec![8]));
         }
-        let count: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        let count = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         shapes.push(("pooler.dense.weight".into(), vec![8, 8]));
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, kind, &Device::Cpu).unwrap();
+        let tensors: HashMap<_, _> = shapes.iter().map(|(name, shape)| (name.clone(), zeros(shape))).collect();
+        candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
+        count
+    }
+
+    fn folder() -> PathBuf {
+        std::env::temp_dir().join(format!("tidegate-memory-{}", uuid::Uuid::now_v7()))
+    }
+
+    /// Numbers are computed with as f32, and what is not computed with is not kept.
+    #[test]
+    fn weights_of_vectors_take_what_they_are_in_memory() {
+        let folder = folder();
         for kind in [DType::F16, DType::F32] {
-            let zeros = |shape: &[usize]| Tensor::zeros(shape, kind, &Device::Cpu).unwrap();
-            let tensors: HashMap<_, _> = shapes.iter().map(|(name, shape)| (name.clone(), zeros(shape))).collect();
-            let file = folder.join("model.safetensors");
-            candle_core::safetensors::save(&tensors, &file).unwrap();
+            let count = write(&folder, kind);
             let options = Options { threads: 1, ..Options::default() };
             let about = Model::load(&folder, &options, true).unwrap().about();
-            assert_eq!(about.size, std::fs::metadata(&file).unwrap().len(), "{kind:?}");
+            let length = std::fs::metadata(folder.join("model.safetensors")).unwrap().len();
+            assert_eq!(about.size, length, "{kind:?}");
             assert_eq!(about.memory, count as u64 * 4, "{kind:?}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_model_that_stopped_is_not_ready_until_it_was_loaded_anew() {
+        let folder = folder();
+        write(&folder, DType::F32);
+        let settings = serde_json::json!({"kind": "local", "weights": &folder, "threads": 1});
+        let local = Local::load(&"here".into(), &folder, &serde_json::from_value(settings).unwrap());
+        let wait = || {
+            let began = Instant::now();
+            while !local.is_ready() {
+                assert!(began.elapsed() < Duration::from_secs(30), "{:?}", local.error());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let stop = || match local.model().as_deref() {
+            Ok(Model::Vectors(encoder)) => encoder.stop(),
+            _ => unreachable!("an embedding model was loaded"),
+        };
+        wait();
+        let begun = *local.began.lock();
+        local.revive(begun + ANEW);
+        assert_eq!(*local.began.lock(), begun, "one that works stays");
+        stop();
+        assert!(!local.is_ready());
+        local.revive(begun + ANEW / 2);
+        assert_eq!((*local.began.lock(), local.is_ready()), (begun, false), "it is too early");
+        local.revive(begun + ANEW);
+        assert!(local.settled());
+        wait();
+        stop();
+        // It cannot be loaded any more: that is said, and not tried for ever.
+        std::fs::remove_dir_all(&folder).unwrap();
+        local.revive(begun + ANEW * 2);
+        let began = Instant::now();
+        while local.error().is_none_or(|error| error == "it stopped") {
+            assert!(began.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        local.revive(begun + ANEW * 3);
+        assert_eq!((local.settled(), local.is_ready(), *local.began.lock()), (true, false, begun + ANEW * 2));
     }
 }

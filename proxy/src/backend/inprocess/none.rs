@@ -8,6 +8,7 @@ use crate::wire::Target;
 use crate::wire::request::{Outgoing, Request};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// See the module.
 pub struct Local;
@@ -23,6 +24,7 @@ impl Local {
     pub fn is_ready(&self) -> bool {
         false
     }
+    pub fn revive(&self, _: Instant) {}
     pub fn error(&self) -> Option<String> {
         Some("this tidegate was built without the feature `local`".into())
     }

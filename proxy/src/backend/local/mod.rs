@@ -324,6 +324,11 @@ impl Engine {
         &self.info
     }
 
+    /// One of its threads has ended: no job is taken any more.
+    pub fn has_stopped(&self) -> bool {
+        self.queue.0.has_stopped()
+    }
+
     /// Queues a job and returns where its pieces arrive; never blocks. Dropping the receiver cancels the job.
     pub fn submit(&self, job: Job) -> Result<Receiver<Piece>, SubmitError> {
         self.queue.0.submit(job)
@@ -338,6 +343,7 @@ impl Engine {
 /// What refuses jobs when it is told to.
 trait Stop {
     fn stop(&self);
+    fn has_stopped(&self) -> bool;
 }
 
 /// A hold on a queue: let go, a handle that is dropped or a thread that ends, by a panic too, it stops, and jobs are refused

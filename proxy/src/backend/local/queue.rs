@@ -137,6 +137,10 @@ impl Stop for Queue {
         }
         self.changed.notify_all();
     }
+
+    fn has_stopped(&self) -> bool {
+        self.state.lock().stopped
+    }
 }
 
 impl State {

@@ -129,6 +129,17 @@ impl Encoder {
         self.memory
     }
 
+    /// Its thread has ended: no job is taken any more.
+    pub fn has_stopped(&self) -> bool {
+        self.queue.0.has_stopped()
+    }
+
+    /// Ends its thread, as a panic would.
+    #[cfg(test)]
+    pub fn stop(&self) {
+        self.queue.0.stop();
+    }
+
     /// Queues a job; never blocks. Dropping the receiver cancels it.
     ///
     /// # Errors
@@ -197,6 +208,10 @@ impl Stop for Queue {
         state.stopped = true;
         state.jobs.clear();
         self.changed.notify_all();
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.state.lock().stopped
     }
 }
 
