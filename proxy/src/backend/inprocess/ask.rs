@@ -9,6 +9,8 @@ use std::sync::Arc;
 /// Sampling where the caller says nothing: small models ramble at 1.0.
 const TEMPERATURE: f32 = 0.7;
 const TOP_P: f32 = 0.95;
+/// The field in which chat clients give variables to the chat template.
+const KWARGS: &str = "chat_template_kwargs";
 
 /// What the encoder is asked, or why it cannot be.
 pub(super) fn vectors(call: &EmbedCall, width: usize, dropped: &mut Vec<String>) -> Result<EncodeJob, Fault> {
@@ -41,7 +43,10 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     if call.choices > 1 {
         return Err(Fault::unsupported("n", "This model gives one answer a request; set `n` to 1."));
     }
-    let thinking = call.thinking.map(|thinking| thinking != Thinking::Off);
+    // vLLM's word for it goes before others, as there.
+    let word = call.extra.iter().find(|(name, _)| name == KWARGS && target.thinking_kwargs);
+    let word = word.and_then(|(_, json)| thinking_alone(json));
+    let thinking = word.or(call.thinking.map(|thinking| thinking != Thinking::Off));
     // It thinks or it does not: how much cannot be said.
     if thinking == Some(true) && (!target.thinking_kwargs || matches!(call.thinking, Some(Thinking::Effort(_)))) {
         let name = if call.family == "openai" { "reasoning_effort" } else { "thinking" };
@@ -50,7 +55,8 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     let extra = |names: &[&str]| call.extra.iter().find(|(name, _)| names.contains(&name.as_str()))?.1.parse().ok();
     let (min_p, repetition) = (extra(&["min_p"]), extra(&["repetition_penalty", "repeat_penalty"]));
     let known = ["min_p", "repetition_penalty", "repeat_penalty"];
-    dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(&name.as_str())));
+    let obeyed = |name: &str| known.contains(&name) || (name == KWARGS && word.is_some());
+    dropped.extend(call.extra.iter().map(|(name, _)| name.clone()).filter(|name| !obeyed(name)));
     // The chat template reads messages as OpenAI writes them: that dialect says them, and refuses what cannot be dropped. Custom
     // tools are functions here, whoever offered them.
     let mut plain = Call { thinking: None, format: None, tools_as_sent: None, ..call.clone() };
@@ -103,6 +109,12 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
         seed: call.seed.map(|seed| seed as u64),
         stop: call.stop.clone(),
     })
+}
+
+/// What variables for the chat template say of thinking, where they say nothing else.
+fn thinking_alone(json: &str) -> Option<bool> {
+    let said: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).ok()?;
+    said.get("enable_thinking")?.as_bool().filter(|_| said.len() == 1)
 }
 
 fn format(asked: Option<&call::Format>) -> Result<Format, Fault> {
@@ -191,6 +203,28 @@ mod tests {
             let job = text(&call, &target, &Arc::default(), &mut said).unwrap();
             assert_eq!(job.thinking, expect, "{family} {thinking:?} {thinking_kwargs}");
             assert_eq!(said.dropped, Vec::from_iter(named), "{family} {thinking:?} {thinking_kwargs}");
+        }
+    }
+
+    #[test]
+    fn vllms_word_for_thinking_is_obeyed_where_it_says_nothing_else() {
+        for (kwargs, more, thinking_kwargs, expect, named) in [
+            (r#"{"enable_thinking":false}"#, "", true, Some(false), None),
+            (r#"{"enable_thinking":true}"#, r#","reasoning_effort":"none""#, true, Some(true), None),
+            (r#"{"enable_thinking":false}"#, "", false, None, Some(KWARGS)),
+            (r#"{"enable_thinking":false,"x":1}"#, "", true, None, Some(KWARGS)),
+            (r#"{"enable_thinking":"no"}"#, "", true, None, Some(KWARGS)),
+            (r#""no""#, "", true, None, Some(KWARGS)),
+        ] {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],"chat_template_kwargs":{kwargs}{more}}}"#
+            );
+            let request = Request::read(Dialect::Chat, body.into()).unwrap();
+            let target = Target { thinking_kwargs, ..Kind::Local.traits().target("m", None) };
+            let mut said = Written::default();
+            let job = text(request.call_for_others().unwrap(), &target, &Arc::default(), &mut said).unwrap();
+            assert_eq!(job.thinking, expect, "{kwargs}{more} {thinking_kwargs}");
+            assert_eq!(said.dropped, Vec::from_iter(named), "{kwargs}{more} {thinking_kwargs}");
         }
     }
 
