@@ -50,6 +50,8 @@ impl std::error::Error for LoadError {}
 const FETCH_AGAIN: &str = "the file is probably incomplete or damaged: fetch it again and compare its checksum";
 const OTHER_FILE: &str = "use a GGUF file of a llama, qwen2 or qwen3 model, or serve this one with llama.cpp or vLLM";
 const OTHER_TYPE: &str = "use a file in Q4_0 to Q8_0, Q2_K to Q6_K, F16, BF16 or F32, or serve this one with llama.cpp";
+const JOIN: &str =
+    "fetch all parts and join them with llama.cpp's tool: llama-gguf-split --merge FIRST-PART WHOLE.gguf";
 const CHECK_PATH: &str = "check the path and the permissions of the user that runs tidegate";
 
 /// An open GGUF file whose header has been read and checked.
@@ -95,6 +97,11 @@ impl Gguf {
                 }
             })?;
         let gguf = Gguf { path: path.to_owned(), file, length, content, taken: HashSet::new() };
+        // Each part is whole by itself, but only the first has the metadata, and none has all tensors.
+        if let Some(parts) = gguf.number("split.count").filter(|&parts| parts > 1) {
+            let number = gguf.number("split.no").unwrap_or_default().saturating_add(1);
+            return Err(fail(format!("it is part {number} of {parts} of a model"), JOIN));
+        }
         for (name, tensor) in &gguf.content.tensor_infos {
             gguf.check_extent(name, tensor)?;
         }

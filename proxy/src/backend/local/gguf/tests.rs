@@ -41,6 +41,7 @@ fn load(name: &str, bytes: &[u8]) -> String {
 #[test]
 fn hostile_files_are_refused() {
     let llama = entry("general.architecture", 8, &string("llama"));
+    let split = [entry("split.no", 2, &0u16.to_le_bytes()), entry("split.count", 2, &2u16.to_le_bytes())].concat();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty", vec![], "letters GGUF"),
         ("zip", b"PK\x03\x04 something else".to_vec(), "letters GGUF"),
@@ -68,6 +69,7 @@ fn hostile_files_are_refused() {
         ("nothing", header(0, 0, &[]), "lacks general.architecture"),
         ("other", header(0, 1, &entry("general.architecture", 8, &string("mamba"))), "computes llama, qwen2, qwen3"),
         ("no-sizes", header(0, 1, &llama), "lacks llama.embedding_length"),
+        ("first-of-two", header(0, 3, &[&llama[..], &split].concat()), "it is part 1 of 2 of a model; fetch all parts"),
     ];
     for (name, bytes, expect) in cases {
         let error = load(name, &bytes);
