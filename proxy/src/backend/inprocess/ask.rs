@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// Sampling where the caller says nothing: small models ramble at 1.0.
 const TEMPERATURE: f32 = 0.7;
 const TOP_P: f32 = 0.95;
+/// Stop sequences, and bytes of each. All are looked for at each token, on the thread that computes everybody's.
+const STOPS: usize = 64;
+const STOP: usize = 1024;
 /// The field in which chat clients give variables to the chat template.
 const KWARGS: &str = "chat_template_kwargs";
 
@@ -42,6 +45,11 @@ pub(super) fn text(call: &Call, target: &Target, organization: &Arc<str>, named:
     }
     if call.choices > 1 {
         return Err(Fault::unsupported("n", "This model gives one answer a request; set `n` to 1."));
+    }
+    if call.stop.len() > STOPS || call.stop.iter().any(|stop| stop.len() > STOP) {
+        let name = if call.family == "anthropic" { "stop_sequences" } else { "stop" };
+        let message = format!("This model takes at most {STOPS} stop sequences, of at most {STOP} bytes each.");
+        return Err(Fault::unsupported(name, message));
     }
     // vLLM's word for it goes before others, as there.
     let word = call.extra.iter().find(|(name, _)| name == KWARGS && target.thinking_kwargs);
@@ -203,6 +211,21 @@ mod tests {
             let job = text(&call, &target, &Arc::default(), &mut said).unwrap();
             assert_eq!(job.thinking, expect, "{family} {thinking:?} {thinking_kwargs}");
             assert_eq!(said.dropped, Vec::from_iter(named), "{family} {thinking:?} {thinking_kwargs}");
+        }
+    }
+
+    #[test]
+    fn stop_sequences_have_bounds() {
+        let some = |count, length| vec!["x".repeat(length); count];
+        for (family, stop, refused) in [
+            ("openai", some(STOPS, STOP), None),
+            ("openai", some(STOPS + 1, 1), Some("stop")),
+            ("anthropic", some(1, STOP + 1), Some("stop_sequences")),
+        ] {
+            let turns = vec![Turn { role: Role::User, content: vec![Content::Text("Hi".into())] }];
+            let call = Call { turns, stop, family, choices: 1, ..Call::default() };
+            let asked = text(&call, &Target::default(), &Arc::default(), &mut Written::default());
+            assert_eq!(asked.err().and_then(|fault| fault.param).as_deref(), refused, "{family}");
         }
     }
 

@@ -4,6 +4,9 @@
 //! is on one line with a space behind commas and colons, as Python's `json.dumps` has it: free white space is what small
 //! models get lost in, and each step is cheaper without (docs/decisions/0019-constrained-answers.md).
 
+#[cfg(test)]
+mod tests;
+
 use super::call::{CLOSING, Form, LIST, OPENING};
 use super::vocabulary::Vocabulary;
 use super::{Choice, Format, Refusal};
@@ -18,6 +21,10 @@ use std::sync::Arc;
 const CALLS: usize = 16;
 /// Parts of a refused schema that are looked at to name the one that is to blame.
 const TRIES: usize = 200;
+/// Bytes of all schemas that one answer is held to. One thread prepares the prompts of all; agents' tools come to 100 KB.
+const LONGEST: usize = 256 << 10;
+/// Bytes of a refused schema and its parts that are looked at for the same: each part is compiled with all shared definitions.
+const LOOKED_AT: usize = 4 * LONGEST;
 
 /// Compiles grammars for one vocabulary.
 pub struct Grammars {
@@ -38,6 +45,34 @@ pub struct Wanted<'a> {
     /// More than one call in an answer.
     pub parallel: bool,
     pub form: Form,
+}
+
+impl Wanted<'_> {
+    /// Whether the answer must be, or may be, a call of this tool.
+    fn may_call(&self, name: &str) -> bool {
+        !matches!(self.choice, Choice::Named(only) if only != name)
+    }
+
+    fn within_bounds(&self) -> Result<(), Refusal> {
+        let length = |schema: &Value| schema.to_string().len();
+        let format = match (self.choice, self.format) {
+            (Choice::Auto, Format::Schema(schema)) => length(schema),
+            _ => 0,
+        };
+        let called = self.tools.iter().filter(|tool| {
+            tool.pointer("/function/name").and_then(Value::as_str).is_some_and(|name| self.may_call(name))
+        });
+        let tools: usize = called.filter_map(|tool| tool.pointer("/function/parameters")).map(length).sum();
+        if format + tools <= LONGEST {
+            return Ok(());
+        }
+        let place = if format > tools { "response_format" } else { "tools" };
+        let length = format + tools;
+        let message = format!(
+            "This model's answers are held to schemas of at most {LONGEST} bytes together, and these have {length}; shorten them."
+        );
+        Err(Refusal { place: Some(place), message })
+    }
 }
 
 impl Grammars {
@@ -64,6 +99,9 @@ impl Grammars {
             Format::Schema(schema) => Some(schema.clone()),
         };
         let forced = !matches!(wanted.choice, Choice::Auto);
+        if forced || schema.is_some() {
+            wanted.within_bounds()?;
+        }
         let mut schemas = Vec::new();
         let mut source = String::from("start: ");
         if forced {
@@ -106,7 +144,7 @@ impl Grammars {
         let (mut names, mut rules) = (Vec::new(), String::new());
         for (number, tool) in wanted.tools.iter().enumerate() {
             let Some(name) = tool.pointer("/function/name").and_then(Value::as_str) else { continue };
-            if matches!(wanted.choice, Choice::Named(only) if only != name) {
+            if !wanted.may_call(name) {
                 continue;
             }
             let schema = object_schema(tool.pointer("/function/parameters"));
@@ -126,13 +164,15 @@ impl Grammars {
 
     /// Whether answers can be held to a schema; else what in it is to blame.
     fn blame(&self, schema: &Value) -> Result<(), Fault> {
-        let Err(reason) = self.alone(schema, schema) else { return Ok(()) };
+        let mut looked_at = 0;
+        let Err(reason) = self.alone(schema, schema, &mut looked_at) else { return Ok(()) };
         let mut fault = Fault { place: String::new(), reason };
         let (mut at, mut tries) = (schema, 0);
         loop {
             let mut refused = parts(at).into_iter().filter_map(|(place, part)| {
                 tries += 1;
-                let reason = (tries <= TRIES).then(|| self.alone(part, schema).err())??;
+                let more = tries <= TRIES && looked_at < LOOKED_AT;
+                let reason = more.then(|| self.alone(part, schema, &mut looked_at).err())??;
                 Some((place, part, reason))
             });
             let Some((place, part, reason)) = refused.next() else { return Err(fault) };
@@ -142,8 +182,8 @@ impl Grammars {
         }
     }
 
-    /// Compiles a part of a schema as if it were all of it.
-    fn alone(&self, part: &Value, whole: &Value) -> Result<(), String> {
+    /// Compiles a part of a schema as if it were all of it, and adds its length.
+    fn alone(&self, part: &Value, whole: &Value, looked_at: &mut usize) -> Result<(), String> {
         let mut part = part.clone();
         if let Value::Object(part) = &mut part {
             for shared in ["$defs", "definitions"] {
@@ -152,6 +192,7 @@ impl Grammars {
                 }
             }
         }
+        *looked_at += part.to_string().len();
         self.parse(TopLevelGrammar::from_json_schema(on_one_line(&part))).map(|_| ())
     }
 
@@ -274,87 +315,4 @@ fn sentence(error: &str) -> String {
     let lines = error.lines().map(str::trim).take_while(|line| !line.starts_with("<non-verbose"));
     let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     text.chars().take(500).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::local::gguf::Gguf;
-    use std::time::{Duration, Instant};
-
-    /// With the vocabulary of a real model, see `tests.rs` beside this file.
-    fn vocabulary() -> Option<Vocabulary> {
-        let path = std::env::var_os("TIDEGATE_TEST_MODEL")?;
-        Some(Vocabulary::read(&Gguf::open(std::path::Path::new(&path)).unwrap()).unwrap())
-    }
-
-    /// Whether an answer of these tokens is let through, and is complete at its end.
-    fn lets_through(grammar: &mut Grammar, vocabulary: &Vocabulary, answer: &str, times: &mut Vec<Duration>) -> bool {
-        let mut complete = false;
-        let spoken = |token: &u32| !vocabulary.bytes(*token).is_empty();
-        for token in vocabulary.encode(answer).unwrap().into_iter().filter(spoken) {
-            let mut scores = vec![0.0; vocabulary.len()];
-            let began = Instant::now();
-            grammar.mask(&mut scores).unwrap();
-            times.push(began.elapsed());
-            if scores[token as usize] != 0.0 {
-                return false;
-            }
-            complete = grammar.advance(token).unwrap();
-        }
-        complete
-    }
-
-    #[test]
-    fn calls_are_let_through_in_the_form_of_the_model() {
-        let Some(vocabulary) = vocabulary() else { return };
-        let began = Instant::now();
-        let grammars = Grammars::new(&vocabulary).unwrap();
-        println!("vocabulary: {:?}", began.elapsed());
-        let tool = |name: &str| {
-            json!({"function": {"name": name, "parameters": {
-            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}}})
-        };
-        let tools = [tool("weather \"now\""), tool("tides")];
-        let mut times = Vec::new();
-        for (form, answer) in [
-            (
-                Form::Hermes,
-                "<tool_call>\n{\"name\": \"tides\", \"arguments\": {\"city\": \"Bonn am Rhein\", \"days\": 3}}\n</tool_call>",
-            ),
-            (
-                Form::Hermes,
-                "<tool_call>\n{\"name\": \"weather \\\"now\\\"\", \"arguments\": {\"city\": \"\"}}\n</tool_call>",
-            ),
-            (Form::Llama, "{\"name\": \"tides\", \"parameters\": {\"city\": \"Bonn\"}}"),
-            (Form::Mistral, "[TOOL_CALLS][{\"name\": \"tides\", \"arguments\": {\"city\": \"Bonn\"}}]"),
-        ] {
-            let wanted = |choice| Wanted { format: &Format::Free, tools: &tools, choice, parallel: false, form };
-            let began = Instant::now();
-            let mut grammar = grammars.compile(&wanted(&Choice::Required)).unwrap().unwrap();
-            println!("{form:?}: {:?}", began.elapsed());
-            assert!(lets_through(&mut grammar, &vocabulary, answer, &mut times), "{answer}");
-            let named = Choice::Named("weather \"now\"".into());
-            let mut grammar = grammars.compile(&wanted(&named)).unwrap().unwrap();
-            let right = answer.contains("weather");
-            assert_eq!(lets_through(&mut grammar, &vocabulary, answer, &mut times), right, "{answer}");
-            assert!(grammars.compile(&wanted(&Choice::Auto)).unwrap().is_none());
-        }
-        times.sort_unstable();
-        let mean = times.iter().sum::<Duration>() / times.len() as u32;
-        println!("a mask: mean {mean:?}, median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
-    }
-
-    #[test]
-    fn a_callers_layout_is_not_taken() {
-        let Some(vocabulary) = vocabulary() else { return };
-        let grammars = Grammars::new(&vocabulary).unwrap();
-        let schema = json!({"type": "array", "items": {"type": "integer"}, "x-guidance": {"item_separator": ";"}});
-        let format = Format::Schema(schema);
-        let wanted = Wanted { format: &format, tools: &[], choice: &Choice::Auto, parallel: true, form: Form::Hermes };
-        for (answer, expect) in [("[1, 2]", true), ("[1;2]", false), ("[1,2]", false)] {
-            let mut grammar = grammars.compile(&wanted).unwrap().unwrap();
-            assert_eq!(lets_through(&mut grammar, &vocabulary, answer, &mut Vec::new()), expect, "{answer}");
-        }
-    }
 }
