@@ -75,8 +75,15 @@ impl Watch {
         // This protocol tells all texts again at their ends, and numbers what it tells.
         let repeats = self.client == Dialect::Responses;
         for event in events {
+            // Counts are cumulative, and may come behind each piece: one place is enough, which is mostly the second.
+            if let Event::Usage(usage) = event
+                && let Some(Event::Usage(first)) =
+                    self.history.iter_mut().find(|event| matches!(event, Event::Usage(_)))
+            {
+                first.update(usage);
+                continue;
+            }
             match (self.history.last_mut(), event) {
-                (Some(Event::Usage(last)), Event::Usage(usage)) => last.update(usage),
                 // Arguments are kept whole: some clients are shown them in one piece.
                 (Some(Event::Delta(Delta::Arguments(last))), Event::Delta(Delta::Arguments(more))) if !repeats => {
                     last.push_str(more);
@@ -126,6 +133,19 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::canon::{Part, StopReason, Usage};
+
+    #[test]
+    fn running_counts_are_not_remembered_one_by_one() {
+        let mut watch = Watch::new(Dialect::Chat, Some(Dialect::Chat), ReplyHead::default());
+        watch.passed(&[Event::Start { id: None, model: None }, Event::Open(Part::Text)]);
+        for output in 1..=100 {
+            let count = Event::Usage(Usage { output: Some(output), ..Usage::default() });
+            watch.passed(&[Event::Delta(Delta::Text("x".into())), count]);
+        }
+        let counts: Vec<_> = watch.history.iter().filter(|event| matches!(event, Event::Usage(_))).collect();
+        assert_eq!(counts, [&Event::Usage(Usage { output: Some(100), ..Usage::default() })]);
+        assert!(watch.history.len() < 6, "{:?}", watch.history);
+    }
 
     /// Bytes up to here, events from here on: together they are what events alone would have been.
     #[test]
