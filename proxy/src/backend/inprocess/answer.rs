@@ -57,7 +57,7 @@ impl Writing {
                 out.push(Event::Delta(Delta::Arguments(call.arguments)));
                 out.push(Event::Close);
             }
-            Some(Piece::Held { completion_tokens }) => {
+            Some(Piece::Token { completion_tokens }) => {
                 out.push(Event::Usage(Usage { output: Some(completion_tokens as u64), ..Usage::default() }));
             }
             Some(Piece::End { reason, prompt_tokens, cached_tokens, completion_tokens }) => {
@@ -112,17 +112,20 @@ mod tests {
     use crate::canon::event::Grammar;
 
     #[test]
-    fn tokens_of_which_nothing_can_be_said_yet_are_told() {
+    fn each_token_is_told_with_what_is_said_or_without() {
         let call = ToolCall { name: "f".into(), arguments: "{}".into() };
-        let end = Piece::End { reason: End::Stop, prompt_tokens: 9, cached_tokens: 0, completion_tokens: 3 };
-        let held = |completion_tokens| Piece::Held { completion_tokens };
+        let end = Piece::End { reason: End::Stop, prompt_tokens: 9, cached_tokens: 0, completion_tokens: 4 };
+        let token = |completion_tokens| Piece::Token { completion_tokens };
         let (mut answer, mut events) = (Writing { seed: 0, open: false, calls: 0 }, Vec::new());
-        for piece in [Piece::Start { prompt_tokens: 9 }, held(1), held(2), Piece::Call(call), end] {
+        let said = [Piece::Text("Hi".into()), token(1), token(2), token(3), Piece::Call(call), end];
+        for piece in [Piece::Start { prompt_tokens: 9 }].into_iter().chain(said) {
             answer.write(Some(piece), &mut events);
         }
         Grammar::check(&events).unwrap();
-        // Start and its count, two held tokens, a call of three events, the last count and the end.
+        // Start and its count; a part of text, a piece of it and three tokens; its end, a call of three events, the last count and
+        // the end.
         let told: Vec<bool> = events.iter().map(Event::tells_of_output).collect();
-        assert_eq!(told, [false, false, true, true, false, true, false, true, false], "{events:?}");
+        let [t, f] = [true, false];
+        assert_eq!(told, [f, f, f, t, t, t, t, f, f, t, f, t, f], "{events:?}");
     }
 }

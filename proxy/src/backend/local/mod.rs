@@ -191,7 +191,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// A part of an answer: `Start · (Text | Call | Held)* · End`, or `Failed` at any point.
+/// A part of an answer: `Start · (Text | Call | Token)* · End`, or `Failed` at any point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// The prompt was read.
@@ -203,9 +203,9 @@ pub enum Piece {
     Text(String),
     /// A call of a tool, complete.
     Call(ToolCall),
-    /// A token of which nothing can be said yet: of a call, half a character, perhaps a stop sequence. Who waits knows that the
-    /// answer goes on.
-    Held {
+    /// A token was generated. What could be said with it stands before this, which may be nothing: of a call, half a character,
+    /// perhaps a stop sequence. Who waits knows that the answer goes on, and who leaves how long it was.
+    Token {
         /// Tokens generated so far.
         completion_tokens: usize,
     },

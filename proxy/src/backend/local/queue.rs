@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Pieces in flight to one reader; then its sequence pauses.
-const PIECES: usize = 64;
+/// Pieces in flight to one reader, mostly two a token; then its sequence pauses.
+const PIECES: usize = 128;
 
 /// A job and where its answer goes.
 pub struct Waiting {

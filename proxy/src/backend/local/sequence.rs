@@ -159,8 +159,8 @@ impl Sequence {
             Said::More(text) => {
                 if self.say(text) {
                     self.end(String::new(), End::Stop);
-                } else if self.outbox.is_empty() {
-                    self.outbox.push_back(Piece::Held { completion_tokens: generated });
+                } else {
+                    self.outbox.push_back(Piece::Token { completion_tokens: generated });
                 }
                 self.flush();
             }

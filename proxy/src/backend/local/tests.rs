@@ -44,7 +44,7 @@ fn collect(mut pieces: Receiver<Piece>) -> (String, Vec<Piece>) {
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
             Piece::Text(more) => text += &more,
-            Piece::Held { .. } => {}
+            Piece::Token { .. } => {}
             other => others.push(other),
         }
     }
@@ -111,6 +111,21 @@ fn stop_sequences_are_not_said() {
     assert_eq!(*reason, End::StopSequence("endless won".into()));
 }
 
+/// Who leaves a stream is charged what it had of it.
+#[test]
+fn each_token_is_counted_when_it_is_said() {
+    let Some(engine) = engine() else { return };
+    let mut pieces = engine.submit(ask(SEA)).unwrap();
+    let mut counts = Vec::new();
+    while let Some(piece) = pieces.blocking_recv() {
+        if let Piece::Token { completion_tokens } = piece {
+            counts.push(completion_tokens);
+        }
+    }
+    // The last of the 24 is counted at the end.
+    assert_eq!(counts, (1..24).collect::<Vec<_>>());
+}
+
 #[test]
 fn three_streams_interleave() {
     let Some(engine) = engine() else { return };
@@ -142,7 +157,7 @@ fn a_long_prompt_does_not_hold_up_a_stream() {
     assert!(matches!(long.blocking_recv(), Some(Piece::Start { prompt_tokens: 1500.. })));
     let mut beside = 0;
     while long.try_recv().is_err() {
-        assert!(matches!(stream.blocking_recv(), Some(Piece::Text(_) | Piece::Held { .. })));
+        assert!(matches!(stream.blocking_recv(), Some(Piece::Text(_) | Piece::Token { .. })));
         beside += 1;
     }
     assert!(beside >= 10, "only {beside} pieces beside a prompt of two dozen chunks");

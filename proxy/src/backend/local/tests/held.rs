@@ -127,7 +127,7 @@ fn tokens_of_a_call_are_counted_while_it_is_held() {
     let (mut counts, mut called) = (Vec::new(), false);
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
-            Piece::Held { completion_tokens } => counts.push(completion_tokens),
+            Piece::Token { completion_tokens } => counts.push(completion_tokens),
             Piece::Call(_) => called = true,
             Piece::End { completion_tokens, .. } => {
                 assert!(called && counts.len() + 2 >= completion_tokens, "{counts:?}")
