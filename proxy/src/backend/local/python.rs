@@ -26,6 +26,19 @@ fn string(text: &str, name: &str, arguments: &[Value]) -> Result<Option<Value>, 
         Some(value) => value.as_str().map(Some).ok_or_else(wrong),
     };
     let (first, second) = (argument(0), argument(1));
+    // How many times at most, by place or by name; absent or negative: always.
+    let count = |at: usize, word: &str| -> Result<Option<usize>, Error> {
+        let said = match arguments.get(at) {
+            None => return Ok(None),
+            Some(named) if named.is_kwargs() => named.get_attr(word)?,
+            Some(value) => value.clone(),
+        };
+        if said.is_undefined() {
+            return Ok(None);
+        }
+        let wrong = || Error::new(ErrorKind::InvalidOperation, format!("{name} needs a whole number here"));
+        said.as_i64().map(|count| usize::try_from(count).ok()).ok_or_else(wrong)
+    };
     // Python's argument is a set of characters; its default is white space.
     let stripped = |set: Option<&str>, letter: char| set.map_or(letter.is_whitespace(), |set| set.contains(letter));
     Ok(Some(match name {
@@ -34,16 +47,24 @@ fn string(text: &str, name: &str, arguments: &[Value]) -> Result<Option<Value>, 
         "rstrip" => first.map(|set| text.trim_end_matches(|letter| stripped(set, letter)).into())?,
         "startswith" => text.starts_with(first?.ok_or_else(wrong)?).into(),
         "endswith" => text.ends_with(first?.ok_or_else(wrong)?).into(),
-        "replace" => text.replace(first?.ok_or_else(wrong)?, second?.ok_or_else(wrong)?).into(),
+        "replace" => {
+            let (from, to) = (first?.ok_or_else(wrong)?, second?.ok_or_else(wrong)?);
+            count(2, "count")?.map_or_else(|| text.replace(from, to), |most| text.replacen(from, to, most)).into()
+        }
         "find" => {
             let at = text.find(first?.ok_or_else(wrong)?);
             at.map_or(-1, |at| text[..at].chars().count() as i64).into()
         }
-        "split" => match first? {
-            None => text.split_whitespace().map(Value::from).collect::<Vec<_>>().into(),
-            Some("") => return Err(Error::new(ErrorKind::InvalidOperation, "split at an empty separator")),
-            Some(separator) => text.split(separator).map(Value::from).collect::<Vec<_>>().into(),
-        },
+        "split" => {
+            let most = count(1, "maxsplit")?.unwrap_or(usize::MAX);
+            match first? {
+                None => words(text, most).into_iter().map(Value::from).collect::<Vec<_>>().into(),
+                Some("") => return Err(Error::new(ErrorKind::InvalidOperation, "split at an empty separator")),
+                Some(separator) => {
+                    text.splitn(most.saturating_add(1), separator).map(Value::from).collect::<Vec<_>>().into()
+                }
+            }
+        }
         "upper" => text.to_uppercase().into(),
         "lower" => text.to_lowercase().into(),
         "title" | "capitalize" => {
@@ -53,6 +74,19 @@ fn string(text: &str, name: &str, arguments: &[Value]) -> Result<Option<Value>, 
         }
         _ => return Ok(None),
     }))
+}
+
+/// The words of a text, and after `most` of them all the rest as it is.
+fn words(text: &str, most: usize) -> Vec<&str> {
+    let (mut words, mut rest) = (Vec::new(), text.trim_start());
+    while words.len() < most
+        && let Some(at) = rest.find(char::is_whitespace)
+    {
+        words.push(&rest[..at]);
+        rest = rest[at..].trim_start();
+    }
+    words.extend(Some(rest).filter(|rest| !rest.is_empty()));
+    words
 }
 
 fn dictionary(value: &Value, name: &str, arguments: &[Value]) -> Result<Option<Value>, Error> {
@@ -87,6 +121,10 @@ mod tests {
             ("{{ 'xxaxx'.strip('x') }}", "a"),
             ("{{ '<think>a</think>b'.split('</think>')[-1] }}", "b"),
             ("{{ ' a  b '.split() | join('+') }}", "a+b"),
+            ("{{ ' a  b c '.split(none, 1) | join('+') }}|", "a+b c |"),
+            ("{{ 'a,b,c'.split(',', 1) | join('+') }} {{ 'a,b,c'.split(',', -1) | join('+') }}", "a+b,c a+b+c"),
+            ("{{ 'a,b,c'.split(',', maxsplit=1)[1] }} {{ 'a,b'.split(',', 0) | length }}", "b,c 1"),
+            ("{{ 'aaa'.replace('a', 'b', 2) }} {{ 'aaa'.replace('a', 'b', count=1) }}", "bba baa"),
             ("{{ 'abc'.startswith('ab') }} {{ 'abc'.endswith('ab') }}", "True False"),
             ("{{ 'aba'.replace('a', 'c') }} {{ 'éab'.find('b') }} {{ 'a'.find('b') }}", "cbc 2 -1"),
             ("{{ 'user'.upper() }} {{ 'USER'.lower() }} {{ 'user'.title() }}", "USER user User"),
@@ -96,7 +134,13 @@ mod tests {
         ] {
             assert_eq!(environment.render_str(source, context! { map => map.clone() }).unwrap(), expect, "{source}");
         }
-        for source in ["{{ 'a'.encode() }}", "{{ map.pop() }}", "{{ 'a'.startswith(1) }}", "{{ 'a'.split('') }}"] {
+        for source in [
+            "{{ 'a'.encode() }}",
+            "{{ map.pop() }}",
+            "{{ 'a'.startswith(1) }}",
+            "{{ 'a'.split('') }}",
+            "{{ 'a'.split('b', 'c') }}",
+        ] {
             assert!(environment.render_str(source, context! { map => map.clone() }).is_err(), "{source}");
         }
     }
