@@ -3,6 +3,7 @@
 use super::check::{Fields, shorten};
 use super::json::{Json, Kind, validate};
 use super::object::{Object, folded};
+use super::openai::responses;
 use super::put::put_text;
 use crate::canon::call::{Content, Role, Turn};
 use crate::canon::{Call, Fault, FaultKind};
@@ -246,13 +247,19 @@ pub(super) fn every_system_text<'c>(turns: impl IntoIterator<Item = &'c Turn>) -
     Ok(texts)
 }
 
-/// What a result of Messages says of a tool that was looked for and found, where there is no part for it. The tool itself is
-/// among those on offer.
+/// What a result says of tools that were looked for and found, where there is no part for it: one of Messages, or one of
+/// responses. The tools themselves are among those on offer.
 pub(super) fn found_tool(part: &Content) -> Option<String> {
     let Content::Other { kind, json } = part else { return None };
-    let reference = validate(json.as_bytes()).ok().filter(|_| kind == "tool_reference")?;
-    let name = reference.get("tool_name")?.as_str()?;
-    Some(format!("The tool `{name}` can be called now."))
+    let said = validate(json.as_bytes()).ok()?;
+    match kind.as_str() {
+        "tool_reference" => {
+            let name = said.get("tool_name")?.as_str()?;
+            Some(format!("The tool `{name}` can be called now."))
+        }
+        responses::FOUND => Some(responses::found(said)),
+        _ => None,
+    }
 }
 
 /// A tool's result where there is no word for failure: its text says so, unless it does by itself.

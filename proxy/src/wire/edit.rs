@@ -357,6 +357,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tool_that_was_found_can_be_taken_away() {
+        let body = r#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"tool_search_call","id":"i","call_id":"1","execution":"client","arguments":{"query":"q"}},{"type":"tool_search_output","call_id":"1","status":"completed","execution":"client","tools":[{"type":"function","name":"f","defer_loading":true,"parameters":{}}]}],"tools":[{"type":"tool_search","execution":"client"}]}"#;
+        assert_eq!(
+            edited(Dialect::Responses, body, |call| call.turns[0] = Turn::text(Role::User, "b")),
+            body.replace(r#"{"role":"user","content":"a"}"#, r#"{"type":"message","role":"user","content":"b"}"#)
+        );
+        assert_eq!(
+            edited(Dialect::Responses, body, |call| drop(call.tools.pop())),
+            body.replace(r#"[{"type":"function","name":"f","defer_loading":true,"parameters":{}}]"#, "[]")
+        );
+    }
+
+    #[test]
     fn pointers() {
         let json = validate(br#"{"a":{"b/c":[1,{"d~":"x"}]},"":2}"#).unwrap();
         for (at, expect) in [

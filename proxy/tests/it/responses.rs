@@ -156,6 +156,51 @@ fn tools_among_the_items_are_offered_and_called() {
     assert_eq!(roles, ["user", "assistant", "tool"]);
 }
 
+/// As Codex hides tools of MCP servers from models of which it knows that they look for them.
+#[test]
+fn a_search_for_tools_is_called_and_what_it_found_is_offered() {
+    let fake = Fake::start(|seen| {
+        let found = seen.body.contains("mcp__docs__read");
+        let (name, arguments) =
+            if found { ("mcp__docs__read", r#"{"page":1}"#) } else { ("tool_search", r#"{"query":"docs"}"#) };
+        let call = serde_json::json!({"id":"call_1","type":"function","function":{"name":name,"arguments":arguments}});
+        let reply = serde_json::json!({"id":"c","model":"served","choices":[{"index":0,"finish_reason":"tool_calls",
+            "message":{"role":"assistant","content":null,"tool_calls":[call]}}],"usage":{"prompt_tokens":1,"completion_tokens":2}});
+        json(200, "", &reply.to_string())
+    });
+    let gateway = Gateway::before("openai", &fake.url(), "dialects = [\"chat\"]");
+    let tools = r#"[{"type":"tool_search","execution":"client","description":"Finds tools.","parameters":{"type":"object","properties":{"query":{"type":"string"}}}}]"#;
+    let ask = |more: &str| {
+        let call = format!(
+            r#"{{"model":"m","store":false,"tools":{tools},"input":[{{"role":"user","content":"go"}}{more}]}}"#
+        );
+        let answer = gateway.post("/v1/responses", &call);
+        assert_eq!((answer.status, answer.header("x-tidegate-dropped")), (200, None), "{answer:?}");
+        answer.json()["output"][0].clone()
+    };
+    let mut item = ask("");
+    item["id"] = serde_json::Value::Null;
+    assert_eq!(
+        item,
+        serde_json::json!({"id":null,"type":"tool_search_call","status":"completed","call_id":"call_1","execution":"client","arguments":{"query":"docs"}})
+    );
+    let item = ask(
+        r#",{"type":"tool_search_call","call_id":"call_1","execution":"client","arguments":{"query":"docs"}},
+        {"type":"tool_search_output","call_id":"call_1","status":"completed","execution":"client","tools":[{"type":"namespace","name":"mcp__docs","description":"Docs.",
+        "tools":[{"type":"function","name":"read","strict":false,"defer_loading":true,"parameters":{"type":"object"}}]}]}"#,
+    );
+    for (key, value) in
+        [("type", "function_call"), ("namespace", "mcp__docs"), ("name", "read"), ("arguments", r#"{"page":1}"#)]
+    {
+        assert_eq!(item[key], value, "{item}");
+    }
+    let sent: serde_json::Value = serde_json::from_str(&fake.seen()[1].body).unwrap();
+    let names: Vec<_> = sent["tools"].as_array().unwrap().iter().map(|tool| &tool["function"]["name"]).collect();
+    assert_eq!(names, ["tool_search", "mcp__docs__read"]);
+    assert_eq!(sent["messages"][1]["tool_calls"][0]["function"]["name"], "tool_search");
+    assert_eq!(sent["messages"][2]["content"], "These tools can be called now: `mcp__docs__read`.");
+}
+
 #[test]
 fn other_clients_before_a_backend_of_responses_alone() {
     let fake = Fake::start(|seen| {

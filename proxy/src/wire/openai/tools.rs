@@ -1,8 +1,9 @@
-//! Tools of two forms that only this vendor's protocols have, as functions and back.
+//! Tools of three forms that only this vendor's protocols have, as functions and back.
 //!
 //! A *custom* tool takes free text: as a function it has one string, `input`. A *namespace*, of responses alone, holds tools whose
-//! names are unique only in it: as functions they bear both names. What a model says to such a function is told to the client as
-//! a call of what it had offered.
+//! names are unique only in it: as functions they bear both names. A *search* for tools that its client runs, of responses alone,
+//! has no name: as a function it is called by its type. What a model says to such a function is told to the client as a call of
+//! what it had offered.
 
 use crate::canon::call::Tool;
 use crate::wire::beyond::arguments_object;
@@ -17,6 +18,9 @@ use std::borrow::Cow;
 const INPUT: &str =
     r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}"#;
 
+/// The type word of a search for tools, and its name as a function.
+pub(super) const SEARCH: &str = "tool_search";
+
 /// The longest name that all servers take.
 const LONGEST: usize = 64;
 
@@ -29,10 +33,20 @@ pub(super) struct Named {
     pub name: String,
     /// Where it is that.
     pub namespace: Option<String>,
-    /// It takes free text.
-    pub custom: bool,
+    /// What it is where it has that name.
+    pub form: Form,
     /// The tool as the client wrote it.
     pub json: String,
+}
+
+/// What a tool is to the client that offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Function,
+    /// It takes free text.
+    Custom,
+    /// It looks for further tools.
+    Search,
 }
 
 /// The tools of a request that are called otherwise elsewhere.
@@ -48,6 +62,13 @@ impl Names {
             let namespace = tool.text("name").unwrap_or_default();
             match tool.text("type").as_deref() {
                 Some("custom") => names.extend(named(None, json)),
+                Some(SEARCH) if is_search(&tool) => names.push(Named {
+                    flat: SEARCH.into(),
+                    name: SEARCH.into(),
+                    namespace: None,
+                    form: Form::Search,
+                    json: json.raw().to_owned(),
+                }),
                 Some("namespace") => {
                     let inner = tool.get("tools").into_iter().flat_map(Json::items);
                     names.extend(inner.filter_map(|json| named(Some(&namespace), json)));
@@ -86,7 +107,7 @@ impl Names {
 
     /// The custom tool that a function of this name stands for in chat, which has no namespaces.
     pub fn custom(&self, flat: &str) -> Option<&Named> {
-        self.find(flat).filter(|named| named.custom && named.namespace.is_none())
+        self.find(flat).filter(|named| named.form == Form::Custom && named.namespace.is_none())
     }
 }
 
@@ -96,10 +117,15 @@ fn named(namespace: Option<&str>, json: Json<'_>) -> Option<Named> {
     Some(Named {
         flat: flat(namespace, &name).into_owned(),
         namespace: namespace.map(str::to_owned),
-        custom: tool.text("type").as_deref() == Some("custom"),
+        form: if tool.text("type").as_deref() == Some("custom") { Form::Custom } else { Form::Function },
         json: json.raw().to_owned(),
         name,
     })
+}
+
+/// Whether a tool is a search that the client runs; the vendor's own is nothing to others.
+pub(super) fn is_search(tool: &Fields<'_>) -> bool {
+    tool.text("type").as_deref() == Some(SEARCH) && tool.text("execution").as_deref() == Some("client")
 }
 
 /// What a custom tool says of itself; chat puts it one level deeper.
@@ -199,12 +225,14 @@ mod tests {
         assert_eq!(flat(Some("mcp__x__"), "f"), "mcp__x__f");
         let long = flat(Some(&"n".repeat(60)), "function").into_owned();
         assert!(long.len() == LONGEST && long != flat(Some(&"n".repeat(60)), "functiom"), "{long}");
-        let tools = r#"[{"type":"function","name":"a"},{"type":"custom","name":"patch"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"a"},{"type":"custom","name":"b"}]}]"#;
+        let tools = r#"[{"type":"function","name":"a"},{"type":"custom","name":"patch"},{"type":"tool_search","execution":"client"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"a"},{"type":"custom","name":"b"}]}]"#;
         let names = Names::of(Some(tools));
         assert_eq!(names.find("a"), None);
-        assert!(names.find("patch").is_some_and(|named| named.custom && named.namespace.is_none()));
-        assert!(names.find("n__a").is_some_and(|named| !named.custom && named.name == "a"));
-        assert!(names.find("n__b").is_some_and(|named| named.custom && named.namespace.as_deref() == Some("n")));
+        assert!(names.find("patch").is_some_and(|named| named.form == Form::Custom && named.namespace.is_none()));
+        assert!(names.find("n__a").is_some_and(|named| named.form == Form::Function && named.name == "a"));
+        assert!(names.find("n__b").is_some_and(|named| named.form == Form::Custom && named.namespace.is_some()));
+        assert!(names.find("tool_search").is_some_and(|named| named.form == Form::Search));
+        assert!(Names::of(Some(r#"[{"type":"tool_search"}]"#)).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Writer;
 use crate::canon::Fault;
 use crate::canon::call::{Content, Image};
 use crate::wire::anthropic::MARKER;
-use crate::wire::beyond::{drop_named, earlier_object, refuse_part};
+use crate::wire::beyond::{drop_named, earlier_object, found_tool, refuse_part};
 use crate::wire::put::{comma, key, put_raw, put_text};
 
 /// Consecutive turns of one side, their blocks written.
@@ -108,7 +108,10 @@ fn put_result(out: &mut Vec<u8>, id: &str, content: &[Content], is_error: bool, 
                         comma(out);
                         out.extend_from_slice(json.as_bytes());
                     }
-                    other => return Err(refuse_part(other, "a tool result")),
+                    other => {
+                        let found = found_tool(other).ok_or_else(|| refuse_part(other, "a tool result"))?;
+                        put_block_text(out, &found);
+                    }
                 }
             }
             out.push(b']');

@@ -61,13 +61,12 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, otherwise: &str) -> Glance {
         return Glance { fault: Some(fault), ..Glance::default() };
     }
     let why = get("incomplete_details").and_then(|details| details.get("reason")).and_then(Json::as_str);
-    let items = get("output").into_iter().flat_map(Json::items);
-    let kinds: Vec<_> = items.filter_map(|item| item.get("type").and_then(Json::as_str)).collect();
-    let calls = kinds.iter().any(|kind| is_call(kind));
+    let items: Vec<_> = get("output").into_iter().flat_map(Json::items).map(Fields::of).collect();
+    let calls = items.iter().any(is_call);
     let counts = get("usage").filter(|json| json.kind() == Kind::Object).map(usage);
     Glance {
         // In a stream this is told again; servers that tell it only here are why it counts.
-        token: calls || kinds.iter().any(|kind| matches!(kind.as_ref(), "message" | "reasoning")),
+        token: calls || items.iter().any(|item| matches!(item.text("type").as_deref(), Some("message" | "reasoning"))),
         usage: counts.filter(|counts| *counts != Usage::default()),
         stop: Some(stop_reason(&status, why.as_deref(), calls)),
         ..Glance::default()

@@ -1,10 +1,10 @@
 //! An item of a reply, from its announcement to its end.
 
 use super::shell::Shell;
-use super::tools::{Named, as_input, begun_input};
+use super::tools::{Form, Named, SEARCH, as_input, begun_input};
 use crate::canon::Part;
-use crate::wire::beyond::arguments_object;
-use crate::wire::put::{key, put_raw, put_text};
+use crate::wire::beyond::{arguments_object, said_arguments};
+use crate::wire::put::{key, one_line, put_raw, put_text};
 
 /// An item in the making.
 pub(super) struct Item {
@@ -23,6 +23,7 @@ pub(super) enum Kind {
     Thinking,
     Call(Who),
     Custom(Who),
+    Search(Who),
 }
 
 /// Which tool is called.
@@ -42,9 +43,13 @@ impl Item {
             Part::Thinking => (id("rs"), Kind::Thinking),
             Part::ToolCall { id: call, name } => {
                 let named = shell.names.find(name);
-                let custom = named.is_some_and(|named| named.custom);
+                let form = named.map_or(Form::Function, |named| named.form);
                 let who = Who { call: call.clone(), name: name.clone(), named: named.cloned() };
-                if custom { (id("ctc"), Kind::Custom(who)) } else { (id("fc"), Kind::Call(who)) }
+                match form {
+                    Form::Function => (id("fc"), Kind::Call(who)),
+                    Form::Custom => (id("ctc"), Kind::Custom(who)),
+                    Form::Search => (id("tsc"), Kind::Search(who)),
+                }
             }
             Part::RedactedThinking { .. } | Part::Other { .. } => return None,
         };
@@ -89,6 +94,15 @@ impl Item {
                 who.put(out);
                 put_text(out, "input", if done { &self.text } else { "" });
             }
+            Kind::Search(who) => {
+                put_text(out, "type", "tool_search_call");
+                put_text(out, "status", status);
+                put_text(out, "call_id", &who.call);
+                put_text(out, "execution", "client");
+                // An object, and no text that holds one: of what is none the client says itself that it cannot read it.
+                let said = if done { said_arguments(SEARCH, &self.text).ok() } else { None };
+                put_raw(out, "arguments", one_line(said.as_deref().unwrap_or("{}")));
+            }
         }
         out.push(b'}');
     }
@@ -123,6 +137,8 @@ impl Item {
             Kind::Thinking => Words::new("reasoning_summary_part", "reasoning_summary_text", "summary_index", "text"),
             Kind::Call(_) => Words::new("", "function_call_arguments", "", "arguments"),
             Kind::Custom(_) => Words::new("", "custom_tool_call_input", "", "input"),
+            // It is told of as a whole.
+            Kind::Search(_) => Words::new("", "", "", ""),
         }
     }
 
@@ -132,7 +148,7 @@ impl Item {
         let empty = self.text.trim_ascii().is_empty();
         let cut = cut
             && match self.kind {
-                Kind::Call(_) | Kind::Custom(_) => empty || arguments_object(&self.text).is_none(),
+                Kind::Call(_) | Kind::Custom(_) | Kind::Search(_) => empty || arguments_object(&self.text).is_none(),
                 Kind::Text | Kind::Refusal | Kind::Thinking => true,
             };
         self.status = if cut { "incomplete" } else { "completed" };
@@ -158,7 +174,7 @@ impl Who {
 pub(super) struct Words {
     /// `response.….added`, where its part is told of.
     pub part: &'static str,
-    /// `response.….delta`
+    /// `response.….delta`; empty where only the item itself tells its text.
     pub text: &'static str,
     /// The member that numbers the part; empty where there is none.
     pub index: &'static str,

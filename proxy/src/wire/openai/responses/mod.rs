@@ -1,8 +1,8 @@
 //! OpenAI responses: a conversation as a list of items, a reply as typed events.
 //!
 //! The protocol is made for a server that keeps conversations. Tidegate keeps none: what refers to a kept one goes to a backend
-//! that speaks this dialect, and is refused by name elsewhere. Tools have two forms that no other dialect knows, free text and
-//! names inside namespaces; `tools` says how they become functions and are told as what they were.
+//! that speaks this dialect, and is refused by name elsewhere. Tools have three forms that no other dialect knows, free text,
+//! names inside namespaces and a search for further tools; `tools` says how they become functions and are told as what they were.
 
 mod glance;
 mod item;
@@ -17,7 +17,7 @@ use super::chat::Chat;
 use super::tools;
 use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
-use crate::wire::check::count;
+use crate::wire::check::{Fields, count};
 use crate::wire::frame::Frame;
 use crate::wire::json::Json;
 use crate::wire::object::Object;
@@ -123,7 +123,9 @@ fn confined(call: &Call) -> Result<(), Fault> {
     for part in call.turns.iter().flat_map(|turn| &turn.content) {
         let inner = if let Content::ToolResult { content, .. } = part { content.as_slice() } else { &[] };
         for part in std::iter::once(part).chain(inner) {
-            if let Content::Other { kind, .. } = part {
+            if let Content::Other { kind, .. } = part
+                && kind != FOUND
+            {
                 let message = if kind == "item_reference" {
                     "`item_reference` in `input` refers to something that is kept elsewhere, and Tidegate keeps nothing: send the item itself, as clients do that are told `store: false`.".to_owned()
                 } else {
@@ -163,9 +165,29 @@ pub(in crate::wire) fn offers_tools(input: Json<'_>) -> bool {
     input.items().any(offered::offers)
 }
 
-/// The type word of an item that calls a tool of the client's.
-fn is_call(kind: &str) -> bool {
-    matches!(kind, "function_call" | "custom_tool_call")
+/// The type word of what a search for tools answered, as a part of a result.
+pub(in crate::wire) const FOUND: &str = offered::FOUND;
+
+/// What such a search has found, where there is no item for it. The tools themselves are among those on offer.
+pub(in crate::wire) fn found(item: Json<'_>) -> String {
+    match offered::names(item).as_slice() {
+        [] => "No tools were found.".into(),
+        names => format!("These tools can be called now: `{}`.", names.join("`, `")),
+    }
+}
+
+/// Whether an item calls a tool of the client's.
+fn is_call(item: &Fields<'_>) -> bool {
+    match item.text("type").as_deref() {
+        Some("function_call" | "custom_tool_call") => true,
+        Some("tool_search_call") => is_clients(item),
+        _ => false,
+    }
+}
+
+/// Of a search for tools or its result: the client makes it. One of the vendor's own has no id to answer to.
+fn is_clients(item: &Fields<'_>) -> bool {
+    item.get("call_id").is_some() && item.text("execution").as_deref() != Some("server")
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 //! tools. What only a server of this dialect can read (encrypted reasoning, searches it made) is kept as opaque thinking and
 //! goes back to such a server alone.
 
-use super::WORDS;
-use super::offered;
-use super::tools::{Names, as_arguments, as_function, flat};
+use super::tools::{Names, SEARCH, as_arguments, as_function, flat, is_search};
+use super::{WORDS, is_clients, offered};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice, Turn};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{extra, lose, lose_lookalikes};
@@ -142,8 +141,10 @@ impl Turns<'_> {
             "function_call" | "custom_tool_call" => self.call(at, &item, &kind),
             "function_call_output" | "custom_tool_call_output" => self.result(at, &item),
             "reasoning" => self.reasoning(&item, json),
-            "web_search_call" => {
-                // What it found has gone into the text behind it.
+            "tool_search_call" if is_clients(&item) => self.search(at, &item),
+            offered::FOUND if is_clients(&item) => self.found(at, &item, json),
+            "web_search_call" | "tool_search_call" | offered::FOUND => {
+                // What the vendor found by itself has gone into the text behind it, or is on offer.
                 lose(self.extra, format!("input.{kind}"), json);
                 self.said(Content::RedactedThinking { data: json.raw().to_owned() });
             }
@@ -242,6 +243,22 @@ impl Turns<'_> {
         self.said(Content::ToolCall { id, name, arguments });
     }
 
+    /// A search for tools: a call like others, but that its arguments are an object.
+    fn search(&mut self, at: &At<'_>, item: &Fields<'_>) {
+        self.lose_beyond(item, &["type", "id", "status", "call_id", "execution", "arguments"]);
+        let Some(id) = self.check.need_text(at, item, "call_id") else { return };
+        let arguments = item.get("arguments").map_or("{}", Json::raw).to_owned();
+        self.said(Content::ToolCall { id, name: SEARCH.into(), arguments });
+    }
+
+    /// What it found: the tools are with the others, see `tools`.
+    fn found(&mut self, at: &At<'_>, item: &Fields<'_>, json: Json<'_>) {
+        self.lose_beyond(item, &["type", "id", "status", "call_id", "execution", "tools"]);
+        let Some(id) = self.check.need_text(at, item, "call_id") else { return };
+        let content = vec![Content::Other { kind: offered::FOUND.into(), json: json.raw().to_owned() }];
+        Turn::add_result(&mut self.turns, id, content);
+    }
+
     fn result(&mut self, at: &At<'_>, item: &Fields<'_>) {
         self.lose_beyond(item, &["type", "id", "status", "call_id", "output"]);
         let id = self.check.need_text(at, item, "call_id");
@@ -326,10 +343,11 @@ fn tool_list(check: &mut Check, at: &At<'_>, list: Json<'_>, tools: &mut Vec<Too
 
 fn one_tool(check: &mut Check, at: &At<'_>, tool: &Fields<'_>, json: Json<'_>, space: Option<&str>) -> Option<Tool> {
     let kind = tool.text("type").unwrap_or("function".into());
-    if !matches!(kind.as_ref(), "function" | "custom") {
+    let search = space.is_none() && is_search(tool);
+    if !search && !matches!(kind.as_ref(), "function" | "custom") {
         return Some(Tool::Hosted { kind: kind.into_owned(), json: json.raw().to_owned() });
     }
-    let name = flat(space, &check.need_text(at, tool, "name")?).into_owned();
+    let name = if search { SEARCH.to_owned() } else { flat(space, &check.need_text(at, tool, "name")?).into_owned() };
     if kind == "custom" {
         return Some(as_function(name, tool));
     }

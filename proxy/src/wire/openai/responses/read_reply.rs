@@ -7,7 +7,7 @@
 
 use super::glance::{error, failure};
 use super::read_call::thoughts;
-use super::tools::{escaped, flat};
+use super::tools::{SEARCH, escaped, flat};
 use super::{is_call, stop_reason, usage};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, Usage};
 use crate::wire::ReadReply;
@@ -69,6 +69,7 @@ enum Kind {
     Reasoning,
     Call,
     Custom,
+    Search,
 }
 
 impl ReadReply for Reader {
@@ -144,12 +145,16 @@ impl Reader {
 
     /// An item is announced. Only calls say something by that.
     fn begin(&mut self, at: u64, item: &Fields<'_>, out: &mut Vec<Event>) {
-        let kind = item.text("type").unwrap_or_default();
-        if !is_call(&kind) || self.told.contains(&at) {
+        if !is_call(item) || self.told.contains(&at) {
             return;
         }
         self.close(out);
-        let name = item.text("name").unwrap_or_default();
+        let kind = match item.text("type").as_deref() {
+            Some("function_call") => Kind::Call,
+            Some("custom_tool_call") => Kind::Custom,
+            _ => Kind::Search,
+        };
+        let name = if kind == Kind::Search { SEARCH.into() } else { item.text("name").unwrap_or_default() };
         if name.is_empty() {
             let message = "The backend sent a tool call without a name.";
             return self.fail(Fault::new(FaultKind::BackendError, message), out);
@@ -161,7 +166,6 @@ impl Reader {
         }
         let name = flat(item.text("namespace").as_deref(), &name).into_owned();
         out.push(Event::Open(Part::ToolCall { id, name }));
-        let kind = if kind == "function_call" { Kind::Call } else { Kind::Custom };
         self.open = Some(Open { at, part: 0, kind, spoke: false });
         self.told.push(at);
         self.calls = true;
@@ -246,6 +250,12 @@ impl Reader {
             match open.kind {
                 Kind::Call => self.whole_call(Kind::Call, at, item.text("arguments"), out),
                 Kind::Custom => self.whole_call(Kind::Custom, at, item.text("input"), out),
+                // What is looked for stands here alone.
+                Kind::Search => {
+                    let arguments = item.get("arguments").map_or("{}", Json::raw);
+                    out.push(Event::Delta(Delta::Arguments(arguments.to_owned())));
+                    self.close(out);
+                }
                 _ => self.close(out),
             }
         } else if !self.told.contains(&at) && !self.done {

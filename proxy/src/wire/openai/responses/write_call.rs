@@ -7,9 +7,9 @@
 
 mod offer;
 
-use super::WORDS;
-use super::tools::{Names, as_input};
-use crate::canon::call::{Content, Format, Role, Thinking};
+use super::tools::{Form, Names, as_input};
+use super::{FOUND, WORDS, offered};
+use crate::canon::call::{Content, Format, Role, Thinking, Tool};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
     arguments_object, drop_chat_sampling, drop_named, earlier_object, extras, found_tool, is_prefilled, refuse_part,
@@ -113,11 +113,20 @@ impl Writer<'_> {
         for part in content {
             let Content::ToolResult { id, content, is_error } = part else { continue };
             results += 1;
+            if let [Content::Other { kind, json }] = content.as_slice()
+                && self.own
+                && kind == FOUND
+            {
+                let item = self.found(json);
+                comma(&mut self.out);
+                self.out.extend_from_slice(&item);
+                continue;
+            }
             let marked = (*is_error && !matches!(content.first(), Some(Content::Text(text)) if says_error(text)))
                 .then(|| marked(content));
             let output = self.parts(marked.as_ref().unwrap_or(content), "a tool result")?;
             let custom = self.call.turns.iter().flat_map(|turn| &turn.content).any(|part| {
-                matches!(part, Content::ToolCall { id: of, name, .. } if of == id && self.names.find(name).is_some_and(|named| named.custom))
+                matches!(part, Content::ToolCall { id: of, name, .. } if of == id && self.names.find(name).is_some_and(|named| named.form == Form::Custom))
             });
             self.item(if custom { "custom_tool_call_output" } else { "function_call_output" }, |out| {
                 put_text(out, "call_id", id);
@@ -129,6 +138,16 @@ impl Writer<'_> {
             return Ok(());
         }
         self.message("user", rest)
+    }
+
+    /// What a search for tools has found. Where one of them was taken away it offers none; those left stand in the list of tools.
+    fn found(&self, json: &str) -> Vec<u8> {
+        let is_there = |wanted: &String| {
+            self.call.tools.iter().any(|tool| matches!(tool, Tool::Function { name, .. } if name == wanted))
+        };
+        let whole = validate(json.as_bytes()).is_ok_and(|item| offered::names(item).iter().all(is_there));
+        let emptied = (!whole).then(|| merge(json, &[("tools", b"[]".as_slice())])).flatten();
+        emptied.unwrap_or_else(|| json.as_bytes().to_vec())
     }
 
     /// A string where texts are all there is, else a list of parts.
@@ -216,7 +235,8 @@ impl Writer<'_> {
 
     fn call(&mut self, id: &str, name: &str, arguments: &str) {
         let named = self.names.find(name).cloned();
-        let custom = named.as_ref().is_some_and(|named| named.custom);
+        let form = named.as_ref().map_or(Form::Function, |named| named.form);
+        let custom = form == Form::Custom;
         // What a client of this dialect sends back as arguments is the text that its model wrote.
         let text = match arguments_object(arguments) {
             _ if custom => as_input(arguments),
@@ -224,6 +244,14 @@ impl Writer<'_> {
             None if self.own => arguments.to_owned(),
             None => earlier_object(arguments, &mut self.adjusted).into_owned(),
         };
+        if form == Form::Search {
+            let arguments = arguments_object(&text).unwrap_or("{}");
+            return self.item("tool_search_call", |out| {
+                put_text(out, "call_id", id);
+                put_text(out, "execution", "client");
+                put_raw(out, "arguments", arguments);
+            });
+        }
         self.item(if custom { "custom_tool_call" } else { "function_call" }, |out| {
             put_text(out, "call_id", id);
             if let Some(namespace) = named.as_ref().and_then(|named| named.namespace.as_ref()) {

@@ -97,8 +97,8 @@ impl Writer {
     fn more(&mut self, text: &str, out: &mut BytesMut) {
         let Some(item) = &mut self.open else { return };
         item.text.push_str(text);
-        // A custom tool's text is known when its arguments are whole.
-        if !text.is_empty() && !matches!(item.kind, Kind::Custom(_)) {
+        // A custom tool's text is known when its arguments are whole, and a search's are told in one piece.
+        if !text.is_empty() && !matches!(item.kind, Kind::Custom(_) | Kind::Search(_)) {
             self.delta(text, out);
         }
     }
@@ -114,15 +114,17 @@ impl Writer {
         if late && !rest.is_empty() {
             self.delta(rest, out);
         }
-        self.told(out, &format!("{}.done", words.text), |item, out| {
-            if !words.index.is_empty() {
-                put_raw(out, words.index, 0);
-            }
-            put_text(out, words.whole, &text);
-            if matches!(item.kind, Kind::Text) {
-                put_raw(out, "logprobs", "[]");
-            }
-        });
+        if !words.text.is_empty() {
+            self.told(out, &format!("{}.done", words.text), |item, out| {
+                if !words.index.is_empty() {
+                    put_raw(out, words.index, 0);
+                }
+                put_text(out, words.whole, &text);
+                if matches!(item.kind, Kind::Text) {
+                    put_raw(out, "logprobs", "[]");
+                }
+            });
+        }
         if !words.part.is_empty() {
             self.told(out, &format!("{}.done", words.part), |item, out| {
                 put_raw(out, words.index, 0);

@@ -66,6 +66,23 @@ fn what_servers_leave_out_or_say_twice() {
             "C(i,p,{\"input\":\"a\\\"b\\n\"}) tool_use",
         ),
         (
+            "a search for tools that the client makes",
+            vec![
+                r#""type":"response.output_item.added","output_index":1,"item":{"type":"tool_search_call","call_id":"i","execution":"client","arguments":{}}"#,
+                r#""type":"response.output_item.done","output_index":1,"item":{"type":"tool_search_call","call_id":"i","execution":"client","arguments":{"query":"q"}}"#,
+                end,
+            ],
+            "C(i,tool_search,{\"query\":\"q\"}) tool_use",
+        ),
+        (
+            "one that the server made",
+            vec![
+                r#""type":"response.output_item.done","output_index":1,"item":{"type":"tool_search_call","call_id":null,"execution":"server","arguments":{"paths":["p"]}}"#,
+                end,
+            ],
+            "end_turn",
+        ),
+        (
             "text only in the done",
             vec![r#""type":"response.output_text.done","output_index":0,"content_index":0,"text":"a""#, end],
             "T(a) end_turn",

@@ -4,6 +4,7 @@ use super::Writer;
 use crate::canon::call::{Tool, ToolChoice};
 use crate::wire::beyond::drop_named;
 use crate::wire::json::{Json, validate};
+use crate::wire::openai::tools::Form;
 use crate::wire::put::{comma, key, merge, put_raw, put_some, put_text};
 
 impl Writer<'_> {
@@ -30,7 +31,8 @@ impl Writer<'_> {
                 let named = self.names.find(name);
                 key(out, "tool_choice");
                 out.push(b'{');
-                put_text(out, "type", if named.is_some_and(|named| named.custom) { "custom" } else { "function" });
+                let custom = named.is_some_and(|named| named.form == Form::Custom);
+                put_text(out, "type", if custom { "custom" } else { "function" });
                 if let Some(namespace) = named.and_then(|named| named.namespace.as_ref()) {
                     put_text(out, "namespace", namespace);
                 }

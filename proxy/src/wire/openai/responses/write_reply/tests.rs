@@ -4,7 +4,7 @@ use super::*;
 use crate::canon::Part;
 use serde_json::json;
 
-const REQUEST: &str = r#"{"model":"m","input":"x","store":true,"instructions":"I","temperature":0.5,"metadata":{"a":"b"},"tools":[{"type":"custom","name":"patch"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}]}"#;
+const REQUEST: &str = r#"{"model":"m","input":"x","store":true,"instructions":"I","temperature":0.5,"metadata":{"a":"b"},"tools":[{"type":"custom","name":"patch"},{"type":"tool_search","execution":"client"},{"type":"namespace","name":"n","tools":[{"type":"function","name":"f"}]}]}"#;
 
 fn head() -> ReplyHead {
     let request = Bytes::from_static(REQUEST.as_bytes());
@@ -123,6 +123,25 @@ fn items_begin_go_on_and_end() {
         (&first["status"], &first["output"], &first["usage"]),
         (&json!("in_progress"), &json!([]), &json!(null))
     );
+}
+
+/// What is looked for is an object, and told with its item alone; of what is none the client is told nothing.
+#[test]
+fn a_search_for_tools_is_an_item_of_its_own() {
+    for (arguments, expect) in
+        [("{\n\"query\":\"q\"}", json!({"query":"q"})), ("\"{\\\"query\\\":1}\"", json!({"query":1})), ("q", json!({}))]
+    {
+        let part = Part::ToolCall { id: "i".into(), name: "tool_search".into() };
+        let mut events = vec![Event::Start { id: None, model: None }];
+        events.extend(said(part, Delta::Arguments(arguments.into())));
+        events.push(Event::Stop(StopReason::ToolUse));
+        let frames = write(&events);
+        let [_, _, added, done, last] = &frames[..] else { panic!("{frames:#?}") };
+        let item = |status: &str, arguments: &serde_json::Value| json!({"id":"tsc_1_0","type":"tool_search_call","status":status,"call_id":"i","execution":"client","arguments":arguments});
+        assert_eq!(added["item"], item("in_progress", &json!({})));
+        assert_eq!(done["item"], item("completed", &expect));
+        assert_eq!(last["response"]["output"], json!([item("completed", &expect)]));
+    }
 }
 
 /// The limit cuts what was being said. A call whose arguments are all there is complete; half a JSON text is no text of a tool's.
