@@ -128,6 +128,8 @@ fn confined(call: &Call) -> Result<(), Fault> {
             {
                 let message = if kind == "item_reference" {
                     "`item_reference` in `input` refers to something that is kept elsewhere, and Tidegate keeps nothing: send the item itself, as clients do that are told `store: false`.".to_owned()
+                } else if kind == "compaction_trigger" {
+                    "`compaction_trigger` in `input` is not supported for this model: Codex compacts by itself where its provider has another `name` than `OpenAI`.".to_owned()
                 } else {
                     format!("`{kind}` in `input` is not supported for this model.")
                 };
@@ -222,6 +224,7 @@ mod tests {
             (r#"{"model":"m","background":true,"input":"x"}"#, Some("background")),
             (r#"{"model":"m","background":false,"store":true,"previous_response_id":null,"input":"x"}"#, None),
             (r#"{"model":"m","input":[{"type":"item_reference","id":"i"}]}"#, Some("input")),
+            (r#"{"model":"m","input":[{"role":"user","content":"x"},{"type":"compaction_trigger"}]}"#, Some("input")),
             (
                 r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"f"}]}]}"#,
                 Some("input"),

@@ -4,6 +4,8 @@
 //! tools. What only a server of this dialect can read (encrypted reasoning, searches it made) is kept as opaque thinking and
 //! goes back to such a server alone.
 
+mod client;
+
 use super::tools::{Names, SEARCH, as_arguments, as_function, flat, is_search};
 use super::{WORDS, is_clients, offered};
 use crate::canon::call::{Content, Format, Role, Thinking, Tool, ToolChoice, Turn};
@@ -143,8 +145,16 @@ impl Turns<'_> {
             "reasoning" => self.reasoning(&item, json),
             "tool_search_call" if is_clients(&item) => self.search(at, &item),
             offered::FOUND if is_clients(&item) => self.found(at, &item, json),
-            "web_search_call" | "tool_search_call" | offered::FOUND => {
-                // What the vendor found by itself has gone into the text behind it, or is on offer.
+            "local_shell_call" => self.shell(at, &item),
+            // What the vendor found by itself has gone into the text behind it, or is on offer; what it has made of a
+            // conversation that was too long only it can read.
+            "web_search_call"
+            | "tool_search_call"
+            | offered::FOUND
+            | "image_generation_call"
+            | "compaction"
+            | "compaction_summary"
+            | "context_compaction" => {
                 lose(self.extra, format!("input.{kind}"), json);
                 self.said(Content::RedactedThinking { data: json.raw().to_owned() });
             }
@@ -241,22 +251,6 @@ impl Turns<'_> {
         let name = flat(item.text("namespace").as_deref(), &name).into_owned();
         let arguments = if custom { as_arguments(&text) } else { text };
         self.said(Content::ToolCall { id, name, arguments });
-    }
-
-    /// A search for tools: a call like others, but that its arguments are an object.
-    fn search(&mut self, at: &At<'_>, item: &Fields<'_>) {
-        self.lose_beyond(item, &["type", "id", "status", "call_id", "execution", "arguments"]);
-        let Some(id) = self.check.need_text(at, item, "call_id") else { return };
-        let arguments = item.get("arguments").map_or("{}", Json::raw).to_owned();
-        self.said(Content::ToolCall { id, name: SEARCH.into(), arguments });
-    }
-
-    /// What it found: the tools are with the others, see `tools`.
-    fn found(&mut self, at: &At<'_>, item: &Fields<'_>, json: Json<'_>) {
-        self.lose_beyond(item, &["type", "id", "status", "call_id", "execution", "tools"]);
-        let Some(id) = self.check.need_text(at, item, "call_id") else { return };
-        let content = vec![Content::Other { kind: offered::FOUND.into(), json: json.raw().to_owned() }];
-        Turn::add_result(&mut self.turns, id, content);
     }
 
     fn result(&mut self, at: &At<'_>, item: &Fields<'_>) {

@@ -106,6 +106,30 @@ fn items_in_a_row_are_one_turn() {
     );
 }
 
+/// A conversation that went on before its vendor goes on elsewhere.
+#[test]
+fn items_of_the_vendor_s_own_end_no_conversation() {
+    let call = read(
+        r#"{"model":"m","input":[{"role":"user","content":"x"},{"type":"compaction","encrypted_content":"zz"},{"type":"image_generation_call","id":"i","result":"AA=="},
+        {"type":"local_shell_call","id":"l","call_id":"1","status":"completed","action":{"type":"exec","command":["ls"]}},{"type":"function_call_output","call_id":"1","output":"a"},
+        {"type":"tool_search_call","call_id":null,"execution":"server","arguments":{}}]}"#,
+    )
+    .unwrap();
+    assert_eq!(super::super::confined(&call), Ok(()));
+    let names: Vec<_> = call.extra.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["input.compaction", "input.image_generation_call", "input.tool_search_call"]);
+    let [_, said, result, _] = call.turns.as_slice() else { panic!("{:#?}", call.turns) };
+    let shell = Content::ToolCall {
+        id: "1".into(),
+        name: "local_shell".into(),
+        arguments: r#"{"type":"exec","command":["ls"]}"#.into(),
+    };
+    assert_eq!(said.content.last(), Some(&shell));
+    assert!(matches!(result.content.as_slice(), [Content::ToolResult { id, .. }] if id == "1"));
+    let fault = read(r#"{"model":"m","input":[{"type":"local_shell_call","action":{}}]}"#).unwrap_err();
+    assert_eq!(fault.details[0].loc.join("."), "body.input.0.call_id");
+}
+
 #[test]
 fn tools_become_functions_and_what_has_no_form_is_kept_by_name() {
     let call = read(
