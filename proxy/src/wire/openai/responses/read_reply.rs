@@ -240,7 +240,10 @@ impl Reader {
         if !open.spoke {
             self.arguments(kind, at, &text.unwrap_or_default(), out);
         }
-        self.close(out);
+        // Whether a custom tool's text is all of it says its item.
+        if kind == Kind::Call {
+            self.close(out);
+        }
     }
 
     /// An item is complete: what of it was not told is told now.
@@ -249,7 +252,10 @@ impl Reader {
         if let Some(open) = self.open.as_ref().filter(|open| open.at == at) {
             match open.kind {
                 Kind::Call => self.whole_call(Kind::Call, at, item.text("arguments"), out),
-                Kind::Custom => self.whole_call(Kind::Custom, at, item.text("input"), out),
+                Kind::Custom => {
+                    self.whole_call(Kind::Custom, at, item.text("input"), out);
+                    self.close_as(item.text("status").as_deref() == Some("incomplete"), out);
+                }
                 // What is looked for stands here alone.
                 Kind::Search => {
                     let arguments = item.get("arguments").map_or("{}", Json::raw);
@@ -265,10 +271,15 @@ impl Reader {
         }
     }
 
-    /// Ends the open part; a custom tool's arguments are closed with it.
+    /// Ends the open part, of which all was said.
     fn close(&mut self, out: &mut Vec<Event>) {
+        self.close_as(false, out);
+    }
+
+    /// The same; a custom tool's arguments are closed with it, unless its text was `cut`: they would look complete.
+    fn close_as(&mut self, cut: bool, out: &mut Vec<Event>) {
         let Some(open) = self.open.take() else { return };
-        if open.kind == Kind::Custom {
+        if open.kind == Kind::Custom && !cut {
             let rest = if open.spoke { "\"}" } else { "{\"input\":\"\"}" };
             out.push(Event::Delta(Delta::Arguments(rest.into())));
         }
@@ -276,7 +287,8 @@ impl Reader {
     }
 
     fn finish(&mut self, response: &Fields<'_>, otherwise: &str, out: &mut Vec<Event>) {
-        self.close(out);
+        let status = response.text("status").unwrap_or(otherwise.into());
+        self.close_as(status == "incomplete", out);
         if self.told.is_empty() {
             for (at, item) in response.get("output").into_iter().flat_map(Json::items).enumerate() {
                 self.whole_item(at as u64, &Fields::of(item), out);
@@ -287,7 +299,6 @@ impl Reader {
         }
         let counts = response.get("usage").filter(|json| json.kind() == Shape::Object).map(usage);
         out.extend(counts.filter(|counts| *counts != Usage::default()).map(Event::Usage));
-        let status = response.text("status").unwrap_or(otherwise.into());
         let why = response.get("incomplete_details").and_then(|details| details.get("reason")).and_then(Json::as_str);
         out.push(Event::Stop(stop_reason(&status, why.as_deref(), self.calls)));
         self.done = true;

@@ -36,6 +36,8 @@ fn what_servers_leave_out_or_say_twice() {
     let call = r#""type":"response.output_item.added","output_index":1,"item":{"type":"function_call","call_id":"i","name":"f","arguments":""}"#;
     let argument = r#""type":"response.function_call_arguments.delta","output_index":1,"delta":"{}""#;
     let custom = r#""type":"response.output_item.added","output_index":1,"item":{"type":"custom_tool_call","call_id":"i","name":"p","input":""}"#;
+    let cut = r#""type":"response.incomplete","response":{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"output":[]}"#;
+    let input = r#""type":"response.custom_tool_call_input.delta","output_index":1,"delta":"a""#;
     let cases: &[(&str, Vec<&str>, &str)] = &[
         ("no announcements", vec![text, text, end], "T(aa) end_turn"),
         ("a call without a done", vec![text, call, argument, end], "T(a) C(i,f,{}) tool_use"),
@@ -64,6 +66,28 @@ fn what_servers_leave_out_or_say_twice() {
             "a custom input in pieces",
             vec![custom, r#""type":"response.custom_tool_call_input.delta","output_index":1,"delta":"a\"b\n""#, end],
             "C(i,p,{\"input\":\"a\\\"b\\n\"}) tool_use",
+        ),
+        (
+            "a custom input that was cut",
+            vec![
+                custom,
+                input,
+                r#""type":"response.custom_tool_call_input.done","output_index":1,"input":"a""#,
+                r#""type":"response.output_item.done","output_index":1,"item":{"type":"custom_tool_call","status":"incomplete","call_id":"i","name":"p","input":"a"}"#,
+                cut,
+            ],
+            "C(i,p,{\"input\":\"a) max_tokens",
+        ),
+        ("the same without the item's end", vec![custom, input, cut], "C(i,p,{\"input\":\"a) max_tokens"),
+        (
+            "one that was not, before the limit",
+            vec![
+                custom,
+                input,
+                r#""type":"response.output_item.done","output_index":1,"item":{"type":"custom_tool_call","status":"completed","call_id":"i","name":"p","input":"a"}"#,
+                cut,
+            ],
+            "C(i,p,{\"input\":\"a\"}) max_tokens",
         ),
         (
             "a search for tools that the client makes",
