@@ -27,6 +27,8 @@ pub(super) struct Writer {
     ended: bool,
     /// Bytes of the text of a custom tool that the client has as they came.
     told: usize,
+    /// Pieces of such texts that were heard and not told one by one.
+    held: u64,
     items: usize,
     output: Vec<u8>,
     usage: Usage,
@@ -41,6 +43,7 @@ impl Writer {
             open: None,
             ended: false,
             told: 0,
+            held: 0,
             items: 0,
             output: Vec::new(),
             usage: Usage::default(),
@@ -97,6 +100,7 @@ impl Writer {
     fn more(&mut self, text: &str, out: &mut BytesMut) {
         let Some(item) = &mut self.open else { return };
         item.text.push_str(text);
+        self.held += u64::from(matches!(item.kind, Kind::Custom(_)));
         // A custom tool's text is known when its arguments are whole, and a search's are told in one piece.
         if !text.is_empty() && !matches!(item.kind, Kind::Custom(_) | Kind::Search(_)) {
             self.delta(text, out);
@@ -166,6 +170,8 @@ impl WriteReply for Writer {
 
     fn settle(&mut self, out: &mut BytesMut) {
         self.close(false, out);
+        // The client has had an event for each. What they stood in may have been a piece of its own: numbers only have to grow.
+        self.sequence += std::mem::take(&mut self.held);
         if let Some(item) = self.open.as_ref().filter(|item| matches!(item.kind, Kind::Custom(_))) {
             self.told = begun_input(&item.text).len();
         }

@@ -212,6 +212,7 @@ fn of_a_custom_tool_the_rest_is_told_behind_what_went_out() {
         Event::Open(Part::ToolCall { id: "i".into(), name: "patch".into() }),
         more("{\"input\":\""),
         more("\u{e9}\\n"),
+        more("a"),
     ] {
         writer.write(&event, &mut unheard);
     }
@@ -220,6 +221,11 @@ fn of_a_custom_tool_the_rest_is_told_behind_what_went_out() {
         writer.write(&event, &mut out);
     }
     let told = String::from_utf8(out.to_vec()).unwrap();
-    assert!(told.contains(r#""delta":"b""#) && told.contains(r#""input":"é\nb""#), "{told}");
+    assert!(told.contains(r#""delta":"b""#) && told.contains(r#""input":"é\nab""#), "{told}");
+    let first = told.split_once(r#""sequence_number":"#).and_then(|(_, rest)| rest.split_once(',')).unwrap().0;
+    assert!(
+        first.parse::<u64>().unwrap() >= 5,
+        "two events began the reply, one the item, and two told of its text: {told}"
+    );
     assert_eq!(told.matches("custom_tool_call_input.delta").count(), 2, "the event's name and its type: {told}");
 }
