@@ -184,7 +184,7 @@ fn a_model_file_that_is_none_does_not_take_the_gateway_down() {
             break answer;
         }
     };
-    assert!(answer.status == 503 && answer.body.contains("could not be loaded"), "{answer:?}");
+    assert!(answer.status == 503 && answer.body.contains("The model is not loaded"), "{answer:?}");
 }
 
 #[test]
