@@ -1,13 +1,19 @@
 //! What a call says that not every dialect can: kept for its own, dropped by name, or refused by name.
 
-use super::check::{Fields, shorten};
-use super::json::{Json, Kind, validate};
-use super::object::{Object, folded};
+mod arguments;
+mod lookalikes;
+
+use super::check::shorten;
+use super::json::{Json, validate};
+use super::object::Object;
 use super::openai::responses;
-use super::put::put_text;
 use crate::canon::call::{Content, Role, Turn};
-use crate::canon::{Call, Fault, FaultKind};
+use crate::canon::{Call, Fault};
+use lookalikes::is_lookalike;
 use std::borrow::Cow;
+
+pub(super) use arguments::{arguments_object, earlier_object, said_arguments};
+pub(super) use lookalikes::{lose_lookalikes, refuse_lookalikes};
 
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
 pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];
@@ -42,71 +48,6 @@ pub(super) fn lose(extra: &mut Vec<(String, String)>, name: String, json: Json<'
     if told && !last.iter().any(|(known, _)| *known == name) {
         extra.push((name, shorten(json)));
     }
-}
-
-/// Remembers those nested fields that some servers would read as another: the rest say nothing to anybody there.
-pub(super) fn lose_lookalikes(extra: &mut Vec<(String, String)>, place: &str, fields: &Fields<'_>) {
-    for (name, json) in fields.beyond(&[]).filter(|(name, _)| looks_like(name, INNER)) {
-        lose(extra, format!("{place}.{name}"), json);
-    }
-}
-
-/// Names of what a model reads, and of how much it may say.
-const READ: &[&str] = &[
-    "messages",
-    "input",
-    "instructions",
-    "system",
-    "prompt",
-    "suffix",
-    "template",
-    "tools",
-    "functions",
-    "role",
-    "content",
-    "text",
-    "thinking",
-    "reasoning",
-    "reasoning_content",
-    "refusal",
-    "tool_calls",
-    "function_call",
-    "images",
-    "image_url",
-    "source",
-    "output",
-    "options",
-    "n",
-    "max_tokens",
-    "max_completion_tokens",
-    "num_predict",
-];
-
-/// The same of what stands deeper: in tools and in calls of them.
-const INNER: &[&str] = &["function", "name", "description", "parameters", "input_schema", "arguments"];
-
-/// Whether the last word of a name differs from one of [`READ`] in case only, or inside of something from one of [`INNER`].
-fn is_lookalike(name: &str) -> bool {
-    let (inside, word) = name.rsplit_once('.').map_or((false, name), |(_, word)| (true, word));
-    looks_like(word, READ) || inside && looks_like(word, INNER)
-}
-
-fn looks_like(word: &str, words: &[&str]) -> bool {
-    let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
-    !word.bytes().all(plain) && words.contains(&folded(word).as_str())
-}
-
-/// A member whose name differs from one of those in case only says nothing here, and to a server that does not tell the two
-/// apart it may be the one that counts. Whoever looks at calls before they go there would be shown something else.
-pub(super) fn refuse_lookalikes(call: &Call) -> Result<&Call, Fault> {
-    for (name, _) in &call.extra {
-        if is_lookalike(name) {
-            let word = folded(name.rsplit('.').next().unwrap_or_default());
-            let what = format!("Some servers read the field `{name}` as `{word}`: write it so.");
-            return Err(Fault::invalid(what).with_param(name.as_str()));
-        }
-    }
-    Ok(call)
 }
 
 /// Sampling words without a canonical form that open servers and Ollama share.
@@ -164,55 +105,6 @@ pub(super) fn no_thread() -> Fault {
         .with_status(400)
         .with_param("thread")
         .with_code("thread_unsupported_request")
-}
-
-/// A tool call's arguments as an object; nothing at all is `{}`.
-pub(super) fn arguments_object(arguments: &str) -> Option<&str> {
-    let text = arguments.trim();
-    if text.is_empty() {
-        return Some("{}");
-    }
-    validate(text.as_bytes()).ok().filter(|json| json.kind() == Kind::Object).map(|_| text)
-}
-
-/// The same for a target that takes nothing else, and never an error: what a model once wrote wrong stands in its conversation from
-/// then on, and would end it. A string that holds an object is that object, every other text the one argument of one; named in
-/// `adjusted`.
-pub(super) fn earlier_object<'a>(arguments: &'a str, adjusted: &mut Vec<String>) -> Cow<'a, str> {
-    if let Some(object) = arguments_object(arguments) {
-        return object.into();
-    }
-    drop_named(adjusted, "messages.tool_calls");
-    let string = validate(arguments.as_bytes()).ok().and_then(Json::as_str);
-    if let Some(object) = string.as_deref().and_then(arguments_object) {
-        return object.to_owned().into();
-    }
-    let mut out = vec![b'{'];
-    put_text(&mut out, "arguments", arguments);
-    out.push(b'}');
-    String::from_utf8(out).map_or("{}".into(), Cow::Owned)
-}
-
-/// The same of a call in a reply, for clients whose calls hold an object. Models say `null` for nothing, too, and some servers put
-/// the object into a string once more.
-///
-/// # Errors
-/// They are none, and a tool that is run without them does something else.
-pub(super) fn said_arguments<'a>(name: &str, arguments: &'a str) -> Result<Cow<'a, str>, Fault> {
-    if let Some(object) = arguments_object(arguments) {
-        return Ok(object.into());
-    }
-    let said = validate(arguments.trim().as_bytes()).ok();
-    if said.is_some_and(Json::is_null) {
-        return Ok("{}".into());
-    }
-    let inner = said.and_then(Json::as_str);
-    if let Some(object) = inner.as_deref().and_then(arguments_object) {
-        return Ok(object.to_owned().into());
-    }
-    let name: String = name.chars().take(64).collect();
-    let message = format!("The backend called the tool `{name}` with arguments that are not a JSON object.");
-    Err(Fault::new(FaultKind::BackendError, message))
 }
 
 /// What Claude Code puts in front of its instructions for its vendor's books. It is another one in each request, so a server that
@@ -363,53 +255,5 @@ mod tests {
         assert_eq!((extra.len(), extra[1 + NAMES + 1].0.as_str()), (1 + NAMES + 2, "messages.Content"));
         let fault = refuse_lookalikes(&Call { extra, ..Call::default() }).unwrap_err();
         assert_eq!(fault.param.as_deref(), Some("messages.Content"), "no number of others hides it");
-    }
-
-    #[test]
-    fn arguments_are_an_object_or_nothing() {
-        for (text, expect) in [
-            ("", Some("{}")),
-            (" ", Some("{}")),
-            ("{\"n\":12345678901234567890}", Some("{\"n\":12345678901234567890}")),
-            ("[1]", None),
-            ("{", None),
-            ("\"x\"", None),
-        ] {
-            assert_eq!(arguments_object(text), expect, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_object_stands_in_one() {
-        for (text, expect, said) in [
-            (" {\"a\": 1} ", r#"{"a": 1}"#, false),
-            ("", "{}", false),
-            (r#""{\"a\": \"é\"}""#, r#"{"a": "é"}"#, true),
-            (r#""{""#, r#"{"arguments":"\"{\""}"#, true),
-            ("{\"cmd\": \"ls", r#"{"arguments":"{\"cmd\": \"ls"}"#, true),
-            ("[1]", r#"{"arguments":"[1]"}"#, true),
-            ("ls\n", r#"{"arguments":"ls\n"}"#, true),
-        ] {
-            let mut adjusted = Vec::new();
-            assert_eq!((&*earlier_object(text, &mut adjusted), adjusted.len()), (expect, usize::from(said)), "{text}");
-        }
-    }
-
-    #[test]
-    fn arguments_that_were_said_are_looked_for_in_a_string() {
-        for (text, expect) in [
-            (" ", Some("{}")),
-            ("null", Some("{}")),
-            ("{\"a\":1}", Some("{\"a\":1}")),
-            ("\"{\\\"a\\\": 1}\" ", Some("{\"a\": 1}")),
-            ("\"[1]\"", None),
-            ("\"x\"", None),
-            ("[1]", None),
-            ("{\"a\":", None),
-        ] {
-            assert_eq!(said_arguments("f", text).ok().as_deref(), expect, "{text}");
-        }
-        let fault = said_arguments(&"f".repeat(99), "[1]").unwrap_err();
-        assert!(fault.status() == 502 && fault.message.contains(&format!("`{}`", "f".repeat(64))), "{fault:?}");
     }
 }
