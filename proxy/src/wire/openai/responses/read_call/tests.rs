@@ -1,6 +1,7 @@
 //! Responses requests as calls.
 
 use super::*;
+use crate::canon::call::{Tool, ToolChoice};
 use bytes::Bytes;
 
 fn read(text: &str) -> Result<Call, Fault> {
