@@ -82,7 +82,7 @@ bench: release
 translate pools:
 	cargo run --release --locked --package rooms --bin $@
 
-## bolt: the release binary with what a request runs put together, by a profile of itself: a fifth less time for a small request
+## bolt: the release binary with what a request runs put together, by a profile of itself: up to a fifth less time for a small request
 bolt:
 	deploy/bolt.sh
 

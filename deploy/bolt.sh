@@ -1,7 +1,7 @@
 #!/bin/sh
 # The release binary with what a request runs put together (BOLT), by a profile of itself under load. The program has 20 MB of
 # code of which a request needs a few hundred pieces; wherever the linker left them, each is waited for. Together they take
-# about a fifth less time (docs/performance.md). Takes some five minutes beside the release build.
+# up to a fifth less time, by how large the caches are (docs/performance.md). Takes some five minutes beside the release build.
 #
 #   deploy/bolt.sh [ARGUMENTS FOR CARGO BUILD]      # prints where the binary is
 #
