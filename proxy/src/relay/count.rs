@@ -36,7 +36,7 @@ async fn answer(now: &Rooms, asked: Asked, tab: &mut Tab) -> Result<Counted, Fau
     let body = intake::read(headers, asked.body, asked.dialect, now.limits).await?;
     let arrived = Instant::now();
     let request = Request::read(asked.dialect, body)?;
-    tab.asked(&request.model, false, request.user());
+    tab.asked(now.routes.named(&request.model), false, request.user());
     if !way::is_open(now, &caller, &request.model) {
         return Err(Fault::model_not_found(&request.model));
     }

@@ -40,7 +40,7 @@ async fn answer(now: &Rooms, asked: Asked, api: EmbedApi, tab: &mut Tab) -> Resu
     let arrived = Instant::now();
     let request = EmbedRequest::read(api, body)?;
     let model = &request.call.model;
-    tab.asked(model, false, request.user());
+    tab.asked(now.routes.named(model), false, request.user());
     let route = way::open_to(now, &caller, model)?;
     let sent = way::embed(now, &route, &request, headers, arrived, tab).await?;
     finish(&request, sent, tab).await

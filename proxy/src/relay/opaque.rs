@@ -54,7 +54,7 @@ async fn answer(
     let body = intake::whole(headers, asked.body, now.limits).await?;
     let arrived = Instant::now();
     let parcel = Parcel::read(to, shape, body)?;
-    tab.asked(&parcel.model, parcel.stream, parcel.user.clone());
+    tab.asked(now.routes.named(&parcel.model), parcel.stream, parcel.user.clone());
     let route = way::open_to(now, &caller, &parcel.model)?;
     let carried = way::carry(now, &route, &parcel, headers, arrived, tab).await?;
     Ok((carried, parcel.dropped))

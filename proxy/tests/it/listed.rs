@@ -153,6 +153,7 @@ fn a_name_may_be_asked_for_with_ollama_s_default_tag() {
     for at in ["/api/chat", "/v1/chat/completions", "/v1/messages"] {
         assert_eq!(gateway.post(at, asks).json()["model"], "m:latest", "{at}");
     }
+    assert!(gateway.booked(3).iter().all(|record| record.model_requested == "m"), "one model, one row of a bill");
     let called = |seen: &Seen| seen.body.contains(r#""model":"served""#) || !seen.head.starts_with("post ");
     assert!(asked(&fake) == 3 && fake.seen().iter().all(called), "the target is told its own name");
     assert_eq!(gateway.post("/api/show", r#"{"model":"m:latest"}"#).status, 200);
