@@ -254,7 +254,7 @@ mod tests {
     /// Ollama, in whatever API it is spoken to, takes the last of `content` and `Content`.
     #[test]
     fn a_text_that_only_some_servers_would_read_does_not_get_past() {
-        use Dialect::{Chat, Messages, OllamaChat, OllamaGenerate, Responses};
+        use Dialect::{Chat, Messages, OllamaChat, Responses};
         for (dialect, body, param) in [
             (Chat, r#"{"model":"m","messages":[{"role":"user","content":"a","name":"N"}],"Seen":1}"#, None),
             (
@@ -267,13 +267,11 @@ mod tests {
                 r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a","TEXT":"b"}]}]}"#,
                 Some("content.TEXT"),
             ),
-            (Messages, r#"{"model":"m","messages":[{"role":"user","content":"a"}],"System":"b"}"#, Some("System")),
             (
                 OllamaChat,
                 r#"{"model":"m","messages":[{"role":"tool","tool_call_id":"i","Content":"b"}]}"#,
                 Some("messages.Content"),
             ),
-            (OllamaGenerate, r#"{"model":"m","prompt":"a","ſuffix":"b"}"#, Some("ſuffix")),
             (
                 Chat,
                 r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}","Arguments":"b"}}]}]}"#,

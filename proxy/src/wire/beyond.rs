@@ -13,7 +13,7 @@ use lookalikes::is_lookalike;
 use std::borrow::Cow;
 
 pub(super) use arguments::{arguments_object, earlier_object, said_arguments};
-pub(super) use lookalikes::{lose_lookalikes, refuse_lookalikes};
+pub(super) use lookalikes::{lose_lookalikes, refuse_capitals, refuse_lookalikes};
 
 /// Fields that would let a caller choose where a request goes or with whose key. Never obeyed, never forwarded.
 pub(super) const NEVER: &[&str] = &["api_base", "api_key", "base_url", "extra_headers"];

@@ -15,6 +15,8 @@ pub struct Object {
     lengths: u64,
     /// Some key is written with an escape or beyond ASCII: by its bytes alone it is not known from others.
     escaped: bool,
+    /// Some key has a capital letter or is `escaped`: names have none, but some servers take those that have for them.
+    capital: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -47,8 +49,10 @@ impl Object {
         let (fields, end) = members(&source)?;
         let plain = |byte: &u8| *byte != b'\\' && byte.is_ascii();
         let escaped = !fields.iter().all(|field| source[field.key.clone()].iter().all(plain));
+        let capital =
+            escaped || fields.iter().any(|field| source[field.key.clone()].iter().any(u8::is_ascii_uppercase));
         let lengths = fields.iter().fold(0, |lengths, field| lengths | length_bit(field.key.len() - 2));
-        let object = Self { source, fields, end, lengths, escaped };
+        let object = Self { source, fields, end, lengths, escaped, capital };
         object.refuse_duplicates()?;
         Ok(object)
     }
@@ -74,6 +78,11 @@ impl Object {
             let key = Json::trusted(&self.source[field.key.clone()]);
             (key.as_str().unwrap_or_else(|| key.raw().into()), Json::trusted(&self.source[field.value.clone()]))
         })
+    }
+
+    /// Whether some key may be taken for another that is written small.
+    pub(super) fn has_capitals(&self) -> bool {
+        self.capital
     }
 
     /// Where the value of a member stands in the source.

@@ -3,7 +3,7 @@
 //! Going out, the cheapest form that is true: the same bytes by reference count; the same bytes with values spliced; only
 //! towards another dialect written anew from the call.
 
-use super::beyond::{forbidden, no_thread, refuse_lookalikes, refuse_silence, system_texts};
+use super::beyond::{forbidden, no_thread, refuse_capitals, refuse_lookalikes, refuse_silence, system_texts};
 use super::count::Counter;
 use super::object::{Object, Refusal};
 use super::put::put_raw;
@@ -49,6 +49,7 @@ impl Request {
     /// A fault that names everything wrong with it.
     pub fn read(dialect: Dialect, body: Bytes) -> Result<Self, Fault> {
         let object = object(body)?;
+        refuse_capitals(&object)?;
         dialect.codec().check(&object)?;
         let model = object.get("model").and_then(json::Json::as_str).unwrap_or_default().into_owned();
         let stream = object.get("stream").and_then(json::Json::as_bool).unwrap_or(dialect.streams_by_default());
