@@ -103,7 +103,16 @@ impl Writer<'_> {
             word("type").as_deref() == Some("namespace") && word("name").as_deref() == Some(name)
         });
         let merged = found.and_then(|tool| merge(tool.raw(), &[("tools", &members)]));
-        merged.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default()
+        // What has a key twice cannot be changed in its place.
+        let anew = || {
+            let mut out = b"{".to_vec();
+            put_text(&mut out, "type", "namespace");
+            put_text(&mut out, "name", name);
+            put_raw(&mut out, "tools", String::from_utf8_lossy(&members));
+            out.push(b'}');
+            out
+        };
+        String::from_utf8(merged.unwrap_or_else(anew)).unwrap_or_default()
     }
 }
 
