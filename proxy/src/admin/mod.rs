@@ -1,6 +1,7 @@
 //! The operator's listener, apart from the API: `/metrics`, `/livez`, `/readyz`, and what a token opens: `POST /admin/reload`.
 
 use crate::canon::Secret;
+use crate::canon::header::bearer;
 use crate::trust::{self, Handshakes};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -174,10 +175,8 @@ async fn reload<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>>
 
 /// Compared as hashes, so that the time it takes tells nothing of the token, its length neither.
 fn is_opened_by<B>(request: &Request<B>, token: &Secret) -> bool {
-    let said = request.headers().get(header::AUTHORIZATION).map_or(b"".as_slice(), HeaderValue::as_bytes);
-    let (scheme, said) = said.split_at(said.iter().position(|byte| *byte == b' ').unwrap_or(said.len()));
-    let same: bool = Sha256::digest(said.trim_ascii()).ct_eq(&Sha256::digest(token.reveal())).into();
-    scheme.eq_ignore_ascii_case(b"bearer") && same
+    let said = request.headers().get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    said.is_some_and(|said| Sha256::digest(said).ct_eq(&Sha256::digest(token.reveal())).into())
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {

@@ -13,6 +13,14 @@ pub fn essence(media_type: &[u8]) -> &[u8] {
     media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
+/// The key behind the scheme Bearer, in any case (RFC 9110 §11.1), of an `Authorization`; empty where there is none. `None` for another
+/// scheme.
+pub fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let end = authorization.iter().position(|byte| *byte == b' ').unwrap_or(authorization.len());
+    let (scheme, key) = authorization.split_at(end);
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| key.trim_ascii())
+}
+
 names! {
     /// Which request this is, for logs and books on both sides.
     X_REQUEST_ID = "x-request-id";

@@ -3,7 +3,7 @@
 use super::table;
 use super::{Format, From};
 use crate::config::{self, Config, Problem};
-use crate::gate::{Key, fresh_key, hash_of, is_id};
+use crate::gate::{Key, checked_id, fresh_key, hash_of};
 use clap::{Args, Subcommand};
 use std::path::Path;
 
@@ -103,17 +103,12 @@ impl Owner {
             (Some(path), _, _) => {
                 let (organization, project) =
                     path.split_once('/').ok_or("--project takes ORGANIZATION/PROJECT, for example acme/web")?;
-                Holder::Project(checked(organization)?, checked(project)?)
+                Holder::Project(checked_id(organization)?, checked_id(project)?)
             }
-            (_, Some(organization), _) => Holder::Organization(checked(organization)?),
-            (_, _, user) => Holder::User(checked(user.as_deref().unwrap_or_default())?),
+            (_, Some(organization), _) => Holder::Organization(checked_id(organization)?),
+            (_, _, user) => Holder::User(checked_id(user.as_deref().unwrap_or_default())?),
         })
     }
-}
-
-/// An id that a configuration would take.
-fn checked(id: &str) -> Result<&str, String> {
-    if is_id(id) { Ok(id) } else { Err(format!("`{id}` is no id: use 1 to 64 letters, digits, `_` or `-`")) }
 }
 
 impl Holder<'_> {

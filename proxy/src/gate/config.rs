@@ -111,14 +111,20 @@ pub(crate) fn is_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
+/// An id, if it is one.
+///
+/// # Errors
+/// What it must be.
+pub(crate) fn checked_id(text: &str) -> Result<&str, String> {
+    if is_id(text) { Ok(text) } else { Err(format!("`{text}` is no id: use 1 to 64 letters, digits, `_` or `-`")) }
+}
+
 impl Config {
     /// What serde cannot see: ids of the wrong shape, two keys of one id, users of organizations that do not exist.
     pub fn errors(&self) -> Vec<(String, String)> {
         let mut errors = Vec::new();
         let id = |place: String, id: &str, errors: &mut Vec<(String, String)>| {
-            if !is_id(id) {
-                errors.push((place, format!("`{id}` is no id: use 1 to 64 letters, digits, `_` or `-`")));
-            }
+            errors.extend(checked_id(id).err().map(|what| (place, what)));
         };
         let distinct = |holder: String, keys: &[Key], errors: &mut Vec<(String, String)>| {
             let mut ids = BTreeSet::new();

@@ -6,7 +6,7 @@
 mod config;
 mod keys;
 
-pub(crate) use config::is_id;
+pub(crate) use config::checked_id;
 pub use config::{Config, Key, KeyHash, Organization, Project, User};
 pub use keys::{fresh_key, hash_of};
 
@@ -229,13 +229,8 @@ impl Gate {
 /// The key of a request: Bearer or `x-api-key`.
 fn credential(headers: &HeaderMap) -> Result<&[u8], Fault> {
     let said = single_bytes(headers, &http::header::AUTHORIZATION)?.map(<[u8]>::trim_ascii);
-    let bearer = match said.filter(|said| !said.is_empty()) {
-        None => None,
-        Some(said) => match said.split_at(said.iter().position(|byte| *byte == b' ').unwrap_or(said.len())) {
-            (scheme, key) if scheme.eq_ignore_ascii_case(b"bearer") => Some(key.trim_ascii()),
-            _ => return Err(unauthenticated("The Authorization header must be `Bearer` and a key.")),
-        },
-    };
+    let other = || unauthenticated("The Authorization header must be `Bearer` and a key.");
+    let bearer = said.filter(|said| !said.is_empty()).map(|said| header::bearer(said).ok_or_else(other)).transpose()?;
     let plain = single_bytes(headers, &header::X_API_KEY)?.map(<[u8]>::trim_ascii);
     match (bearer.filter(|key| !key.is_empty()), plain.filter(|key| !key.is_empty())) {
         (Some(bearer), Some(plain)) if bearer != plain => {
@@ -263,7 +258,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     let Some(value) = single_bytes(headers, name)?.map(<[u8]>::trim_ascii).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    let text = std::str::from_utf8(value).ok().filter(|text| is_id(text));
+    let text = std::str::from_utf8(value).ok().filter(|text| config::is_id(text));
     text.map(Some).ok_or_else(|| {
         Fault::invalid(format!("The header {name} must be an id of 1 to 64 letters, digits, `_` or `-`."))
             .with_param(name.as_str())
