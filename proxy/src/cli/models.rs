@@ -212,7 +212,7 @@ impl Pull {
                 file.size
             ));
         }
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex::encode(hash.finalize());
         match &file.lfs {
             Some(lfs) if lfs.oid != found => Err(format!(
                 "{} is damaged: its SHA-256 is {found}, the hub says {}; delete it and fetch it again",
@@ -246,7 +246,7 @@ mod tests {
                     line.to_lowercase().strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok()
                 });
                 let rest = from.map(|from| CONTENT.get(from..).unwrap_or_default());
-                let oid: String = Sha256::digest(CONTENT).iter().map(|byte| format!("{byte:02x}")).collect();
+                let oid = hex::encode(Sha256::digest(CONTENT));
                 let list = format!(r#"[{{"path":"m.gguf","size":{},"lfs":{{"oid":"{oid}"}}}}]"#, CONTENT.len());
                 let asked = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
                 let (status, body) = match (asked, rest) {

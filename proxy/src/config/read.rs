@@ -104,7 +104,7 @@ pub(super) fn layers(
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|error| vec![Problem::new("", format!("cannot read {}: {error}", path.display()))])?;
-        digest = Some(Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect());
+        digest = Some(hex::encode(&Sha256::digest(&text)[..6]));
         figment = match path.extension().and_then(|extension| extension.to_str()) {
             Some("yaml" | "yml") => {
                 let line = |error: &<Yaml as Format>::Error| error.location().map_or(1, |at| at.line());

@@ -9,7 +9,7 @@ pub(super) fn digest(secret: &[u8]) -> [u8; 32] {
 
 /// `sha256:…` as the configuration wants it.
 pub fn hash_of(key: &str) -> String {
-    digest(key.as_bytes()).iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    format!("sha256:{}", hex::encode(digest(key.as_bytes())))
 }
 
 /// A new key with this prefix: 32 letters and digits, 190 bits of randomness.

@@ -60,8 +60,7 @@ pub(super) fn put_user(call: &Call, out: &mut Vec<u8>, adjusted: &mut Vec<String
     if user.chars().count() <= LONGEST_USER {
         return put_text(out, "user", user);
     }
-    let hash: [u8; 32] = Sha256::digest(user.as_bytes()).into();
-    put_text(out, "user", &hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
+    put_text(out, "user", &hex::encode(Sha256::digest(user)));
     drop_named(adjusted, "user");
 }
 
