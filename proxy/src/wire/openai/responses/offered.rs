@@ -51,10 +51,10 @@ pub(super) fn lists(request: &Object) -> impl Iterator<Item = Json<'_>> {
     request.get("tools").into_iter().chain(among_items(request).map(|(_, list)| list))
 }
 
-/// All of them as one list, as JSON text.
-pub(super) fn as_one(request: &Object) -> String {
+/// All of these lists as one, as JSON text.
+pub(super) fn as_one(lists: &[Json<'_>]) -> String {
     let mut out = vec![b'['];
-    for tool in lists(request).flat_map(Json::items) {
+    for tool in lists.iter().copied().flat_map(Json::items) {
         comma(&mut out);
         out.extend_from_slice(tool.bytes());
     }

@@ -18,7 +18,9 @@ pub(super) fn tools(check: &mut Check, request: &Object, call: &mut Call) {
     }
     let at = BODY.key("input");
     let mut more = Vec::new();
-    for (index, list) in offered::among_items(request) {
+    // Looked for once: that is a search through the whole request.
+    let among: Vec<_> = offered::among_items(request).collect();
+    for (index, list) in among.iter().copied() {
         let at = at.index(index);
         let at = at.key("tools");
         check.as_list(&at, list);
@@ -31,8 +33,9 @@ pub(super) fn tools(check: &mut Check, request: &Object, call: &mut Call) {
         more.retain(|tool| function(tool).is_none_or(|name| known.insert(name.to_owned())));
         call.tools.append(&mut more);
     }
-    let renamed = offered::lists(request).any(|list| !Names::read(list).is_empty());
-    call.tools_as_sent = renamed.then(|| offered::as_one(request));
+    let lists: Vec<_> = request.get("tools").into_iter().chain(among.into_iter().map(|(_, list)| list)).collect();
+    let renamed = lists.iter().any(|list| !Names::read(*list).is_empty());
+    call.tools_as_sent = renamed.then(|| offered::as_one(&lists));
 }
 
 /// The name of a function.
