@@ -88,7 +88,7 @@ async fn either((term, interrupt): &mut (Signal, Signal)) {
     tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
 }
 
-fn end(code: i32) {
+fn end(code: i32) -> ! {
     super::log::flush();
     std::process::exit(code);
 }

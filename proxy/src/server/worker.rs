@@ -91,11 +91,8 @@ impl Workers {
                             continue;
                         };
                         let open = Open { lane: lane_open.clone(), door: door.clone() };
-                        let (door, drain) = (door.clone(), drain.clone());
-                        tokio::task::spawn_local(async move {
-                            let _open = open;
-                            connection::serve(stream, &door, &drain).await;
-                        });
+                        let drain = drain.clone();
+                        tokio::task::spawn_local(async move { connection::serve(stream, &open.door, &drain).await });
                     }
                     while lane_open.load(Ordering::Relaxed) > 0 {
                         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -15,8 +15,6 @@ pub struct Object {
     lengths: u64,
     /// Some key is written with an escape or beyond ASCII: by its bytes alone it is not known from others.
     escaped: bool,
-    /// Some key has a capital letter or is `escaped`: names have none, but some servers take those that have for them.
-    capital: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -49,10 +47,8 @@ impl Object {
         let (fields, end) = members(&source)?;
         let plain = |byte: &u8| *byte != b'\\' && byte.is_ascii();
         let escaped = !fields.iter().all(|field| source[field.key.clone()].iter().all(plain));
-        let capital =
-            escaped || fields.iter().any(|field| source[field.key.clone()].iter().any(u8::is_ascii_uppercase));
         let lengths = fields.iter().fold(0, |lengths, field| lengths | length_bit(field.key.len() - 2));
-        let object = Self { source, fields, end, lengths, escaped, capital };
+        let object = Self { source, fields, end, lengths, escaped };
         object.refuse_duplicates()?;
         Ok(object)
     }
@@ -80,9 +76,10 @@ impl Object {
         })
     }
 
-    /// Whether some key may be taken for another that is written small.
+    /// Whether some key may be taken for another: names have no capital letters, but some servers take those that have for them.
     pub(super) fn has_capitals(&self) -> bool {
-        self.capital
+        let capital = |field: &Field| self.source[field.key.clone()].iter().any(u8::is_ascii_uppercase);
+        self.escaped || self.fields.iter().any(capital)
     }
 
     /// Where the value of a member stands in the source.

@@ -104,10 +104,10 @@ fn misspelt(name: &str, word: &str) -> Fault {
 /// The same of what stands deeper: in tools and in calls of them.
 const INNER: &[&str] = &["function", "name", "description", "parameters", "input_schema", "arguments"];
 
-/// Whether the last word of a name differs from one of [`READ`] in case only, or inside of something from one of [`INNER`].
+/// Whether the name of a nested field ends in a word that differs from one that is read there in case only. Those of the top level
+/// are refused before.
 pub(super) fn is_lookalike(name: &str) -> bool {
-    let (inside, word) = name.rsplit_once('.').map_or((false, name), |(_, word)| (true, word));
-    looks_like(word, READ) || inside && looks_like(word, INNER)
+    name.rsplit_once('.').is_some_and(|(_, word)| looks_like(word, READ) || looks_like(word, INNER))
 }
 
 fn looks_like(word: &str, words: &[&str]) -> bool {
