@@ -306,7 +306,6 @@ mod tests {
 
     /// Writes an embedding model of zeros, and says how many of its numbers are computed with.
     fn write(folder: &Path, kind: DType) -> usize {
-        std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join("config.json"), CONFIG).unwrap();
         std::fs::write(folder.join("tokenizer.json"), TOKENIZER).unwrap();
         let mut shapes: Vec<(String, Vec<usize>)> = ["word", "position", "token_type"]
@@ -337,31 +336,27 @@ mod tests {
         count
     }
 
-    fn folder() -> PathBuf {
-        std::env::temp_dir().join(format!("tidegate-memory-{}", uuid::Uuid::now_v7()))
-    }
-
     /// Numbers are computed with as f32, and what is not computed with is not kept.
     #[test]
     fn weights_of_vectors_take_what_they_are_in_memory() {
-        let folder = folder();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
         for kind in [DType::F16, DType::F32] {
-            let count = write(&folder, kind);
+            let count = write(folder, kind);
             let options = Options { threads: 1, ..Options::default() };
-            let about = Model::load(&folder, &options, true).unwrap().about();
+            let about = Model::load(folder, &options, true).unwrap().about();
             let length = std::fs::metadata(folder.join("model.safetensors")).unwrap().len();
             assert_eq!(about.size, length, "{kind:?}");
             assert_eq!(about.memory, count as u64 * 4, "{kind:?}");
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_model_that_stopped_is_not_ready_until_it_was_loaded_anew() {
-        let folder = folder();
-        write(&folder, DType::F32);
-        let settings = serde_json::json!({"kind": "local", "weights": &folder, "threads": 1});
-        let local = Local::load(&"here".into(), &folder, &serde_json::from_value(settings).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), DType::F32);
+        let settings = serde_json::json!({"kind": "local", "weights": folder.path(), "threads": 1});
+        let local = Local::load(&"here".into(), folder.path(), &serde_json::from_value(settings).unwrap());
         let wait = || {
             let began = Instant::now();
             while !local.is_ready() {
@@ -386,7 +381,7 @@ mod tests {
         wait();
         stop();
         // It cannot be loaded any more: that is said, and not tried for ever.
-        std::fs::remove_dir_all(&folder).unwrap();
+        folder.close().unwrap();
         local.revive(begun + ANEW * 2);
         let began = Instant::now();
         while local.error().is_none_or(|error| error == "it stopped") {
