@@ -223,7 +223,15 @@ impl Role {
 }
 
 impl Image {
-    /// Its address; bytes as a data URL (RFC 2397).
+    /// What an address stands for: a data URL (RFC 2397) is its bytes. `None` where these are not in base64, which no dialect
+    /// can pass on.
+    pub fn at(url: String) -> Option<Self> {
+        let Some(rest) = url.strip_prefix("data:") else { return Some(Self::Url(url)) };
+        let (media_type, data) = rest.split_once(";base64,")?;
+        Some(Self::Data { media_type: media_type.to_owned(), data: data.to_owned() })
+    }
+
+    /// Its address; bytes as a data URL.
     pub fn url(&self) -> Cow<'_, str> {
         match self {
             Self::Url(url) => url.into(),

@@ -6,6 +6,7 @@
 
 use super::json::{Json, Kind, write_str};
 use crate::canon::Fault;
+use crate::canon::call::{Content, Image};
 use crate::canon::fault::Detail;
 use crate::canon::usage::ABSURD;
 use std::borrow::Cow;
@@ -145,6 +146,22 @@ impl Check {
     pub fn text(&mut self, at: &At<'_>, from: &impl Members, key: &str) -> Option<String> {
         let json = present(from, key)?;
         self.as_text(&at.key(key), json).map(Cow::into_owned)
+    }
+
+    /// A required address of an image, which may be its bytes.
+    pub fn need_image(&mut self, at: &At<'_>, from: &impl Members, key: &str) -> Option<Content> {
+        let url = self.need_text(at, from, key)?;
+        self.image(&at.key(key), url)
+    }
+
+    /// An image by its address, which may be its bytes.
+    pub fn image(&mut self, at: &At<'_>, url: String) -> Option<Content> {
+        let image = Image::at(url);
+        if image.is_none() {
+            let msg = "A data URL of an image should hold base64: data:image/png;base64,…";
+            self.wrong(at, "value_error", msg, None);
+        }
+        image.map(Content::Image)
     }
 
     /// An optional boolean.

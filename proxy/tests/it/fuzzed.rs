@@ -10,8 +10,8 @@ use tidegate::wire::reply::Pipe;
 use tidegate::wire::request::Request;
 use tidegate::wire::{Dialect, ReplyHead, Target, Unasked};
 
-fn request(dialect: Dialect, body: &'static str) -> Request {
-    Request::read(dialect, Bytes::from_static(body.as_bytes())).unwrap()
+fn request(dialect: Dialect, body: impl Into<Bytes>) -> Request {
+    Request::read(dialect, body.into()).unwrap()
 }
 
 #[test]
@@ -322,4 +322,31 @@ fn a_conversation_of_nothing_but_thinking_is_refused() {
     let body = r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"x"}]}]}"#;
     let fault = request(Dialect::Messages, body).write(&[Dialect::Responses], &Target::default()).unwrap_err();
     assert_eq!((fault.status(), fault.param.as_deref()), (400, Some("messages")));
+}
+
+/// What chat has beside the type word of a format may have one of its own.
+#[test]
+fn a_format_has_one_type_among_responses() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"s","type":""}}}"#;
+    let target = Target { model: "m".into(), ..Target::default() };
+    let written = Dialect::Responses.codec().write_call(request(Dialect::Chat, body).call().unwrap(), &target);
+    let again = Request::read(Dialect::Responses, written.unwrap().body).unwrap();
+    assert!(again.call().unwrap().format.is_some());
+}
+
+/// An address that holds bytes is read by every dialect alike: the target would refuse it, or take it for none.
+#[test]
+fn an_image_in_an_address_holds_base64() {
+    let body = |url| {
+        format!(
+            r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":[{{"type":"image","source":{{"type":"url","url":"{url}"}}}}]}}]}}"#
+        )
+    };
+    let fault = request(Dialect::Messages, body("data:https://example.com/a.png")).call().unwrap_err();
+    assert_eq!(fault.param.as_deref(), Some("messages[0].content[0].image.source.url"));
+    let written = Dialect::OllamaChat
+        .codec()
+        .write_call(request(Dialect::Messages, body("data:image/png;base64,AA==")).call().unwrap(), &Target::default());
+    let written: serde_json::Value = serde_json::from_slice(&written.unwrap().body).unwrap();
+    assert_eq!(written["messages"][0]["images"][0], "AA==");
 }

@@ -100,7 +100,7 @@ pub(in crate::plugin) fn turn_back(turn: wit::Turn) -> Turn {
 fn image_back(image: wit::Image) -> Image {
     match image {
         wit::Image::Data(data) => Image::Data { media_type: data.media_type, data: data.data },
-        wit::Image::Url(url) => Image::Url(url),
+        wit::Image::Url(url) => Image::at(url.clone()).unwrap_or(Image::Url(url)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this vendor's protocols say in the same words.
 
 use crate::canon::Call;
-use crate::canon::call::{Content, Effort, Image, Thinking, ToolChoice};
+use crate::canon::call::{Effort, Thinking, ToolChoice};
 use crate::wire::Target;
 use crate::wire::beyond::drop_named;
 use crate::wire::check::{At, BODY, Check, Members, present};
@@ -123,15 +123,4 @@ pub(super) fn choice(check: &mut Check, request: &Object, key: &str) -> Option<T
         "none" => ToolChoice::None,
         _ => ToolChoice::Required,
     })
-}
-
-/// An image by its address, which may be its bytes (RFC 2397).
-pub(super) fn image(check: &mut Check, at: &At<'_>, url: String) -> Option<Content> {
-    let Some(rest) = url.strip_prefix("data:") else { return Some(Content::Image(Image::Url(url))) };
-    let Some((media_type, data)) = rest.split_once(";base64,") else {
-        let msg = "A data URL of an image should hold base64: data:image/png;base64,…";
-        check.wrong(at, "value_error", msg, None);
-        return None;
-    };
-    Some(Content::Image(Image::Data { media_type: media_type.to_owned(), data: data.to_owned() }))
 }

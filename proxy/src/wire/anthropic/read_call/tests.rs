@@ -42,7 +42,7 @@ fn everything_wrong_is_said_at_once() {
             fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
         assert_eq!(found, *expect, "{text}");
     }
-    let fault = read(r#"{"model":"m","messages":[{"role":"bot","content":"x"},{"role":"user"},{"role":"user","content":[{"type":"text"},{},{"type":"tool_use","id":1,"name":"f","input":[]}]}],"tools":[{"name":"f"},{"input_schema":{}}]}"#).unwrap_err();
+    let fault = read(r#"{"model":"m","messages":[{"role":"bot","content":"x"},{"role":"user"},{"role":"user","content":[{"type":"text"},{},{"type":"tool_use","id":1,"name":"f","input":[]},{"type":"image","source":{"type":"url","url":"data:https://example.com/a.png"}}]}],"tools":[{"name":"f"},{"input_schema":{}}]}"#).unwrap_err();
     let found: Vec<_> =
         fault.details.iter().map(|detail| format!("{} {}", detail.loc.join("."), detail.kind)).collect();
     assert_eq!(
@@ -54,6 +54,7 @@ fn everything_wrong_is_said_at_once() {
             "body.messages.2.content.1 union_tag_not_found",
             "body.messages.2.content.2.tool_use.id string_type",
             "body.messages.2.content.2.tool_use.input dict_type",
+            "body.messages.2.content.3.image.source.url value_error",
             "body.tools.0.input_schema missing",
             "body.tools.1.name missing",
         ]

@@ -107,7 +107,7 @@ impl Turns<'_> {
         let at = at.key("source");
         let source = self.check.as_dict(&at, source)?;
         match source.text("type").as_deref() {
-            Some("url") => self.check.need_text(&at, &source, "url").map(|url| Content::Image(Image::Url(url))),
+            Some("url") => self.check.need_image(&at, &source, "url"),
             Some("base64") => {
                 let (media_type, data) =
                     (self.check.need_text(&at, &source, "media_type"), self.check.need_text(&at, &source, "data"));

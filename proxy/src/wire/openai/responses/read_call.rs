@@ -15,7 +15,7 @@ use crate::wire::beyond::{extra, lose};
 use crate::wire::check::{At, BODY, Check, Fields, present};
 use crate::wire::json::{Json, Kind};
 use crate::wire::object::Object;
-use crate::wire::openai::words::{effort, image};
+use crate::wire::openai::words::effort;
 use crate::wire::put::put_raw;
 use offer::{plain_choice, tool_choice, tools};
 
@@ -236,7 +236,7 @@ impl Turns<'_> {
                 if let Some(detail) = part.get("detail").filter(|detail| detail.as_str().as_deref() != Some("auto")) {
                     lose(self.extra, "input_image.detail".into(), detail);
                 }
-                image(self.check, &at.key("image_url"), text)
+                self.check.image(&at.key("image_url"), text)
             }
         }
     }

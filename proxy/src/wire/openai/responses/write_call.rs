@@ -15,11 +15,14 @@ use crate::wire::beyond::{
     arguments_object, drop_chat_sampling, drop_named, earlier_object, extras, found_tool, is_prefilled, refuse_part,
     refuse_silence, refuse_thread, says_error, system_texts,
 };
+use crate::wire::check::Fields;
 use crate::wire::json::{validate, write_str};
 use crate::wire::openai::words::{effort_word, put_user};
 use crate::wire::put::{comma, key, merge, number, put_raw, put_some, put_text};
 use crate::wire::{Target, Written};
-use std::borrow::Cow;
+
+/// What `text.format` and chat's `json_schema` have in common.
+const SCHEMED: [&str; 4] = ["name", "description", "schema", "strict"];
 
 pub(super) fn write_call(call: &Call, to: &Target) -> Result<Written, Fault> {
     refuse_thread(call)?;
@@ -283,14 +286,21 @@ impl Writer<'_> {
             None => return,
             Some(Format::Json) => r#"{"type":"json_object"}"#.to_owned(),
             Some(Format::Schema { json, .. }) => {
-                // Without a schema, which chat allows, any object is one.
-                let schemed = validate(json.as_bytes()).is_ok_and(|whole| whole.get("schema").is_some());
-                let filled = (!schemed).then(|| merge(json, &[("schema", b"{}".as_slice())])).flatten();
-                let json = filled.map_or(Cow::Borrowed(json.as_str()), |json| {
-                    Cow::Owned(String::from_utf8_lossy(&json).into_owned())
-                });
-                let members = json.trim().strip_prefix('{').unwrap_or_default();
-                format!("{{\"type\":\"json_schema\",{members}")
+                let said = validate(json.as_bytes()).map(Fields::of).unwrap_or_default();
+                let mut format = b"{\"type\":\"json_schema\"".to_vec();
+                for word in SCHEMED {
+                    // Without a schema, which chat allows, any object is one.
+                    match said.get(word) {
+                        Some(json) => put_raw(&mut format, word, json.raw()),
+                        None if word == "schema" => put_raw(&mut format, word, "{}"),
+                        None => {}
+                    }
+                }
+                for (name, json) in said.beyond(&["type"]).filter(|(name, _)| !SCHEMED.contains(name)) {
+                    put_raw(&mut format, name, json.raw());
+                }
+                format.push(b'}');
+                String::from_utf8(format).unwrap_or_default()
             }
         };
         put_raw(&mut self.out, "text", format_args!("{{\"format\":{format}}}"));

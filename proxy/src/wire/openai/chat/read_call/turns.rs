@@ -7,7 +7,6 @@ use crate::wire::check::{At, Check, Fields};
 use crate::wire::json::{Json, Kind};
 use crate::wire::openai::chat::CALL;
 use crate::wire::openai::tools::{Names, as_arguments};
-use crate::wire::openai::words::image;
 
 /// Messages as turns: tool messages in a row are one user turn, as in the richer grammar.
 pub(super) struct Turns<'c> {
@@ -112,7 +111,7 @@ impl Turns<'_> {
             }
             self.check.need_text(at, &image, "url")?
         };
-        image(self.check, at, url)
+        self.check.image(at, url)
     }
 
     fn assistant(&mut self, at: &At<'_>, message: &Fields<'_>) {

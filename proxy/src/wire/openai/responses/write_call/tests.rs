@@ -111,6 +111,23 @@ fn tools_and_formats_of_another_family() {
     assert_eq!(written["text"], json!({"format":{"type":"json_schema","name":"s","schema":{"type":"object"}}}));
 }
 
+/// Chat nests what this dialect has beside the type word.
+#[test]
+fn a_schema_says_each_thing_once() {
+    let cases = [
+        (r#"{"name":"s","strict":true,"type":""}"#, r#""name":"s","schema":{},"strict":true"#),
+        (r#"{"type":1,"name":"a","name":"s","schema":null,"x":2}"#, r#""name":"s","schema":{},"x":2"#),
+        (r#" {"schema":{"type":"object"},"name":"s"}"#, r#""name":"s","schema":{"type":"object"}"#),
+    ];
+    for (json, expect) in cases {
+        let format = Some(Format::Schema { name: "s".into(), json: json.into() });
+        let call = Call { choices: 1, family: "openai", format, ..Call::default() };
+        let written = write_call(&call, &openai()).unwrap();
+        let text = String::from_utf8(written.body.to_vec()).unwrap();
+        assert!(text.contains(&format!(r#""text":{{"format":{{"type":"json_schema",{expect}}}}}"#)), "{text}");
+    }
+}
+
 /// A request of this dialect that a plugin touched keeps what only this dialect can say.
 #[test]
 fn own_words_survive() {
