@@ -28,7 +28,9 @@ pub(super) fn extra(request: &Object, known: impl Fn(&str, Json<'_>) -> bool) ->
     request
         .entries()
         .filter(|(name, json)| !json.is_null() && !NEVER.contains(&name.as_ref()) && !known(name, *json))
-        .map(|(name, json)| (name.into_owned(), json.raw().to_owned()))
+        // No API has a name with a dot: it is not to be taken for that of a nested field.
+        .map(|(name, json)| (if name.contains('.') { format!("body.{name}") } else { name.into_owned() }, json))
+        .map(|(name, json)| (name, json.raw().to_owned()))
         .collect()
 }
 

@@ -1,8 +1,10 @@
 //! Objects written by hand, member by member.
 
-use super::json::write_str;
-use bytes::BufMut;
+use super::json::{Json, validate, write_str};
+use super::object::{Object, Refusal, folded};
+use bytes::{BufMut, Bytes};
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// Begins an object's member.
 pub(super) fn key(out: &mut Vec<u8>, name: &str) {
@@ -66,9 +68,52 @@ pub(super) fn number(value: f64) -> String {
     value.to_string()
 }
 
-/// Merges members into an object's text.
+/// Merges members into an object's text; `None` for what is no object. Every other byte stays, unless some key stands twice: then
+/// each is written once, with the value that stands last, as most parsers read it.
 pub(super) fn merge(json: &str, edits: &[(&str, &[u8])]) -> Option<Vec<u8>> {
-    let object = super::object::Object::read(bytes::Bytes::copy_from_slice(json.as_bytes())).ok()?;
-    let edits: Vec<_> = edits.iter().map(|(key, value)| (*key, Some(*value))).collect();
-    Some(object.splice(&edits).to_vec())
+    match Object::read(Bytes::copy_from_slice(json.as_bytes())) {
+        Ok(object) => {
+            let edits: Vec<_> = edits.iter().map(|(key, value)| (*key, Some(*value))).collect();
+            Some(object.splice(&edits).to_vec())
+        }
+        Err(Refusal::Duplicate(_)) => validate(json.as_bytes()).ok().map(|object| merge_once(object, edits)),
+        Err(_) => None,
+    }
+}
+
+fn merge_once(object: Json<'_>, edits: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut written: HashSet<_> = edits.iter().map(|(name, _)| folded(name)).collect();
+    let mut members: Vec<_> = object.entries().collect();
+    members.reverse();
+    members.retain(|(name, _)| written.insert(folded(name)));
+    let mut out = b"{".to_vec();
+    for (name, json) in members.iter().rev() {
+        put_raw(&mut out, name, json.raw());
+    }
+    for (name, value) in edits {
+        key(&mut out, name);
+        out.extend_from_slice(value);
+    }
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_merged_once() {
+        let cases = [
+            (r#"{ "a":1, "b":2 }"#, Some(r#"{ "a":1, "b":9 }"#)),
+            (r"{}", Some(r#"{"b":9}"#)),
+            (r#"{"a":1,"b":2,"a":3,"c":{"x":1,"x":2}}"#, Some(r#"{"a":3,"c":{"x":1,"x":2},"b":9}"#)),
+            (r#"{"b":1,"B":2,"a":"\n"}"#, Some(r#"{"a":"\n","b":9}"#)),
+            ("[1]", None),
+        ];
+        for (json, expect) in cases {
+            let merged = merge(json, &[("b", b"9".as_slice())]);
+            assert_eq!(merged.as_deref(), expect.map(str::as_bytes), "{json}");
+        }
+    }
 }

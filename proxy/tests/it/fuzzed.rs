@@ -350,3 +350,25 @@ fn an_image_in_an_address_holds_base64() {
     let written: serde_json::Value = serde_json::from_slice(&written.unwrap().body).unwrap();
     assert_eq!(written["messages"][0]["images"][0], "AA==");
 }
+
+/// What is merged into may say things twice.
+#[test]
+fn an_object_with_doubled_keys_takes_more() {
+    let body = r#"{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],"output_config":{"effort":"low","effort":"high","x":1,"x":2}}"#;
+    let written =
+        Dialect::Messages.codec().write_call(request(Dialect::Messages, body).call().unwrap(), &Target::default());
+    let written = Object::read(written.unwrap().body).unwrap();
+    assert_eq!(written.get("output_config").unwrap().raw(), r#"{"x":2,"effort":"high"}"#);
+}
+
+/// Options stand in an object of their own.
+#[test]
+fn a_dot_in_a_name_makes_no_option() {
+    let body = r#"{"model":"m","prompt":"x","options.temperature":5.5}"#;
+    let written = Dialect::OllamaChat
+        .codec()
+        .write_call(request(Dialect::OllamaGenerate, body).call().unwrap(), &Target::default())
+        .unwrap();
+    assert!(Object::read(written.body).unwrap().get("options").is_none());
+    assert_eq!(written.dropped, ["body.options.temperature"]);
+}

@@ -102,17 +102,8 @@ impl Writer<'_> {
             let word = |key: &str| tool.get(key).and_then(Json::as_str);
             word("type").as_deref() == Some("namespace") && word("name").as_deref() == Some(name)
         });
-        let merged = found.and_then(|tool| merge(tool.raw(), &[("tools", &members)]));
-        // What has a key twice cannot be changed in its place.
-        let anew = || {
-            let mut out = b"{".to_vec();
-            put_text(&mut out, "type", "namespace");
-            put_text(&mut out, "name", name);
-            put_raw(&mut out, "tools", String::from_utf8_lossy(&members));
-            out.push(b'}');
-            out
-        };
-        String::from_utf8(merged.unwrap_or_else(anew)).unwrap_or_default()
+        let merged = merge(found.map_or("{}", Json::raw), &[("tools", &members)]);
+        String::from_utf8(merged.unwrap_or_default()).unwrap_or_default()
     }
 }
 
