@@ -21,7 +21,7 @@ fn said(model: &str) -> String {
         line(r#""content":"","thinking":"Hm""#, r#""done":false"#),
         line(r#""content":"Hé""#, r#""done":false"#),
         line(r#""content":"","tool_calls":[{"function":{"name":"f","arguments":{"done":true,"n":12345678901234567890}}}]"#, r#""done":false"#),
-        line(r#""content":"""#, r#""done":true,"done_reason":"stop","total_duration":5,"eval_duration":1500000000,"prompt_eval_count":11,"eval_count":3"#),
+        line(r#""content":"""#, r#""done":true,"done_reason":"stop","total_duration":5,"eval_duration":1500000000,"prompt_eval_count":11,"prompt_eval_cached_count":4,"eval_count":3"#),
         String::new(),
     ]
     .join("\n")
@@ -69,7 +69,7 @@ fn an_untouched_stream_leaves_byte_for_byte_under_any_chunking() {
         assert_eq!(seen.body, call.replace("\"m\"", "\"served\""));
         let record = gateway.record();
         assert_eq!((record.outcome, record.usage_source, record.stream), (Outcome::Ok, UsageSource::Reported, true));
-        assert_eq!((record.input_tokens, record.output_tokens), (Some(11), Some(3)));
+        assert_eq!((record.input_tokens, record.cache_read_tokens, record.output_tokens), (Some(11), Some(4), Some(3)));
         assert_eq!(record.stop_reason.as_deref(), Some("tool_use"));
         assert_eq!((&*record.endpoint, &*record.dialect), ("api/chat", "ollama"));
         let metrics = gateway.operator("/metrics").body;

@@ -123,7 +123,7 @@ fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
             answer.stop = answer.stop.map(|stop| said_stop(stop, false));
         }
         Dialect::OllamaChat | Dialect::OllamaGenerate => {
-            // Flat: one reasoning, one text, then the calls. A refusal is text, and nothing is said of caches.
+            // Flat: one reasoning, one text, then the calls. A refusal is text, and nothing is said of what caches took up.
             let text = |kinds: &[Part]| -> String {
                 let pieces = answer.parts.iter().filter(|piece| kinds.contains(&piece.part));
                 pieces.map(|piece| piece.text.as_str()).collect()
@@ -147,7 +147,7 @@ fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
                 _ if calls => StopReason::ToolUse,
                 _ => StopReason::EndTurn,
             });
-            (answer.usage.cache_read, answer.usage.cache_write) = (Some(0), Some(0));
+            answer.usage.cache_write = Some(0);
         }
     }
     answer

@@ -137,9 +137,14 @@ pub(super) fn load_word(form: Form, request: &Object) -> Option<&'static str> {
     empty.then_some(if out { "unload" } else { "load" })
 }
 
-/// Counts of a last line.
+/// Counts of a last line. What was remembered of a prompt is a part of it; older versions do not tell how much that was.
 fn usage<'a>(get: impl Fn(&str) -> Option<Json<'a>>) -> Usage {
-    Usage { input: count(get("prompt_eval_count")), output: count(get("eval_count")), ..Usage::default() }
+    Usage {
+        input: count(get("prompt_eval_count")),
+        output: count(get("eval_count")),
+        cache_read: count(get("prompt_eval_cached_count")),
+        ..Usage::default()
+    }
 }
 
 /// Durations of a last line: nanoseconds there.

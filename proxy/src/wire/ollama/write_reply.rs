@@ -139,6 +139,7 @@ fn put_end(out: &mut Vec<u8>, loads: Option<&str>, reason: &StopReason, usage: &
     put_text(out, "done_reason", loads.unwrap_or(done_reason(reason)));
     if loads.is_none() {
         put_some(out, "prompt_eval_count", usage.input);
+        put_some(out, "prompt_eval_cached_count", usage.cache_read);
         put_some(out, "eval_count", usage.output);
     }
     out.push(b'}');
@@ -203,7 +204,7 @@ mod tests {
     fn events() -> Vec<Event> {
         vec![
             Event::Start { id: None, model: None },
-            Event::Usage(Usage { input: Some(3), ..Usage::default() }),
+            Event::Usage(Usage { input: Some(3), cache_read: Some(2), ..Usage::default() }),
             Event::Open(Part::Thinking),
             Event::Delta(Delta::Thinking("h".into())),
             Event::Close,
@@ -224,7 +225,8 @@ mod tests {
     #[test]
     fn both_forms_line_by_line() {
         let said = "\"message\":{\"role\":\"assistant\",\"content\":\"";
-        let end = "\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":3,\"eval_count\":2}\n";
+        let counts = "\"prompt_eval_count\":3,\"prompt_eval_cached_count\":2,\"eval_count\":2";
+        let end = format!("\"done\":true,\"done_reason\":\"stop\",{counts}}}\n");
         assert_eq!(
             write(Form::Chat, &events()),
             format!(
