@@ -263,6 +263,26 @@ fn what_only_ollama_can_do_is_passed_to_it_and_refused_elsewhere() {
 }
 
 #[test]
+fn levels_of_thinking_are_the_models() {
+    let ollama = Fake::start(|_| json(200, "", &whole("served")));
+    let openai = Fake::start(|_| json(200, "", CHAT));
+    let think = |word: &str| CALL.replace("\"stream\"", &format!("\"think\":\"{word}\",\"stream\""));
+    let gateway = Gateway::before("ollama", &ollama.url(), "");
+    for word in ["minimal", "xhigh", "ultra"] {
+        assert_eq!(gateway.post("/api/chat", &think(word)).status, 200, "{word}");
+        assert!(asked(&ollama).last().unwrap().body.contains(word), "Ollama judges it");
+    }
+    // Whoever has to understand it knows OpenAI's scale.
+    let gateway = Gateway::before("openai", &openai.url(), "");
+    assert_eq!(gateway.post("/api/chat", &think("xhigh")).status, 200);
+    let sent: serde_json::Value = serde_json::from_str(&asked(&openai)[0].body).unwrap();
+    assert_eq!(sent["reasoning_effort"], "xhigh");
+    let answer = gateway.post("/api/chat", &think("ultra"));
+    assert!(answer.status == 400 && answer.json()["error"].as_str().unwrap().contains("think"), "{answer:?}");
+    assert_eq!(asked(&openai).len(), 1);
+}
+
+#[test]
 fn a_request_that_only_loads_a_model() {
     let openai = Fake::start(|_| json(200, "", CHAT));
     let gateway = Gateway::before("openai", &openai.url(), "");

@@ -32,6 +32,8 @@ pub(super) fn check(form: Form, request: &Object) -> Result<(), Fault> {
 pub(super) fn read_call(form: Form, request: &Object) -> Result<Call, Fault> {
     let mut check = Check::default();
     let mut call = scalars(&mut check, form, request);
+    // Not the top level's to judge: models have levels of their own, and Ollama knows which.
+    call.thinking = think(&mut check, request);
     let own = if form == Form::Chat { CHAT } else { GENERATE };
     call.extra =
         extra(request, |name, json| KNOWN.contains(&name) || own.contains(&name) || !says_something(name, json));
@@ -72,7 +74,10 @@ fn scalars(check: &mut Check, form: Form, request: &Object) -> Call {
         family: "ollama",
         ..Call::default()
     };
-    call.thinking = think(check, request);
+    if let Some(json) = present(request, "think").filter(|json| json.as_bool().is_none() && json.kind() != Kind::String)
+    {
+        check.wrong(&BODY.key("think"), "bool_type", "Input should be a boolean or a level, as a string", Some(json));
+    }
     call.format = format(check, request);
     if let Some(json) = present(request, "options") {
         check.as_dict(&BODY.key("options"), json);
@@ -92,25 +97,24 @@ fn scalars(check: &mut Check, form: Form, request: &Object) -> Call {
     call
 }
 
+/// Levels with a canonical form; other words only pass.
 fn think(check: &mut Check, request: &Object) -> Option<Thinking> {
     let json = present(request, "think")?;
     if let Some(on) = json.as_bool() {
         return Some(if on { Thinking::Adaptive } else { Thinking::Off });
     }
     if json.kind() != Kind::String {
-        check.wrong(
-            &BODY.key("think"),
-            "bool_type",
-            "Input should be a boolean or one of 'low', 'medium', 'high'",
-            Some(json),
-        );
         return None;
     }
-    check.word(&BODY, request, "think", &["low", "medium", "high", "max"]).map(|word| match word {
-        "low" => Thinking::Effort(Effort::Low),
-        "medium" => Thinking::Effort(Effort::Medium),
-        "high" => Thinking::Effort(Effort::High),
-        _ => Thinking::Effort(Effort::Max),
+    check.word(&BODY, request, "think", &["minimal", "low", "medium", "high", "xhigh", "max"]).map(|word| {
+        Thinking::Effort(match word {
+            "minimal" => Effort::Minimal,
+            "low" => Effort::Low,
+            "medium" => Effort::Medium,
+            "high" => Effort::High,
+            "xhigh" => Effort::XHigh,
+            _ => Effort::Max,
+        })
     })
 }
 

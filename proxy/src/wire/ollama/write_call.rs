@@ -311,8 +311,9 @@ impl<'c> Writer<'c> {
                     Effort::Low => ("low", true),
                     Effort::Medium => ("medium", true),
                     Effort::High => ("high", true),
-                    // A word of newer versions: whoever says it has one.
-                    Effort::Max if self.call.family == "ollama" => ("max", true),
+                    // Words of newer versions: whoever says them has one.
+                    Effort::XHigh if own => ("xhigh", true),
+                    Effort::Max if own => ("max", true),
                     Effort::XHigh | Effort::Max => ("high", false),
                 };
                 if !exact {

@@ -123,6 +123,7 @@ fn thinking_and_formats() {
         ("ollama", "m", adaptive, json!(true), &[]),
         ("ollama", "m", high, json!("high"), &[]),
         ("ollama", "m", max, json!("max"), &[]),
+        ("ollama", "m", effort(Effort::XHigh), json!("xhigh"), &[]),
     ];
     for (family, model, thinking, expect, named) in cases {
         let call = Call { thinking, choices: 1, family, ..Call::default() };
