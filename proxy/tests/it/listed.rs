@@ -133,7 +133,8 @@ fn lists_tell_clients_of_what_they_may_use() {
     let info = gateway.post("/api/show", r#"{"model":"m"}"#).json()["model_info"].clone();
     let architecture = info["general.architecture"].as_str().unwrap();
     assert_eq!(info[format!("{architecture}.context_length")], 4096);
-    assert_eq!(gateway.post("/api/show", r#"{"model":"b:1"}"#).json()["model_info"], value!({}));
+    let unknown = value!({"general.architecture": "unknown", "general.basename": "b:1"});
+    assert_eq!(gateway.post("/api/show", r#"{"model":"b:1"}"#).json()["model_info"], unknown);
     assert_eq!(gateway.get("/v1/models/a", "").json()["max_model_len"], 4096, "by its other name");
     assert!(gateway.get("/v1/models/b:1", "").json().get("max_model_len").is_none());
     // Who may use `m` only hears of no other.

@@ -71,12 +71,12 @@ pub fn write(model: &Listed, about: Option<&About>, only_embeds: bool) -> Bytes 
     put_details(&mut out, about);
     key(&mut out, "model_info");
     out.push(b'{');
-    // The context is looked for under the architecture's name.
+    // The context is looked for under the architecture's name: clients take that without asking whether it is there, and the
+    // other for the name to show.
     let family = about.map_or("unknown", |about| &about.family);
-    if about.is_some() || model.context.is_some() {
-        put_text(&mut out, "general.architecture", family);
-        put_some(&mut out, &format!("{family}.context_length"), model.context);
-    }
+    put_text(&mut out, "general.architecture", family);
+    put_text(&mut out, "general.basename", &model.name);
+    put_some(&mut out, &format!("{family}.context_length"), model.context);
     if let Some(about) = about {
         put_some(&mut out, "general.parameter_count", about.parameters);
         put_some(&mut out, &format!("{family}.embedding_length"), about.width);
@@ -148,7 +148,7 @@ mod tests {
         let known = |name: &str, context| Listed { name: name.into(), context, loaded: true };
         let shown = read(write(&known("a", Some(8192)), Some(&about), false));
         assert_eq!(shown["details"], details);
-        let info = json!({"general.architecture": "llama", "general.parameter_count": 134_515_008, "llama.context_length": 8192});
+        let info = json!({"general.architecture": "llama", "general.basename": "a", "general.parameter_count": 134_515_008, "llama.context_length": 8192});
         assert_eq!(shown["model_info"], info);
         let models = [(known("a", Some(8192)), Some(about.clone())), (known("b", None), None)];
         let list = read(write_list(&models));
