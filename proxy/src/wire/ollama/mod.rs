@@ -130,10 +130,11 @@ pub(super) fn load_word(form: Form, request: &Object) -> Option<&'static str> {
                 && request.get("suffix").and_then(Json::as_str).is_none_or(|suffix| suffix.is_empty())
         }
     };
-    // A duration as Go writes it (`0`, `"0s"`); zero puts the model out.
-    let out = request.get("keep_alive").is_some_and(|time| {
-        time.as_f64() == Some(0.0) || time.as_str().is_some_and(|text| text.starts_with('0') && !text.contains('.'))
-    });
+    // Seconds, or a duration as Go writes it (`"0s"`, `"0h5m"`); zero puts the model out.
+    let zero = |text: &str| text.contains('0') && !text.contains(|digit: char| matches!(digit, '1'..='9'));
+    let out = request
+        .get("keep_alive")
+        .is_some_and(|time| time.as_f64() == Some(0.0) || time.as_str().is_some_and(|text| zero(&text)));
     empty.then_some(if out { "unload" } else { "load" })
 }
 
@@ -201,6 +202,9 @@ mod tests {
             (Form::Generate, r#"{"model":"m","keep_alive":0}"#, Some("unload")),
             (Form::Generate, r#"{"model":"m","keep_alive":"0s"}"#, Some("unload")),
             (Form::Generate, r#"{"model":"m","keep_alive":"0.5s"}"#, Some("load")),
+            (Form::Generate, r#"{"model":"m","keep_alive":"0h5m"}"#, Some("load")),
+            (Form::Generate, r#"{"model":"m","keep_alive":"0.0s"}"#, Some("unload")),
+            (Form::Generate, r#"{"model":"m","keep_alive":-1}"#, Some("load")),
             (Form::Generate, r#"{"model":"m","keep_alive":"5m"}"#, Some("load")),
             (Form::Generate, r#"{"model":"m","prompt":"x"}"#, None),
             (Form::Generate, r#"{"model":"m","images":["aGk="]}"#, None),
