@@ -87,7 +87,9 @@ impl Codec for Ollama {
     }
 
     fn read_fault(&self, body: &[u8]) -> Option<String> {
-        json::validate(body).ok()?.get("error").and_then(message)
+        let json = json::validate(body).ok()?;
+        // The last is of servers in Python that imitate this one.
+        ["error", "message", "detail"].iter().find_map(|key| json.get(key).and_then(message))
     }
 
     fn glance(&self, frame: &Frame) -> Glance {
@@ -190,6 +192,7 @@ mod tests {
         assert_eq!(codec.write_fault(&busy, "r"), br#"{"error":"full \"up\""}"#.as_slice());
         assert_eq!(codec.write_fault_frame(&busy, "r", None), b"{\"error\":\"full \\\"up\\\"\"}\n".as_slice());
         assert_eq!(codec.read_fault(br#"{"error":"no such model"}"#).as_deref(), Some("no such model"));
+        assert_eq!(codec.read_fault(br#"{"detail":"Field required"}"#).as_deref(), Some("Field required"));
         assert_eq!(codec.read_fault(b"<html>"), None);
     }
 

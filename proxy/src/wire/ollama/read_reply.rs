@@ -68,10 +68,11 @@ impl Reader {
             self.start(&fields, json, out);
         }
         match self.form {
-            Form::Chat => {
-                let message = fields.get("message").map(Fields::of).unwrap_or_default();
-                self.said(&message, "content", out);
-            }
+            Form::Chat => match fields.get("message") {
+                Some(message) => self.said(&Fields::of(message), "content", out),
+                // Some servers that imitate this one stream a chat in the other form.
+                None => self.said(&fields, "response", out),
+            },
             Form::Generate => self.said(&fields, "response", out),
         }
         let finished = fields.get("done").and_then(Json::as_bool).unwrap_or(self.whole);
