@@ -255,6 +255,9 @@ impl Request {
 
     /// Prompt tokens by rule of thumb, for when nobody reports them: four bytes of text a token, 1,000 an image.
     pub fn estimate_input(&self) -> u64 {
+        if self.loads().is_some() {
+            return 0;
+        }
         let raw: usize = ["messages", "system", "tools", "instructions", "input", "prompt"]
             .iter()
             .filter_map(|key| self.object.get(key))

@@ -304,6 +304,9 @@ fn a_request_that_only_loads_a_model() {
     let answer = gateway.post("/api/generate", r#"{"model":"m","stream":false}"#).json();
     assert_eq!((&answer["model"], &answer["done_reason"]), (&"m".into(), &"load".into()));
     assert_eq!(asked(&ollama).len(), 1, "Ollama itself is asked");
+    gateway.post("/api/generate", r#"{"model":"m","stream":false,"system":"Be brief.","images":["aGk="]}"#);
+    gateway.post("/api/chat", r#"{"model":"m","stream":false,"tools":[{"type":"function","function":{"name":"f"}}]}"#);
+    assert!(gateway.booked(3).iter().all(|record| record.input_tokens == Some(0)), "nothing is read, and none guessed");
 }
 
 #[test]

@@ -126,11 +126,8 @@ impl Codec for Ollama {
 pub(super) fn load_word(form: Form, request: &Object) -> Option<&'static str> {
     let empty = match form {
         Form::Chat => request.get("messages").is_none_or(|list| !list.has_items()),
-        Form::Generate => {
-            request.get("prompt").and_then(Json::as_str).is_none_or(|prompt| prompt.is_empty())
-                && !["images", "context"].iter().any(|name| request.get(name).is_some_and(Json::has_items))
-                && request.get("suffix").and_then(Json::as_str).is_none_or(|suffix| suffix.is_empty())
-        }
+        // Whatever else is there, pictures or a suffix: Ollama looks at the prompt alone.
+        Form::Generate => request.get("prompt").and_then(Json::as_str).is_none_or(|prompt| prompt.is_empty()),
     };
     // Seconds, or a duration as Go writes it (`"0s"`, `"0h5m"`); zero puts the model out.
     let zero = |text: &str| text.contains('0') && !text.contains(|digit: char| matches!(digit, '1'..='9'));
@@ -210,7 +207,7 @@ mod tests {
             (Form::Generate, r#"{"model":"m","keep_alive":-1}"#, Some("load")),
             (Form::Generate, r#"{"model":"m","keep_alive":"5m"}"#, Some("load")),
             (Form::Generate, r#"{"model":"m","prompt":"x"}"#, None),
-            (Form::Generate, r#"{"model":"m","images":["aGk="]}"#, None),
+            (Form::Generate, r#"{"model":"m","prompt":"","images":["aGk="],"suffix":"x"}"#, Some("load")),
             (Form::Chat, r#"{"model":"m","messages":[]}"#, Some("load")),
             (Form::Chat, r#"{"model":"m"}"#, Some("load")),
             (Form::Chat, r#"{"model":"m","messages":[{}]}"#, None),
