@@ -1,6 +1,8 @@
 //! Ollama's API from socket to socket: before Ollama itself, before other backends, and what stands at its front door.
 
-use crate::fake::{Act, CHAT, Fake, IMPATIENT, MESSAGES_STREAM, Seen, chat_stream, json, lines, lines_head, stream};
+use crate::fake::{
+    Act, CHAT, Fake, IMPATIENT, MESSAGES_STREAM, Seen, chat_stream, json, lines, lines_head, stream, stream_head,
+};
 use crate::gateway::{Gateway, KEY, post};
 use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
@@ -217,6 +219,19 @@ fn a_stream_that_breaks_ends_in_a_line_that_says_so() {
         }
         assert!(gateway.booked(2).iter().all(|record| record.outcome == Outcome::Cut), "{name}");
     }
+}
+
+/// Beside each piece of a completion it says that nothing was read and nothing generated.
+#[test]
+fn a_completion_that_breaks_off_is_not_booked_as_nothing() {
+    let text = include_str!("golden/completions/ollama_zeros_cut.sse");
+    let fake = Fake::start(move |_| vec![stream_head(), Act::Chunk(text.into()), Act::Close]);
+    let gateway = Gateway::before("ollama", &fake.url(), "");
+    let answer = gateway.post("/v1/completions", r#"{"model":"m","prompt":"Which colour?","stream":true}"#);
+    assert!(answer.body.contains("The sky") && !answer.body.contains("usage"), "{answer:?}");
+    let record = gateway.record();
+    assert_eq!((record.outcome, record.usage_source), (Outcome::Cut, UsageSource::Estimated));
+    assert!(record.input_tokens > Some(0) && record.output_tokens > Some(0), "{record:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A quote inside a JSON string is escaped, so the bytes `"usage"` followed by a colon are a key wherever they stand. Nested
 //! keys can still be called that; a hit is therefore verified by a real look, and a miss costs a few vector searches.
 
-use super::{stop_reason, timings, usage};
+use super::{says_nothing, stop_reason, timings, usage};
 use crate::canon::{StopReason, Usage};
 use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
@@ -114,6 +114,8 @@ fn read<'a>(get: &dyn Fn(&str) -> Option<Json<'a>>, whole: bool, finish: bool) -
         glance.of_one_choice = glance.usage_only && get("timings").is_some();
         glance.choice = choices.filter(|_| glance.usage_beside && !whole).and_then(only);
     }
+    let running = glance.usage_beside && !whole;
+    let counts = counts.filter(|counts| !(running && says_nothing(counts)));
     let known = match (counts, get("timings").map(timings)) {
         // What the counts leave out stands in the timings, as the reader takes it.
         (Some(counts), Some(mut timed)) if !counts.is_complete() => {

@@ -184,6 +184,11 @@ fn usage(json: Json<'_>) -> Usage {
     usage
 }
 
+/// Running counts that say nothing yet: Ollama writes zeros beside each piece of a completion, and what they came to at its end.
+fn says_nothing(counts: &Usage) -> bool {
+    counts.input == Some(0) && counts.output.is_none_or(|output| output == 0)
+}
+
 /// llama.cpp's `timings`, for streams that carry no usage.
 fn timings(json: Json<'_>) -> Usage {
     let (prompt, cache) = (count(json.get("prompt_n")), count(json.get("cache_n")));

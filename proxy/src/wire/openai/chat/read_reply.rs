@@ -13,7 +13,7 @@
 mod braces;
 mod calls;
 
-use super::{stop_reason, timings, usage};
+use super::{says_nothing, stop_reason, timings, usage};
 use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
 use crate::wire::ReadReply;
 use crate::wire::backend_fault::backend_fault;
@@ -143,7 +143,9 @@ impl Reader {
         }
         if let Some(counts) = fields.get("usage").filter(|json| json.kind() == Kind::Object).map(usage) {
             let before = self.usage;
-            self.usage.update(&counts);
+            if empty || self.whole || !says_nothing(&counts) {
+                self.usage.update(&counts);
+            }
             if self.usage != before {
                 // Parts still open may not be closed for it: Usage may stand anywhere.
                 out.push(Event::Usage(self.usage));
