@@ -60,6 +60,8 @@ pub struct Traits {
     /// See [`Target`].
     pub max_completion_tokens: bool,
     /// See [`Target`].
+    pub max_tokens_only: bool,
+    /// See [`Target`].
     pub extended_sampling: bool,
     /// See [`Target`].
     pub continuous_usage: bool,
@@ -86,6 +88,7 @@ const PLAIN: Traits = Traits {
     thinking_kwargs: false,
     reasoning_effort: true,
     max_completion_tokens: false,
+    max_tokens_only: false,
     extended_sampling: false,
     continuous_usage: false,
     argument_objects: false,
@@ -125,6 +128,7 @@ const OLLAMA: Traits = Traits {
     lists: Some(Lists::Tags),
     discovers: true,
     system_first: true,
+    max_tokens_only: true,
     // By the templates of its library: an assistant's turn that is the last is left open.
     prefill: Prefill::Continued,
     ..PLAIN
@@ -197,6 +201,7 @@ impl Traits {
             thinking_kwargs: self.thinking_kwargs,
             reasoning_effort: self.reasoning_effort,
             max_completion_tokens: self.max_completion_tokens,
+            max_tokens_only: self.max_tokens_only,
             extended_sampling: self.extended_sampling,
             continuous_usage: self.continuous_usage,
             argument_objects: self.argument_objects,

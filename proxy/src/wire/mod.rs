@@ -342,6 +342,8 @@ pub struct Target {
     pub reasoning_effort: bool,
     /// Wants `max_completion_tokens` instead of `max_tokens` (OpenAI itself).
     pub max_completion_tokens: bool,
+    /// Knows chat's limit as `max_tokens` alone, and leaves the newer name out without a word (Ollama).
+    pub max_tokens_only: bool,
     /// Takes top_k, min_p and the like beside the OpenAI fields.
     pub extended_sampling: bool,
     /// Can report usage on every chunk.

@@ -158,6 +158,17 @@ fn other_clients_before_ollama() {
     // OpenAI's dialect is spoken there, too: nothing is translated.
     gateway.post("/v1/chat/completions", ask);
     assert!(asked(&fake).last().unwrap().head.starts_with("post /v1/chat/completions "));
+    assert_eq!(asked(&fake).last().unwrap().body, ask.replace("\"m\"", "\"served\""));
+    // But for the limit, which it knows by its older name alone.
+    for (newer, expect) in [
+        ("\"max_completion_tokens\":7", 7),
+        ("\"max_completion_tokens\":7,\"max_tokens\":9", 7),
+        ("\"max_completion_tokens\":null,\"max_tokens\":9", 9),
+    ] {
+        gateway.post("/v1/chat/completions", &ask.replace("\"max_tokens\":50", newer));
+        let sent: serde_json::Value = serde_json::from_str(&asked(&fake).last().unwrap().body).unwrap();
+        assert_eq!(sent["max_tokens"], expect, "{newer}");
+    }
     // And where it alone is configured, that is what Messages become.
     let fake = Fake::start(|_| json(200, "", CHAT));
     let gateway = Gateway::before("ollama", &fake.url(), "dialects = [\"openai\"]");

@@ -97,6 +97,12 @@ impl Codec for Chat {
         glance::glance(frame)
     }
 
+    /// The limit by its older name, too, where the newer one means nothing.
+    fn complete(&self, request: &Object, to: &Target) -> Vec<(&'static str, Vec<u8>)> {
+        let limit = to.max_tokens_only.then(|| request.get("max_completion_tokens")).flatten();
+        limit.map(|limit| ("max_tokens", limit.raw().as_bytes().to_vec())).into_iter().collect()
+    }
+
     fn glance_answer(&self, answer: &Object) -> Glance {
         glance::glance_answer(answer)
     }
