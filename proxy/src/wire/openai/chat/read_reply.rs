@@ -1,7 +1,8 @@
 //! Chat chunks, and whole completions, as events.
 //!
 //! What backends do that the reference does not say, and what becomes of it here:
-//! - `choices: []`, `content: null`, `tool_calls: []`, role-only deltas: nothing.
+//! - `choices: []`, `content: null`, `tool_calls: []`, role-only deltas: nothing; and without an id and a model no
+//!   start, either.
 //! - Tool fragments with index missing or 0 for every call, ids missing, repeated or doubled: see [`Reader::slot`].
 //! - Calls that interleave: one part is open at a time, so the first call stays live and later ones are held until it is
 //!   complete (its braces are balanced), another part begins or the reply ends.
@@ -125,10 +126,10 @@ impl Reader {
             self.fail(backend_fault(error), out);
             return true;
         }
-        if !self.started {
+        let choices = fields.get("choices");
+        if !self.started && tells(fields) {
             self.start(fields, raw, out);
         }
-        let choices = fields.get("choices");
         let mut empty = true;
         for choice in choices.into_iter().flat_map(Json::items) {
             empty = false;
@@ -299,6 +300,14 @@ impl Reader {
         self.done = true;
         out.push(Event::Fault(fault));
     }
+}
+
+/// Whether a chunk is one of the reply. Azure begins with what it found in the prompt, under no id and of no model: who takes
+/// that for the start never learns either.
+fn tells(fields: &Fields<'_>) -> bool {
+    ["id", "model"].iter().any(|key| fields.text(key).is_some_and(|text| !text.is_empty()))
+        || fields.get("choices").is_some_and(Json::has_items)
+        || ["usage", "timings"].iter().any(|key| fields.get(key).is_some())
 }
 
 #[cfg(test)]
