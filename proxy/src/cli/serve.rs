@@ -33,6 +33,7 @@ impl Serve {
         // First: it may have to change the environment, which only a process of one thread may.
         let inherited = Inherited::from_environment()?;
         super::log::start(self.log_json);
+        crate::server::raise_open_files();
         let signals = Signals::listen()?;
         let overrides: Vec<_> = [("server.listen", self.listen), ("admin.listen", self.admin)]
             .into_iter()

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tower::Service;
 
+/// More than so many are for the operator to allow: each connection may hold a hundred kilobytes.
+const MANY_FILES: u64 = 65_536;
 /// Files that the gateway has open for itself: listeners, books, journals, runtimes.
 const OWN_FILES: usize = 100;
 
@@ -56,17 +59,28 @@ impl Connections {
     }
 }
 
-/// As many connections as the files allow that this process may open: each may need another one, to a backend.
-pub(super) fn connections_by_files() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    // Elsewhere, and where there is no limit, the system says when it is too much.
-    open_files(&limits).map_or(usize::MAX, |files| (files.saturating_sub(OWN_FILES).max(files / 2) / 2).max(1))
+/// Lets this process open as many files as it may, up to [`MANY_FILES`]. The 1,024 that most systems begin with are for programs
+/// that break with more (`select(2)`); who is not one is meant to ask.
+pub fn raise_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    let most = limits.maximum.unwrap_or(MANY_FILES).min(MANY_FILES);
+    if limits.current.is_some_and(|files| files < most) {
+        // Refused by a sandbox, it is as it was: `server.max_connections` goes by what is in force.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limits });
+    }
 }
 
-/// The limit in force of open files in Linux's table of limits.
-fn open_files(limits: &str) -> Option<usize> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// As many connections as the files allow that this process may open.
+pub(super) fn connections_by_files() -> usize {
+    // Where there is no limit, the system says when it is too much.
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |files| connections(usize::try_from(files).unwrap_or(usize::MAX)))
+}
+
+/// Each may need another file, for a connection to a backend.
+fn connections(files: usize) -> usize {
+    (files.saturating_sub(OWN_FILES).max(files / 2) / 2).max(1)
 }
 
 /// Marks a request beyond the limit; the service below answers it in the caller's dialect.
@@ -203,16 +217,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_of_open_files_is_found() {
-        let table = |files: &str| {
-            format!(
-                "Limit                     Soft Limit           Hard Limit           Units     \n\
-                 Max core file size        0                    unlimited            bytes     \n\
-                 Max open files            {files}                 524288               files     \n"
-            )
-        };
-        for (limits, files) in [(table("1024"), Some(1024)), (table("unlimited"), None), (String::new(), None)] {
-            assert_eq!(open_files(&limits), files, "{limits}");
+    fn connections_leave_files_for_backends() {
+        for (files, expect) in [(1, 1), (64, 16), (1_024, 462), (65_536, 32_718)] {
+            assert_eq!(connections(files), expect, "{files}");
         }
     }
 }

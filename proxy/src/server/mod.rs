@@ -15,6 +15,7 @@ mod timer;
 mod worker;
 
 pub use cors::Origins;
+pub use limit::raise_open_files;
 pub use listener::{Bound, Inherited, Listener, bind};
 pub use worker::{Followers, Workers};
 

@@ -125,6 +125,18 @@ pub fn may_have_files_of_its_own() -> bool {
     may
 }
 
+/// What shells begin with is too few for a gateway.
+#[test]
+fn it_opens_as_many_files_as_it_may() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -n 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tidegate")]);
+    let process = Process::start("", &[], command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.child.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = [0, 1].map(|at| line.split_whitespace().nth(at).unwrap().parse().unwrap_or(u64::MAX));
+    assert_eq!(soft, hard.min(65_536));
+}
+
 #[test]
 fn a_wrong_variable_is_named_instead_of_a_line() {
     let folder = tempfile::tempdir().unwrap();
