@@ -87,7 +87,7 @@ impl Backend {
             verdict::Says::Full(wait) => address.standing.full(standing::now(), wait),
             verdict::Says::Nothing => address.standing.heard(),
         }
-        Err(Box::pin(verdict::refused(said.dialect, head, body, self.key.as_ref())).await)
+        Err(Box::pin(verdict::refused(head, body, self.key.as_ref())).await)
     }
 
     /// Waits for a stream's first bytes, because as long as its client has none another target can be asked instead: some servers
@@ -148,6 +148,9 @@ impl Backend {
 
     /// Takes the gateway's key there out of what this backend said is wrong.
     pub fn hide_key(&self, fault: &mut Fault) {
-        fault.message = verdict::without_key(&fault.message, self.key.as_ref());
+        let hidden = |text: &str| verdict::without_key(text, self.key.as_ref());
+        fault.message = hidden(&fault.message);
+        fault.code = fault.code.take().map(|code| hidden(&code).into());
+        fault.param = fault.param.take().map(|param| hidden(&param));
     }
 }

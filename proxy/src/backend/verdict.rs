@@ -3,7 +3,7 @@
 use super::breaker::Ended;
 use super::http::{Body, Failure};
 use crate::canon::{Fault, FaultKind, Secret};
-use crate::wire::Dialect;
+use crate::wire::complaint;
 use bytes::BytesMut;
 use http::{Response, header};
 use std::time::{Duration, SystemTime};
@@ -77,7 +77,7 @@ pub(super) fn says(head: &Response<()>) -> Says {
 }
 
 /// A reply that is an error.
-pub(super) async fn refused(dialect: Dialect, head: Response<()>, mut body: Body, key: Option<&Secret>) -> Verdict {
+pub(super) async fn refused(head: Response<()>, mut body: Body, key: Option<&Secret>) -> Verdict {
     let mut text = BytesMut::new();
     let read = async {
         while let Some(Ok(data)) = body.data().await {
@@ -89,14 +89,17 @@ pub(super) async fn refused(dialect: Dialect, head: Response<()>, mut body: Body
     };
     let _ = tokio::time::timeout(WAIT, read).await;
     let status = head.status().as_u16();
-    let said = dialect.codec().read_fault(&text).map(|message| without_key(&message, key));
+    let complaint = complaint(&text);
+    let said = complaint.as_ref().map(|complaint| without_key(&complaint.message, key));
     tracing::debug!(status, said, "a backend refused a request");
     let says = |otherwise: &str| said.clone().filter(|said| !said.is_empty()).unwrap_or_else(|| otherwise.to_owned());
     match status {
-        400 | 413 | 422 => Verdict::Final(
-            Fault::new(FaultKind::BackendInvalid, says("The backend refused the request as invalid."))
-                .with_status(status),
-        ),
+        400 | 413 | 422 => {
+            let words = complaint.map(|complaint| [complaint.code, complaint.param]).unwrap_or_default();
+            let [code, param] = words.map(|word| word.map(|word| without_key(&word, key)));
+            let fault = Fault::new(FaultKind::BackendInvalid, says("The backend refused the request as invalid."));
+            Verdict::Final(Fault { code: code.map(Into::into), param, ..fault }.with_status(status))
+        }
         401 | 403 => Verdict::Elsewhere(Fault::new(
             FaultKind::BackendError,
             "The backend refused the gateway's own credentials; its operator must look at the backend's key.",

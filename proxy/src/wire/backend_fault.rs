@@ -1,11 +1,48 @@
 //! What a backend says about its own failure, made fit for a stranger.
 
-use super::json::{Json, Kind};
+use super::json::{Json, Kind, validate};
 use crate::canon::{Fault, FaultKind};
 use std::borrow::Cow;
 
 /// Bytes kept of a backend's sentence.
 const LONGEST: usize = 1000;
+/// And of a word of its for programs.
+const LONGEST_WORD: usize = 128;
+
+/// What a backend says of a request that it does not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// For people, without addresses and keys; not empty.
+    pub message: String,
+    /// For programs: `context_length_exceeded`.
+    pub code: Option<String>,
+    /// The field that it is about, by its name in the backend's API.
+    pub param: Option<String>,
+}
+
+/// The complaint of an error's body. Its shapes are few and alike, whatever the API, and servers that imitate one use those of
+/// another.
+pub fn complaint(body: &[u8]) -> Option<Complaint> {
+    let json = validate(body).ok()?;
+    let (message, error) = ["error", "message", "detail"].iter().find_map(|key| {
+        let error = json.get(key)?;
+        Some((message(error)?, if error.kind() == Kind::Object { error } else { json }))
+    })?;
+    Some(Complaint { message, code: code(error), param: word(error, "param") })
+}
+
+/// Anthropic keeps such words among the details.
+fn code(error: Json<'_>) -> Option<String> {
+    word(error, "code").or_else(|| word(error.get("details")?, "error_code"))
+}
+
+/// A member that is a word or a path, and neither a sentence nor a number.
+fn word(error: Json<'_>, name: &str) -> Option<String> {
+    let text = error.get(name)?.as_str()?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-[]".contains(&byte);
+    let is_word = text.len() <= LONGEST_WORD && text.bytes().all(fits) && text.bytes().any(|b| b.is_ascii_alphabetic());
+    is_word.then(|| text.into_owned())
+}
 
 /// A backend's error as a fault. Its own words are kept where they are words.
 pub(super) fn backend_fault(error: Json<'_>) -> Fault {
@@ -28,13 +65,14 @@ pub(super) fn backend_fault(error: Json<'_>) -> Fault {
     if status == Some(504) || said(&["timeout_error", "timeout"]) {
         return Fault::new(FaultKind::BackendTimeout, message);
     }
+    let invalid = || Fault {
+        code: self::code(error).map(Into::into),
+        param: word(error, "param"),
+        ..Fault::new(FaultKind::BackendInvalid, message.clone())
+    };
     match status {
-        Some(code @ (400 | 413 | 422)) => {
-            Fault::new(FaultKind::BackendInvalid, message).with_status(u16::try_from(code).unwrap_or(400))
-        }
-        None if said(&["invalid_request_error", "request_too_large", "BadRequestError"]) => {
-            Fault::new(FaultKind::BackendInvalid, message)
-        }
+        Some(code @ (400 | 413 | 422)) => invalid().with_status(u16::try_from(code).unwrap_or(400)),
+        None if said(&["invalid_request_error", "request_too_large", "BadRequestError"]) => invalid(),
         _ => Fault::new(FaultKind::BackendError, message),
     }
 }
@@ -82,6 +120,33 @@ fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn complaints_of_every_shape() {
+        type Words<'a> = (&'a str, Option<&'a str>, Option<&'a str>);
+        let cases: &[(&str, Option<Words<'_>>)] = &[
+            (r#"{"error":"no such model"}"#, Some(("no such model", None, None))),
+            (r#"{"detail":[{"msg":"Field required"}]}"#, Some(("Field required", None, None))),
+            (
+                r#"{"error":{"message":"m","type":"t","param":"messages[0].content","code":"context_length_exceeded"}}"#,
+                Some(("m", Some("context_length_exceeded"), Some("messages[0].content"))),
+            ),
+            (r#"{"object":"error","message":"m","param":null,"code":400}"#, Some(("m", None, None))),
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"c"}}}"#,
+                Some(("m", Some("c"), None)),
+            ),
+            (r#"{"error":{"message":"m","code":"a sentence","param":"http://10.0.0.7/"}}"#, Some(("m", None, None))),
+            (r#"{"error":{"message":"m","code":"10.0.0.7"}}"#, Some(("m", None, None))),
+            (r#"{"error":{"message":""}}"#, None),
+            ("<html>", None),
+        ];
+        for (body, expect) in cases {
+            let found = complaint(body.as_bytes());
+            let found = found.as_ref().map(|found| (&*found.message, found.code.as_deref(), found.param.as_deref()));
+            assert_eq!(found, *expect, "{body}");
+        }
+    }
 
     #[test]
     fn a_backends_words_are_kept_and_its_address_is_not() {

@@ -27,6 +27,8 @@ pub mod request;
 pub mod skim;
 pub mod watch;
 
+pub use backend_fault::{Complaint, complaint};
+
 use crate::canon::{Answer, Call, Event, Fault, StopReason, Usage};
 use bytes::{Bytes, BytesMut};
 use frame::{Frame, Framing};
@@ -217,9 +219,6 @@ pub trait Codec: Send + Sync {
 
     /// Reads a stream.
     fn reader(&self) -> Box<dyn ReadReply>;
-
-    /// The message of a backend's error body, if it is one of this protocol's.
-    fn read_fault(&self, body: &[u8]) -> Option<String>;
 
     /// What of a request an error says that this model cannot do, where an answer can do without: a top-level key.
     fn can_spare(&self, _complaint: &str) -> Option<&'static str> {

@@ -4,6 +4,7 @@ use crate::fake::{Act, Fake, Seen, json};
 use crate::gateway::{Gateway, KEY, post, until};
 use std::time::Duration;
 use tidegate::canon::{Outcome, UsageSource};
+use tidegate::wire::complaint;
 
 const OPENAI: &str = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5, -2]}],"model":"served","usage":{"prompt_tokens":7,"total_tokens":7},"vendor":{"kept":true}}"#;
 const OLLAMA: &str =
@@ -271,7 +272,7 @@ fn recordings_of_a_real_server_are_understood() {
     assert_eq!(read("single", "\"a\"", "").unwrap().usage.output, Some(0));
     assert_eq!(read("tokens", "[1,2,3]", "").unwrap().usage.input, Some(3));
     for name in ["error_field", "error_too_long"] {
-        let said = EmbedApi::Openai.dialect().codec().read_fault(&recorded(name)).unwrap();
+        let said = complaint(&recorded(name)).unwrap().message;
         assert!(said.len() > 10, "{said}");
         assert!(read(name, "\"a\"", "").is_err());
     }

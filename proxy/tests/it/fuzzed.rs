@@ -8,7 +8,7 @@ use tidegate::wire::frame::Frame;
 use tidegate::wire::object::Object;
 use tidegate::wire::reply::Pipe;
 use tidegate::wire::request::Request;
-use tidegate::wire::{Dialect, ReplyHead, Target, Unasked};
+use tidegate::wire::{Dialect, ReplyHead, Target, Unasked, complaint};
 
 fn request(dialect: Dialect, body: impl Into<Bytes>) -> Request {
     Request::read(dialect, body.into()).unwrap()
@@ -135,7 +135,7 @@ fn items_of_a_response_do_not_nest() {
 #[test]
 fn a_long_complaint_is_cut_once() {
     let told = |text: &str| {
-        Dialect::Chat.codec().read_fault(&serde_json::to_vec(&serde_json::json!({"error": text})).unwrap())
+        complaint(&serde_json::to_vec(&serde_json::json!({"error": text})).unwrap()).map(|complaint| complaint.message)
     };
     let once = told(&"🌊".repeat(300)).unwrap();
     assert!(once.len() <= 1003 && once.ends_with('…'), "{once}");

@@ -203,7 +203,7 @@ fn counts_nobody_reports_are_estimated_and_marked() {
 #[test]
 fn what_backends_refuse_with() {
     let html = "<html><body>10.0.0.1 nginx</body></html>";
-    let error = r#"{"error":{"message":"bad thing with backend-key at 10.0.0.1:80","type":"x"}}"#;
+    let error = r#"{"error":{"message":"bad thing with backend-key at 10.0.0.1:80","type":"x","param":"backend-key","code":"too_long"}}"#;
     let cases: &[(u16, &str, &str, u16, u16, &str)] = &[
         // status, headers, body → chat status, messages status, words
         (400, "", error, 400, 400, "bad thing"),
@@ -227,6 +227,9 @@ fn what_backends_refuse_with() {
             for secret in ["10.0.0.1", "backend-key", "html"] {
                 assert!(!answer.body.contains(secret), "{status} {path}: {}", answer.body);
             }
+            // Programs go by it.
+            let invalid = [400, 422].contains(&status);
+            assert_eq!(answer.body.contains("too_long"), invalid, "{status} {path}: {}", answer.body);
             assert_eq!(answer.header("retry-after"), headers.contains("retry-after").then_some("7"), "{status}");
         }
         assert!(

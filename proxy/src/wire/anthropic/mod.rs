@@ -13,7 +13,6 @@ mod write_reply;
 
 use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
-use crate::wire::backend_fault::message;
 use crate::wire::check::count;
 use crate::wire::frame::Frame;
 use crate::wire::json::{self, Json, write_str};
@@ -78,11 +77,6 @@ impl Codec for Messages {
 
     fn reader(&self) -> Box<dyn ReadReply> {
         Box::new(read_reply::Reader::default())
-    }
-
-    fn read_fault(&self, body: &[u8]) -> Option<String> {
-        let json = json::validate(body).ok()?;
-        ["error", "message", "detail"].iter().find_map(|key| json.get(key).and_then(message))
     }
 
     fn glance(&self, frame: &Frame) -> Glance {

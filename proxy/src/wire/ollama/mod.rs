@@ -12,10 +12,9 @@ mod read_reply;
 mod write_call;
 mod write_reply;
 
-use super::backend_fault::message;
 use super::check::count;
 use super::frame::Frame;
-use super::json::{self, Json};
+use super::json::Json;
 use super::object::Object;
 use super::put::put_text;
 use super::{Codec, Glance, ReadReply, ReplyHead, Target, Times, Unasked, WriteReply, Written};
@@ -84,12 +83,6 @@ impl Codec for Ollama {
 
     fn reader(&self) -> Box<dyn ReadReply> {
         Box::new(read_reply::Reader::new(self.0))
-    }
-
-    fn read_fault(&self, body: &[u8]) -> Option<String> {
-        let json = json::validate(body).ok()?;
-        // The last is of servers in Python that imitate this one.
-        ["error", "message", "detail"].iter().find_map(|key| json.get(key).and_then(message))
     }
 
     fn glance(&self, frame: &Frame) -> Glance {
@@ -188,9 +181,6 @@ mod tests {
         assert_eq!(codec.fault_status(&busy), 503);
         assert_eq!(codec.write_fault(&busy, "r"), br#"{"error":"full \"up\""}"#.as_slice());
         assert_eq!(codec.write_fault_frame(&busy, "r", None), b"{\"error\":\"full \\\"up\\\"\"}\n".as_slice());
-        assert_eq!(codec.read_fault(br#"{"error":"no such model"}"#).as_deref(), Some("no such model"));
-        assert_eq!(codec.read_fault(br#"{"detail":"Field required"}"#).as_deref(), Some("Field required"));
-        assert_eq!(codec.read_fault(b"<html>"), None);
     }
 
     #[test]

@@ -12,10 +12,9 @@ mod write_reply;
 
 use crate::canon::call::Content;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
-use crate::wire::backend_fault::message;
 use crate::wire::check::{Fields, count};
 use crate::wire::frame::Frame;
-use crate::wire::json::{self, Json};
+use crate::wire::json::Json;
 use crate::wire::object::Object;
 use crate::wire::put::{comma, key, put_raw, put_text};
 use crate::wire::{Codec, Glance, ReadReply, ReplyHead, Target, Unasked, WriteReply, Written};
@@ -86,11 +85,6 @@ impl Codec for Chat {
 
     fn reader(&self) -> Box<dyn ReadReply> {
         Box::new(read_reply::Reader::default())
-    }
-
-    fn read_fault(&self, body: &[u8]) -> Option<String> {
-        let json = json::validate(body).ok()?;
-        ["error", "message", "detail"].iter().find_map(|key| json.get(key).and_then(message))
     }
 
     fn glance(&self, frame: &Frame) -> Glance {
@@ -343,7 +337,7 @@ mod tests {
 
     #[test]
     fn garbage_counts_are_missing_and_zero_is_zero() {
-        let read = |text: &str| usage(json::validate(text.as_bytes()).unwrap());
+        let read = |text: &str| usage(crate::wire::json::validate(text.as_bytes()).unwrap());
         assert_eq!(read(r#"{"prompt_tokens":0,"completion_tokens":-1}"#), Usage { input: Some(0), ..Usage::default() });
         assert_eq!(read(r#"{"prompt_tokens":99999999999999999,"completion_tokens":null}"#), Usage::default());
         assert_eq!(

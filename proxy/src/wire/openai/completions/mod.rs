@@ -69,10 +69,6 @@ impl Codec for Completions {
         Chat.reader()
     }
 
-    fn read_fault(&self, body: &[u8]) -> Option<String> {
-        Chat.read_fault(body)
-    }
-
     fn glance(&self, frame: &Frame) -> Glance {
         Chat.glance(frame)
     }

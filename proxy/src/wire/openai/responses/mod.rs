@@ -82,10 +82,6 @@ impl Codec for Responses {
         Box::new(read_reply::Reader::default())
     }
 
-    fn read_fault(&self, body: &[u8]) -> Option<String> {
-        Chat.read_fault(body)
-    }
-
     fn glance(&self, frame: &Frame) -> Glance {
         glance::glance(frame)
     }
