@@ -2,7 +2,7 @@
 //! first line; everything else is rare enough for a real look.
 
 use super::{Counts, stop_reason};
-use crate::canon::{Fault, FaultKind, Usage};
+use crate::canon::{Fault, FaultKind, StopReason, Usage};
 use crate::wire::Glance;
 use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::{Fields, text_span};
@@ -32,14 +32,14 @@ pub(super) fn glance(frame: &Frame) -> Glance {
     match kind.as_ref() {
         "content_block_delta" => glance.token = spoken(raw),
         "message_start" => {
-            let usage = event.get("message").and_then(|message| message.get("usage"));
-            glance.usage = usage.and_then(|usage| counted(usage, Counts::usage));
+            let message = event.get("message").map(Fields::of).unwrap_or_default();
+            glance.usage = message.get("usage").and_then(|usage| counted(usage, Counts::usage));
+            // Calls that Anthropic's own code makes stand here, with nothing behind them.
+            glance.token = message.get("content").is_some_and(Json::has_items);
+            glance.stop = stopped(&message).filter(|_| glance.token);
         }
         "message_delta" => {
-            let delta = event.get("delta").map(Fields::of).unwrap_or_default();
-            glance.stop = delta
-                .text("stop_reason")
-                .map(|word| stop_reason(&word, delta.text("stop_sequence").map(Cow::into_owned), false));
+            glance.stop = event.get("delta").map(Fields::of).and_then(|delta| stopped(&delta));
             glance.usage = event.get("usage").and_then(|usage| counted(usage, Counts::later));
         }
         "message_stop" => {
@@ -71,6 +71,12 @@ pub(super) fn glance_answer(message: &Object) -> Glance {
         end: true,
         ..Glance::default()
     }
+}
+
+/// Why a message ended, where it says so.
+fn stopped(said: &Fields<'_>) -> Option<StopReason> {
+    let sequence = said.text("stop_sequence").map(Cow::into_owned);
+    said.text("stop_reason").map(|word| stop_reason(&word, sequence, false))
 }
 
 fn counted(json: Json<'_>, says: fn(&Counts) -> Usage) -> Option<Usage> {
@@ -109,7 +115,6 @@ pub(super) fn model_span(data: &Bytes) -> Option<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::canon::StopReason;
 
     #[test]
     fn frames_at_a_glance() {
@@ -140,6 +145,11 @@ mod tests {
                 "message_start",
                 r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#,
                 Glance { usage: usage(Some(3), Some(1)), ..Glance::default() },
+            ),
+            (
+                "message_start",
+                r#"{"type":"message_start","message":{"content":[{"type":"tool_use"}],"stop_reason":"tool_use"}}"#,
+                Glance { token: true, stop: Some(StopReason::ToolUse), ..Glance::default() },
             ),
             (
                 "message_delta",

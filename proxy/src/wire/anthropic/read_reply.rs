@@ -25,21 +25,15 @@ pub(super) fn answer(body: &Bytes) -> Result<Vec<Event>, Fault> {
     if let Some(error) = message.get("error") {
         return Err(backend_fault(error));
     }
-    let Some(content) = message.get("content").filter(|content| content.kind() == Kind::Array) else {
+    if message.get("content").is_none_or(|content| content.kind() != Kind::Array) {
         return Err(Fault::new(FaultKind::BackendError, "The backend's reply is not a message."));
-    };
+    }
     let mut reader = Reader::default();
     let mut out = Vec::new();
     reader.start(&message, &mut out);
-    for (index, block) in content.items().enumerate() {
-        reader.open(Some(index as u64), block, &mut out);
-        if reader.done {
-            return whole(out);
-        }
-        reader.close(&mut out);
+    if !reader.done {
+        reader.finish(&mut out);
     }
-    reader.stop(&message);
-    reader.finish(&mut out);
     whole(out)
 }
 
@@ -154,14 +148,30 @@ impl Reader {
 
     fn start(&mut self, message: &Fields<'_>, out: &mut Vec<Event>) {
         let word = |name: &str| message.text(name).filter(|text| !text.is_empty()).map(Cow::into_owned);
-        if !self.started {
-            self.started = true;
+        let first = !std::mem::replace(&mut self.started, true);
+        if first {
             self.seed = word("id").unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
             out.push(Event::Start { id: word("id"), model: word("model") });
         }
         if let Some(usage) = message.get("usage") {
             self.count(Counts::read(usage).usage(), out);
         }
+        if first {
+            self.said(message, out);
+        }
+    }
+
+    /// The blocks of a message, and why it ended, where it says so. In a stream these follow; but calls that Anthropic's own
+    /// code makes while it runs stand in the start, and nothing follows it but the end.
+    fn said(&mut self, message: &Fields<'_>, out: &mut Vec<Event>) {
+        for (index, block) in message.get("content").into_iter().flat_map(Json::items).enumerate() {
+            self.open(Some(index as u64), block, out);
+            if self.done {
+                return;
+            }
+            self.close(out);
+        }
+        self.stop(message);
     }
 
     fn count(&mut self, mut report: Usage, out: &mut Vec<Event>) {
