@@ -205,6 +205,8 @@ struct Counts {
     cache_read: Option<u64>,
     cache_write: Option<u64>,
     output: Option<u64>,
+    /// A part of `output`.
+    thinking: Option<u64>,
 }
 
 impl Counts {
@@ -218,6 +220,7 @@ impl Counts {
             cache_write: count(json.get("cache_creation_input_tokens"))
                 .or_else(|| by_ttl.iter().any(Option::is_some).then(|| by_ttl.iter().flatten().sum())),
             output: count(json.get("output_tokens")),
+            thinking: count(json.get("output_tokens_details").and_then(|details| details.get("thinking_tokens"))),
         }
     }
 
@@ -236,7 +239,7 @@ impl Counts {
             output: self.output,
             cache_read: self.cache_read,
             cache_write: self.cache_write,
-            reasoning: None,
+            reasoning: self.thinking,
         }
     }
 }
