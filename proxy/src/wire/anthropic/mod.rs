@@ -12,6 +12,7 @@ mod write_call;
 mod write_reply;
 
 use crate::canon::call::Content;
+use crate::canon::usage::ABSURD;
 use crate::canon::{Answer, Call, Event, Fault, FaultKind, StopReason, Usage};
 use crate::wire::check::count;
 use crate::wire::frame::Frame;
@@ -211,6 +212,31 @@ struct Counts {
 
 impl Counts {
     fn read(json: Json<'_>) -> Self {
+        let mut counts = Self::of(json);
+        // What it took to sum up the conversation is paid like the rest, and in none of the counts beside.
+        for step in json.get("iterations").into_iter().flat_map(Json::items) {
+            if step.get("type").and_then(Json::as_str).as_deref() == Some("compaction") {
+                counts.add(&Self::of(step));
+            }
+        }
+        counts
+    }
+
+    fn add(&mut self, more: &Self) {
+        for (mine, more) in [
+            (&mut self.input, more.input),
+            (&mut self.cache_read, more.cache_read),
+            (&mut self.cache_write, more.cache_write),
+            (&mut self.output, more.output),
+            (&mut self.thinking, more.thinking),
+        ] {
+            if let Some(more) = more {
+                *mine = Some(mine.unwrap_or(0).saturating_add(more).min(ABSURD));
+            }
+        }
+    }
+
+    fn of(json: Json<'_>) -> Self {
         let created = json.get("cache_creation");
         let ttl = |name: &str| count(created.and_then(|created| created.get(name)));
         let by_ttl = [ttl("ephemeral_5m_input_tokens"), ttl("ephemeral_1h_input_tokens")];
@@ -276,7 +302,8 @@ fn stop_reason(word: &str, sequence: Option<String>, calls: bool) -> StopReason 
     match word {
         "max_tokens" => StopReason::MaxTokens,
         "refusal" => StopReason::Refusal,
-        "pause_turn" => StopReason::PauseTurn,
+        // The conversation is summed up and waits to be continued.
+        "pause_turn" | "compaction" => StopReason::PauseTurn,
         "model_context_window_exceeded" => StopReason::ContextWindow,
         "tool_use" => StopReason::ToolUse,
         "stop_sequence" => StopReason::StopSequence(sequence),
