@@ -9,7 +9,7 @@ use crate::canon::{Delta, Event, Fault, FaultKind, Part, StopReason, Usage};
 use crate::wire::backend_fault::backend_fault;
 use crate::wire::check::Fields;
 use crate::wire::frame::Frame;
-use crate::wire::json::{Json, Kind, validate};
+use crate::wire::json::{Json, Kind, validate, write_str};
 use crate::wire::put::merge;
 use crate::wire::reply::whole;
 use crate::wire::{Codec, ReadReply};
@@ -70,8 +70,13 @@ enum BlockKind {
         kind: String,
         json: String,
         input: String,
+        /// Its members of [`PIECED`] that came.
+        texts: Vec<(&'static str, String)>,
     },
 }
+
+/// Members of blocks of other kinds whose texts come behind the start: what a compaction has summed up, and its signature.
+const PIECED: [&str; 3] = ["content", "encrypted_content", "signature"];
 
 impl ReadReply for Reader {
     fn read(&mut self, frame: &Frame, out: &mut Vec<Event>) {
@@ -231,7 +236,7 @@ impl Reader {
                     .unwrap_or_default();
                 BlockKind::Call { input: input.to_owned(), argued: false }
             }
-            _ => BlockKind::Other { kind, json: json.raw().to_owned(), input: String::new() },
+            _ => BlockKind::Other { kind, json: json.raw().to_owned(), input: String::new(), texts: Vec::new() },
         };
         self.open = Some(Block { index, kind });
     }
@@ -270,6 +275,16 @@ impl Reader {
             (_, "text_delta" | "thinking_delta" | "input_json_delta") => {
                 self.fail("The backend continued a content block with another kind of content.", out)
             }
+            // In a block that is passed on as it is they say what belongs into it.
+            (BlockKind::Other { texts, .. }, _) => {
+                for name in PIECED {
+                    let Some(more) = delta.text(name) else { continue };
+                    match texts.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, text)) => text.push_str(&more),
+                        None => texts.push((name, more.into_owned())),
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -278,10 +293,20 @@ impl Reader {
         let Some(block) = self.open.take() else { return };
         match block.kind {
             BlockKind::Call { input, argued: false } => push(out, input, Delta::Arguments),
-            BlockKind::Other { kind, json, input } => {
-                let json = Some(input)
-                    .filter(|input| validate(input.as_bytes()).is_ok())
-                    .and_then(|input| merge(&json, &[("input", input.as_bytes())]))
+            BlockKind::Other { kind, json, input, texts } => {
+                let mut more = Vec::new();
+                if validate(input.as_bytes()).is_ok() {
+                    more.push(("input", input.into_bytes()));
+                }
+                for (name, text) in &texts {
+                    let mut value = Vec::new();
+                    write_str(&mut value, text);
+                    more.push((*name, value));
+                }
+                let edits: Vec<_> = more.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+                let json = Some(edits)
+                    .filter(|edits| !edits.is_empty())
+                    .and_then(|edits| merge(&json, &edits))
                     .map_or(json, |merged| String::from_utf8_lossy(&merged).into_owned());
                 out.push(Event::Open(Part::Other { kind, json }));
             }
@@ -419,6 +444,18 @@ mod tests {
         assert_eq!(
             read(&[start, hosted, &json("{\"q\""), &json(":1}"), close, last]),
             "U(7,1) O(server_tool_use,{\"type\":\"server_tool_use\",\"id\":\"s\",\"name\":\"web_search\",\"input\":{\"q\":1}}) end_turn"
+        );
+        let summed = [
+            start,
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"compaction","content":null}}"#,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"compaction_delta","content":"a\"b"}}"#,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"s"}}"#,
+            close,
+            last,
+        ];
+        assert_eq!(
+            read(&summed),
+            "U(7,1) O(compaction,{\"type\":\"compaction\",\"content\":\"a\\\"b\",\"signature\":\"s\"}) end_turn"
         );
         let thinking = [
             start,
