@@ -1,7 +1,8 @@
 //! Streams and bodies as servers send them, and what they mean: `golden/<dialect>/NAME.{sse,ndjson,json}` beside
 //! `NAME.events`, one event a line. Those named `recorded_…` came out of a real server (`tests/clients/record.py` and
-//! `record_vllm.py`); the others were written after servers' sources and documentation. `TIDEGATE_BLESS=1 cargo test golden`
-//! rewrites the expectations; read the diff before you keep it.
+//! `record_vllm.py`); those named `seen_…` were written after recordings of vendors (`golden/seen_vendors.md`), the others after
+//! servers' sources and documentation. `TIDEGATE_BLESS=1 cargo test golden` rewrites the expectations; read the diff before you
+//! keep it.
 
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
