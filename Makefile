@@ -65,7 +65,7 @@ plugins:
 	plugins/build.sh --out $(PLUGINS)
 	plugins/templates.sh $(PLUGINS)
 
-## clients: the official clients, two coding agents, a real llama.cpp server, a real Redis, a real registry and the plugins against the release binary
+## clients: the official clients, three coding agents, a real llama.cpp server, a real Redis, a real registry and the plugins against the release binary
 clients: release model plugins
 	$(PYTHON) proxy/tests/clients/run.py --binary $(RELEASE) --model $(MODEL) --plugins $(PLUGINS)
 

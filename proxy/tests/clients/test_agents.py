@@ -1,4 +1,4 @@
-"""Two coding agents, headless, before models that are spoken to in every dialect: Claude Code and Codex.
+"""Three coding agents, headless, before models that are spoken to in every dialect: Claude Code, Codex and Continue.
 
 The model is a script; the agents, their tools and the files they write are real. What a tool said must come back to the
 model in the backend's own dialect, whatever the agent speaks. They are kept off the network: what is not on this machine
@@ -22,7 +22,8 @@ PROMPT = "Write '{}' into note.txt and into second.txt.".format(NOTE)
 DONE = "Both files are there."
 # Codex offers its free-form tool for patches only to a model whose name it knows.
 MODELS = ("some-model", "gpt-5.5")
-OFF = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"}
+# Node's own `fetch`, by which Continue asks for its newest version, looks at proxies only when it is told to.
+OFF = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost", "NODE_USE_ENV_PROXY": "1"}
 QUIET = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_TELEMETRY": "1", "DISABLE_AUTOUPDATER": "1", "DISABLE_ERROR_REPORTING": "1"}
 CODEX = """
 model = "gpt-5.5"
@@ -37,6 +38,19 @@ env_key = "TIDEGATE_KEY"
 wire_api = "responses"
 request_max_retries = 0
 stream_max_retries = 0
+"""
+CONTINUE = """
+name: test
+version: 0.0.1
+schema: v1
+models:
+  - name: model
+    provider: openai
+    model: some-model
+    apiBase: {url}/v1
+    apiKey: {key}
+    roles: [chat]
+    capabilities: [tool_use]
 """
 
 
@@ -57,6 +71,17 @@ def in_codex(asked):
         return speakers.Said(text="First the shell.", calls=[("exec_command", {"cmd": SHELL})])
     if len(asked.results) == 1:
         return speakers.Said(thought="A patch.", text="Now the second.", calls=[("apply_patch", {"input": PATCH})])
+    return speakers.Said(text=DONE)
+
+
+def in_continue(asked):
+    """The shell, then two tools in one answer, then the last word."""
+    if not asked.results:
+        return speakers.Said(text="First the shell.", calls=[("Bash", {"command": SHELL})])
+    if len(asked.results) == 1:
+        folder = asked.results[0].split("\n")[1]
+        write = ("Write", {"filepath": folder + "/second.txt", "content": NOTE + "\n"})
+        return speakers.Said(thought="Two things at once.", text="Now the second.", calls=[write, ("Bash", {"command": "cat note.txt"})])
     return speakers.Said(text=DONE)
 
 
@@ -93,6 +118,16 @@ class Agents(Case):
                 self.assertEqual((told[-1]["type"], items[-1].get("text")), ("turn.completed", DONE))
                 self.assertEqual([item["type"] for item in items if item["type"] in ("command_execution", "file_change")], ["command_execution", "file_change"])
                 self.judge(turn, "responses", "gpt-5.5", ["15 note.txt", "second.txt"])
+
+    def test_continue(self):
+        for kind in speakers.ALL:
+            with self.subTest(backend=kind), Turn(kind, in_continue) as turn:
+                config = turn.folder / "home" / "config.yaml"
+                config.write_text(CONTINUE.format(url=turn.gateway.url, key=WEB))
+                program = self.programs / ".bin" / "cn"
+                told = turn.run([str(program), "-p", PROMPT, "--config", str(config), "--allow", "Bash", "--allow", "Write", "--format", "json"], CONTINUE_METRICS_ENABLED="0")
+                self.assertEqual((told[-1]["status"], told[-1]["response"]), ("success", DONE))
+                self.judge(turn, "chat/completions", "some-model", ["15 note.txt", "second.txt", NOTE])
 
     def judge(self, turn, endpoint, model, results):
         """The files are there, the tools' outputs came back in the backend's dialect, and the books say so."""
