@@ -57,7 +57,9 @@ fn as_object(arguments: &str) -> Option<String> {
 fn as_said(mut answer: Answer, dialect: Dialect) -> Answer {
     answer.id = None;
     answer.model = None;
-    answer.usage.reasoning = None;
+    // Ollama has no word for it, and responses always says it.
+    let says_reasoning = !matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate);
+    answer.usage.reasoning = answer.usage.reasoning.or(Some(0)).filter(|_| says_reasoning);
     answer.usage.cache_read = answer.usage.cache_read.or(Some(0));
     answer.usage.cache_write = answer.usage.cache_write.or(Some(0));
     answer.usage.input = answer.usage.input.or(Some(0));
@@ -379,7 +381,7 @@ fn answers() -> impl Strategy<Value = Answer> {
             output: Some(output),
             cache_read: Some(cache),
             cache_write: Some(0),
-            reasoning: None,
+            reasoning: Some(output / 3),
         };
         Answer { id: None, model: None, parts, usage, stop: Some(stop) }
     })

@@ -291,6 +291,9 @@ fn put_usage(out: &mut Vec<u8>, usage: &Usage, head: &ReplyHead) {
         format_args!("{{\"ephemeral_5m_input_tokens\":{written},\"ephemeral_1h_input_tokens\":0}}"),
     );
     put_raw(out, "output_tokens", usage.output.unwrap_or(0));
+    if let Some(thinking) = usage.reasoning {
+        put_raw(out, "output_tokens_details", format_args!("{{\"thinking_tokens\":{thinking}}}"));
+    }
     put_raw(out, "server_tool_use", "{\"web_search_requests\":0}");
     put_text(out, "service_tier", "standard");
     out.push(b'}');
