@@ -116,10 +116,14 @@ pub(super) async fn refused(head: Response<()>, mut body: Body, key: Option<&Sec
         }),
         503 => Verdict::Another(Fault {
             retry_after: retry_after(&head),
-            ..Fault::new(FaultKind::BackendUnavailable, "The backend is not ready; try again later.")
+            ..Fault::new(FaultKind::BackendUnavailable, says("The backend is not ready; try again later."))
         }),
         _ => {
-            Verdict::Another(Fault::new(FaultKind::BackendError, format!("The backend answered with status {status}.")))
+            let message = match said.filter(|said| !said.is_empty()) {
+                Some(said) => format!("The backend answered with status {status}: {said}"),
+                None => format!("The backend answered with status {status}."),
+            };
+            Verdict::Another(Fault::new(FaultKind::BackendError, message))
         }
     }
 }

@@ -213,7 +213,9 @@ fn what_backends_refuse_with() {
         (404, "", error, 502, 502, "does not know"),
         (429, "retry-after: 7\r\n", error, 429, 429, "bad thing"),
         (500, "", html, 502, 502, "status 500"),
+        (500, "", error, 502, 502, "status 500: bad thing"),
         (503, "retry-after: 7\r\n", html, 503, 503, "not ready"),
+        (503, "", error, 503, 503, "bad thing"),
         (529, "", error, 503, 529, "overloaded"),
         (302, "location: http://10.0.0.1/\r\n", "", 502, 502, "status 302"),
     ];
