@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use tidegate::canon::event::Grammar;
 use tidegate::canon::{Event, StopReason, Usage};
 use tidegate::wire::frame::Frame;
+use tidegate::wire::json::{Json, validate};
 use tidegate::wire::object::Object;
 use tidegate::wire::reply::Pipe;
 use tidegate::wire::request::Request;
@@ -371,4 +372,25 @@ fn a_dot_in_a_name_makes_no_option() {
         .unwrap();
     assert!(Object::read(written.body).unwrap().get("options").is_none());
     assert_eq!(written.dropped, ["body.options.temperature"]);
+}
+
+/// Whoever reads an object must read the same of a doubled key: here a name, by its reader and by its writer.
+#[test]
+fn of_a_doubled_key_the_last_counts() {
+    let body = r#"{"model":"m","input":"x","tools":[{"type":"namespace","name":"a","name":"b","tools":[{"type":"function","name":"f","parameters":{}}]}]}"#;
+    let target = Target { model: "m".into(), ..Target::default() };
+    let written = Dialect::Responses.codec().write_call(request(Dialect::Responses, body).call().unwrap(), &target);
+    let written: serde_json::Value = serde_json::from_slice(&written.unwrap().body).unwrap();
+    assert_eq!(written["tools"][0]["name"], "b");
+    assert_eq!(validate(br#"{"a":1,"b":2,"\u0061":3}"#).unwrap().get("a").map(Json::raw), Some("3"));
+}
+
+/// Instructions are a text; a picture among them goes where they are a message.
+#[test]
+fn instructions_with_a_picture_are_a_message() {
+    let body = r#"{"model":"m","messages":[{"role":"system","content":"look","images":["iVBORw0KGgo="]},{"role":"user","content":"x"}]}"#;
+    let written =
+        Dialect::Responses.codec().write_call(request(Dialect::OllamaChat, body).call().unwrap(), &Target::default());
+    let written: serde_json::Value = serde_json::from_slice(&written.unwrap().body).unwrap();
+    assert_eq!((&written["input"][0]["role"], &written["instructions"]), (&"system".into(), &serde_json::Value::Null));
 }

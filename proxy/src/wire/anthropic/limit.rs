@@ -22,10 +22,11 @@ pub(super) fn room(limit: u64) -> u64 {
 
 /// For a request that stays as it is, its budget included, which has to be below the limit.
 pub(super) fn of_request(request: &Object, to: &Target) -> u64 {
-    let thinking = request.get("thinking").and_then(|thinking| thinking.get("budget_tokens"));
+    let is_on = |thinking: &Json<'_>| thinking.get("type").and_then(Json::as_str).as_deref() == Some("enabled");
+    let thinking = request.get("thinking").filter(is_on).and_then(|thinking| thinking.get("budget_tokens"));
     let budget = thinking.and_then(Json::as_u64).unwrap_or(0);
     let limit = with_budget(to.max_output, budget);
-    if limit > budget { limit } else { MAX_TOKENS.saturating_add(budget) }
+    if limit > budget { limit } else { MAX_TOKENS.saturating_add(budget).min(i64::MAX.unsigned_abs()) }
 }
 
 #[cfg(test)]
@@ -38,6 +39,8 @@ mod tests {
             ("null", None, 8000),
             ("null", Some(500), 500),
             (r#"{"type":"adaptive"}"#, None, 8000),
+            (r#"{"type":"disabled","budget_tokens":18446744073709551615}"#, None, 8000),
+            (r#"{"type":"enabled","budget_tokens":9223372036854775807}"#, None, i64::MAX.unsigned_abs()),
             (r#"{"type":"enabled","budget_tokens":10000}"#, None, 18000),
             (r#"{"type":"enabled","budget_tokens":31999}"#, None, 32000),
             (r#"{"type":"enabled","budget_tokens":32000}"#, None, 40000),

@@ -178,9 +178,10 @@ impl<'a> Json<'a> {
         Entries { scan: Scan::again(self.0, 1), done: self.kind() != Kind::Object }
     }
 
-    /// The member of this name, if it is an object that has it and it is not null.
+    /// The member of this name, if it is an object that has it and it is not null. Of a doubled one the last counts, as in most
+    /// parsers.
     pub fn get(self, key: &str) -> Option<Json<'a>> {
-        self.entries().find(|(name, _)| name == key).map(|(_, value)| value).filter(|value| !value.is_null())
+        self.entries().filter(|(name, _)| name == key).last().map(|(_, value)| value).filter(|value| !value.is_null())
     }
 
     /// How deep it nests: 0 for scalars.

@@ -9,7 +9,7 @@ mod offer;
 
 use super::tools::{Form, Names, as_input};
 use super::{FOUND, WORDS, offered};
-use crate::canon::call::{Content, Format, Role, Thinking, Tool};
+use crate::canon::call::{Content, Format, Role, Thinking, Tool, Turn};
 use crate::canon::{Call, Fault};
 use crate::wire::beyond::{
     arguments_object, drop_chat_sampling, drop_named, earlier_object, extras, found_tool, is_prefilled, refuse_part,
@@ -63,7 +63,9 @@ impl Writer<'_> {
     fn input(&mut self) -> Result<(), Fault> {
         // A conversation of instructions alone stays where it is: `input` may not be empty.
         let spoken = self.call.turns.iter().any(|turn| !turn.role.is_system());
-        let first = self.call.turns.first().filter(|turn| spoken && turn.role == Role::System);
+        // `instructions` is a text.
+        let is_text = |turn: &Turn| turn.content.iter().all(|part| matches!(part, Content::Text(_)));
+        let first = self.call.turns.first().filter(|turn| spoken && turn.role == Role::System && is_text(turn));
         let gather = self.to.system_first && spoken;
         let texts = if gather { system_texts(&self.call.turns)? } else { system_texts(first)? };
         if !texts.is_empty() {
