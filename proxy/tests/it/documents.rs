@@ -145,6 +145,19 @@ fn the_image_runs_commands_that_exist_and_asks_where_it_listens() {
     }
 }
 
+// None of the project's checks builds the image.
+#[test]
+fn the_image_is_given_what_it_copies() {
+    let (image, ignored) = (read("deploy/Dockerfile"), read(".dockerignore"));
+    let mut copied = BTreeSet::new();
+    for line in image.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--")) {
+        let (sources, _) = line.rsplit_once(' ').unwrap();
+        copied.extend(sources.split(' '));
+    }
+    let passed: BTreeSet<&str> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    assert_eq!(copied, passed, "what the Dockerfile copies, and what .dockerignore lets through");
+}
+
 /// The commands that do something, in words.
 fn commands(command: &clap::Command, words: &str, found: &mut Vec<String>) {
     for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
