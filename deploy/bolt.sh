@@ -35,7 +35,12 @@ strip --strip-debug -o "$work/plain" "$target/release/tidegate"
     --instrumentation-file-append-pid >"$work/log"
 # What it counts is how often, not how long: noise does not matter.
 TIDEGATE_BIN=$work/counting cargo run --release --locked --package side-by-side -- --quick
-"$(dirname "$bolt")/merge-fdata" "$work"/counted.*.fdata -o "$work/profile" 2>>"$work/log"
+set -- "$work"/counted.*.fdata
+if [ ! -e "$1" ]; then
+    echo "The load has run, and the program under it wrote down nothing: it does so when it is asked to end" >&2
+    exit 1
+fi
+"$(dirname "$bolt")/merge-fdata" "$@" -o "$work/profile" 2>>"$work/log"
 "$bolt" "$work/plain" -o "$work/tidegate" -data="$work/profile" \
     -reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold -split-eh -icf=1 >>"$work/log"
 "$work/tidegate" --version >/dev/null

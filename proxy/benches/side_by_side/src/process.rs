@@ -39,8 +39,9 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Asked first: a program that profiles itself writes down what it counted when it ends.
-        let _ = works(&["kill", &self.id().to_string()]);
+        // Asked first: a program that profiles itself writes down what it counted when it ends. It is the shell's own `kill`:
+        // small images have no program of that name.
+        let _ = works(&["sh", "-c", &format!("kill {}", self.id())]);
         let began = Instant::now();
         while matches!(self.0.try_wait(), Ok(None)) && began.elapsed() < END {
             std::thread::sleep(Duration::from_millis(10));
