@@ -33,8 +33,8 @@ cargo build --release --locked "$@"
 strip --strip-debug -o "$work/plain" "$target/release/tidegate"
 "$bolt" "$work/plain" -o "$work/counting" -instrument --instrumentation-file="$work/counted" \
     --instrumentation-file-append-pid >"$work/log"
-# What it counts is how often, not how long: noise does not matter.
-TIDEGATE_BIN=$work/counting cargo run --release --locked --package side-by-side -- --quick
+# What it counts is how often, not how long: noise does not matter, nor do the figures of the load.
+TIDEGATE_BIN=$work/counting cargo run --release --locked --package side-by-side -- --quick >>"$work/log"
 set -- "$work"/counted.*.fdata
 if [ ! -e "$1" ]; then
     echo "The load has run, and the program under it wrote down nothing: it does so when it is asked to end" >&2
