@@ -3,6 +3,8 @@
 use super::From;
 use crate::server::Inherited;
 use clap::Args;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ impl Serve {
         // First: it may have to change the environment, which only a process of one thread may.
         let inherited = Inherited::from_environment()?;
         super::log::start(self.log_json);
+        keep_to_owner_and_group();
         crate::server::raise_open_files();
         let signals = Signals::listen()?;
         let overrides: Vec<_> = [("server.listen", self.listen), ("admin.listen", self.admin)]
@@ -45,6 +48,13 @@ impl Serve {
         super::log::flush();
         ended
     }
+}
+
+/// What the gateway writes, its books above all, is not for everybody on the machine. A stricter mask stays.
+fn keep_to_owner_and_group() {
+    let ours = Mode::WGRP | Mode::RWXO;
+    let before = umask(ours);
+    umask(before | ours);
 }
 
 /// SIGTERM and Ctrl-C, heard by a thread of their own. The main one may be reading books or compiling plugins for seconds before

@@ -3,6 +3,7 @@
 use crate::gateway::{Answer, KEY, free_address, post, read_answer};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -123,6 +124,16 @@ pub fn may_have_files_of_its_own() -> bool {
         eprintln!("skipped: no user namespaces here, so a process cannot have files of its own");
     }
     may
+}
+
+/// Books, journals and the folder they are in.
+#[test]
+fn what_it_writes_is_not_for_everybody() {
+    let process = Process::start("", &[], Command::new(env!("CARGO_BIN_EXE_tidegate")));
+    for name in ["t.db", "t.db.spool"] {
+        let mode = std::fs::metadata(process.folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{name}: {mode:o}");
+    }
 }
 
 /// What shells begin with is too few for a gateway.
