@@ -59,7 +59,7 @@ impl Connections {
     }
 }
 
-/// Lets this process open as many files as it may, up to [`MANY_FILES`]. The 1,024 that most systems begin with are for programs
+/// Lets this process open as many files as it may, up to 65,536. The 1,024 that most systems begin with are for programs
 /// that break with more (`select(2)`); who is not one is meant to ask.
 pub fn raise_open_files() {
     let limits = getrlimit(Resource::Nofile);
