@@ -85,10 +85,10 @@ fn books_agree(dialect: Dialect, whole: Bytes, events: &[Event]) {
     frames.feed(whole);
     frames.finish();
     let (mut seen, mut read) = (Usage::default(), Usage::default());
+    let stopped = events.iter().any(|event| matches!(event, Event::Stop(_)));
     while let Ok(Some(frame)) = frames.next() {
         // Behind a stop the reader takes what is no JSON for the end; a glance passes over it.
         let data = frame.data().unwrap_or_default();
-        let stopped = events.iter().any(|event| matches!(event, Event::Stop(_)));
         if stopped && !data.trim_ascii().is_empty() && &*data != b"[DONE]" && validate(data.trim_ascii()).is_err() {
             break;
         }

@@ -148,9 +148,6 @@ impl Backend {
 
     /// Takes the gateway's key there out of what this backend said is wrong.
     pub fn hide_key(&self, fault: &mut Fault) {
-        let hidden = |text: &str| verdict::without_key(text, self.key.as_ref());
-        fault.message = hidden(&fault.message);
-        fault.code = fault.code.take().map(|code| hidden(&code).into());
-        fault.param = fault.param.take().map(|param| hidden(&param));
+        verdict::hide_key(fault, self.key.as_ref());
     }
 }

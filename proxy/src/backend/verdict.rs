@@ -92,13 +92,15 @@ pub(super) async fn refused(head: Response<()>, mut body: Body, key: Option<&Sec
     let complaint = complaint(&text);
     let said = complaint.as_ref().map(|complaint| without_key(&complaint.message, key));
     tracing::debug!(status, said, "a backend refused a request");
-    let says = |otherwise: &str| said.clone().filter(|said| !said.is_empty()).unwrap_or_else(|| otherwise.to_owned());
+    let says = |otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
     match status {
         400 | 413 | 422 => {
-            let words = complaint.map(|complaint| [complaint.code, complaint.param]).unwrap_or_default();
-            let [code, param] = words.map(|word| word.map(|word| without_key(&word, key)));
-            let fault = Fault::new(FaultKind::BackendInvalid, says("The backend refused the request as invalid."));
-            Verdict::Final(Fault { code: code.map(Into::into), param, ..fault }.with_status(status))
+            let mut fault = complaint.map_or_else(
+                || Fault::new(FaultKind::BackendInvalid, "The backend refused the request as invalid."),
+                Fault::from,
+            );
+            hide_key(&mut fault, key);
+            Verdict::Final(fault.with_status(status))
         }
         401 | 403 => Verdict::Elsewhere(Fault::new(
             FaultKind::BackendError,
@@ -119,7 +121,7 @@ pub(super) async fn refused(head: Response<()>, mut body: Body, key: Option<&Sec
             ..Fault::new(FaultKind::BackendUnavailable, says("The backend is not ready; try again later."))
         }),
         _ => {
-            let message = match said.filter(|said| !said.is_empty()) {
+            let message = match said {
                 Some(said) => format!("The backend answered with status {status}: {said}"),
                 None => format!("The backend answered with status {status}."),
             };
@@ -146,8 +148,16 @@ fn retry_after(head: &Response<()>) -> Option<Duration> {
     Some(wait).filter(|wait| *wait < MOST)
 }
 
+/// Takes the gateway's key there out of what a backend said is wrong.
+pub(super) fn hide_key(fault: &mut Fault, key: Option<&Secret>) {
+    let hidden = |text: &str| without_key(text, key);
+    fault.message = hidden(&fault.message);
+    fault.code = fault.code.take().map(|code| hidden(&code).into());
+    fault.param = fault.param.take().map(|param| hidden(&param));
+}
+
 /// A backend's words without the gateway's key there; the dialect has taken out addresses, pages and what looks like a key.
-pub(super) fn without_key(message: &str, key: Option<&Secret>) -> String {
+fn without_key(message: &str, key: Option<&Secret>) -> String {
     match key.map(Secret::reveal).filter(|key| !key.is_empty()) {
         Some(key) => message.replace(key, "[hidden]"),
         None => message.to_owned(),

@@ -20,6 +20,13 @@ pub struct Complaint {
     pub param: Option<String>,
 }
 
+/// The fault of a request that the backend does not take.
+impl From<Complaint> for Fault {
+    fn from(Complaint { message, code, param }: Complaint) -> Self {
+        Self { code: code.map(Into::into), param, ..Self::new(FaultKind::BackendInvalid, message) }
+    }
+}
+
 /// The complaint of an error's body. Its shapes are few and alike, whatever the API, and servers that imitate one use those of
 /// another.
 pub fn complaint(body: &[u8]) -> Option<Complaint> {
@@ -51,9 +58,9 @@ pub(super) fn backend_fault(error: Json<'_>) -> Fault {
         .find_map(|key| error.get(key).and_then(Json::as_u64))
         .filter(|code| (400..600).contains(code));
     let kind = error.get("type").and_then(Json::as_str).unwrap_or_default();
-    let code = error.get("code").and_then(Json::as_str).unwrap_or_default();
+    let name = error.get("code").and_then(Json::as_str).unwrap_or_default();
     let message = message(error).unwrap_or_else(|| "The backend reported an error without a message.".into());
-    let said = |words: &[&str]| words.iter().any(|word| kind == *word || code == *word);
+    let said = |words: &[&str]| words.iter().any(|word| kind == *word || name == *word);
     if status == Some(529) || said(&["overloaded_error", "overloaded"]) {
         return Fault::new(FaultKind::BackendBusy, message).with_status(529);
     }
@@ -65,14 +72,10 @@ pub(super) fn backend_fault(error: Json<'_>) -> Fault {
     if status == Some(504) || said(&["timeout_error", "timeout"]) {
         return Fault::new(FaultKind::BackendTimeout, message);
     }
-    let invalid = || Fault {
-        code: self::code(error).map(Into::into),
-        param: word(error, "param"),
-        ..Fault::new(FaultKind::BackendInvalid, message.clone())
-    };
+    let invalid = |message| Fault::from(Complaint { message, code: code(error), param: word(error, "param") });
     match status {
-        Some(code @ (400 | 413 | 422)) => invalid().with_status(u16::try_from(code).unwrap_or(400)),
-        None if said(&["invalid_request_error", "request_too_large", "BadRequestError"]) => invalid(),
+        Some(status @ (400 | 413 | 422)) => invalid(message).with_status(u16::try_from(status).unwrap_or(400)),
+        None if said(&["invalid_request_error", "request_too_large", "BadRequestError"]) => invalid(message),
         _ => Fault::new(FaultKind::BackendError, message),
     }
 }

@@ -28,9 +28,11 @@ pub(super) fn extra(request: &Object, known: impl Fn(&str, Json<'_>) -> bool) ->
     request
         .entries()
         .filter(|(name, json)| !json.is_null() && !NEVER.contains(&name.as_ref()) && !known(name, *json))
-        // No API has a name with a dot: it is not to be taken for that of a nested field.
-        .map(|(name, json)| (if name.contains('.') { format!("body.{name}") } else { name.into_owned() }, json))
-        .map(|(name, json)| (name, json.raw().to_owned()))
+        .map(|(name, json)| {
+            // No API has a name with a dot: it is not to be taken for that of a nested field.
+            let name = if name.contains('.') { format!("body.{name}") } else { name.into_owned() };
+            (name, json.raw().to_owned())
+        })
         .collect()
 }
 
